@@ -1,0 +1,121 @@
+"""One volume, one instance, one host: what the orchestrator asks for."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, StrictBool, StrictStr, model_validator
+
+from agent.model.connection import AnyConnection, refuse_flat
+from agent.model.disk import Disk
+from agent.model.value import Count, Id, Positive, Secret, Uuid, Value
+
+SERIAL_LENGTH = 36
+"""libvirt's longest <serial>; virtio-blk shows the guest the first 20 characters."""
+
+
+class Identity(Value):
+    """What the device must say of itself; each name is one way of asking it."""
+
+    wwn: StrictStr | None = None
+    nguid: StrictStr | None = None
+    eui64: StrictStr | None = None
+    uuid: StrictStr | None = None
+    serial: StrictStr | None = None
+
+    def expected(self) -> dict[str, str]:
+        return {name: value for name, value in self if value is not None}
+
+
+class Encryption(Value):
+    format: Literal["luks", "luks2"]
+    secret_file: StrictStr | None = None
+    passphrase: Secret | None = None
+
+    @model_validator(mode="after")
+    def _one_key(self) -> "Encryption":
+        if (self.secret_file is None) == (self.passphrase is None):
+            raise ValueError("needs exactly one of secret_file and passphrase")
+        return self
+
+
+class Attachment(Value):
+    attachment_id: Id
+    instance_id: Uuid
+    volume_id: Id
+    generation: Count | None = None
+    connection: Annotated[
+        AnyConnection, BeforeValidator(refuse_flat), Field(alias="connection_info")
+    ]
+    multiattach: StrictBool = False
+    shared_targets: StrictBool | None = None
+    service_uuid: StrictStr | None = None
+    require_all_paths: StrictBool = False
+    access_mode: Literal["rw", "ro"] = "rw"
+    size_bytes: Positive | None = None
+    identity: Identity | None = None
+    encryption: Encryption | None = None
+    disk: Disk = Disk()
+
+    @property
+    def alias(self) -> str:
+        """The disk's user alias in the guest: how it is found again (design §6)."""
+        return f"ua-{self.attachment_id}"
+
+    @property
+    def serial(self) -> str | None:
+        """The guest-visible serial; ``type='lun'`` shows the device's own."""
+        return None if self.disk.type == "lun" else self.volume_id
+
+    @property
+    def read_only(self) -> bool:
+        return "ro" in (self.access_mode, self.connection.data.access_mode)
+
+    @property
+    def cache(self) -> str:
+        """``none`` whatever was asked when several may share: QEMU would cache others' writes.
+
+        libvirt takes a shareable disk with any cache mode (facts L12).
+        """
+        return "none" if self.multiattach else self.disk.cache
+
+    @property
+    def forced_cache(self) -> bool:
+        return self.cache != self.disk.cache
+
+    @property
+    def error_policy(self) -> str | None:
+        return self.disk.error_policy or ("report" if self.multiattach else None)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Attachment":
+        for wrong in _contradictions(self):
+            raise ValueError(wrong)
+        return self
+
+
+def _contradictions(attachment: Attachment) -> list[str]:
+    disk, connection = attachment.disk, attachment.connection
+    rules = [
+        (
+            attachment.serial is not None and len(attachment.volume_id) > SERIAL_LENGTH,
+            f"volume_id becomes the disk's serial: at most {SERIAL_LENGTH} characters",
+        ),
+        (
+            disk.io == "native" and attachment.cache not in ("none", "directsync"),
+            "disk.io native needs disk.cache none or directsync",
+        ),
+        (
+            attachment.multiattach and connection.source_format == "qcow2",
+            "a qcow2 file cannot be shared by several writers: multiattach needs format raw",
+        ),
+        (
+            disk.type == "lun" and connection.source_type != "block",
+            "disk.type lun needs a block device, and this connection gives a "
+            f"{connection.source_type}",
+        ),
+        (
+            bool(connection.data.encrypted) and attachment.encryption is None,
+            "connection_info says encrypted, and encryption is missing: the guest would see "
+            "(and could overwrite) the raw ciphertext",
+        ),
+    ]
+    return [message for broken, message in rules if broken]

@@ -1,0 +1,358 @@
+"""connection_info, parsed: one class per protocol, and what each must have.
+
+``data`` keeps every vendor key: os-brick gets them all back from :meth:`Connection.properties`.
+Shapes: facts/nova-and-cinder §2.4 (what the volume service's drivers write) and os-brick's
+connectors (what they read).
+"""
+
+import re
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    ConfigDict,
+    Discriminator,
+    SecretStr,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    StrictBool,
+    StrictStr,
+    Tag,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from agent.model.value import Count, Positive, Secret, Value, dump_secret
+
+Lane = Literal["scsi", "nvme", "other"]
+
+_SECRET_KEY = re.compile(r"password|passphrase|keyring|secret(?!_(uuid|type))|token|api_?key", re.I)
+
+
+class Data(Value):
+    """The keys every protocol may carry; vendor keys beside them are kept as they came."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
+    __pydantic_extra__: dict[str, Any]
+
+    access_mode: Literal["rw", "ro"] | None = None
+    encrypted: StrictBool | None = None
+    auth_password: Secret | None = None
+    discovery_auth_password: Secret | None = None
+
+    @model_validator(mode="after")
+    def _hide_vendor_secrets(self) -> "Data":
+        for key, value in (self.__pydantic_extra__ or {}).items():
+            if isinstance(value, str) and _SECRET_KEY.search(key):
+                self.__pydantic_extra__[key] = SecretStr(value)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _dump(self, dump: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        plain: dict[str, Any] = dump(self)
+        for key, value in (self.__pydantic_extra__ or {}).items():
+            if isinstance(value, SecretStr):
+                plain[key] = dump_secret(value, info)
+        return plain
+
+
+class Connection(Value):
+    """How this host reaches one volume."""
+
+    driver_volume_type: StrictStr
+    data: Data
+
+    lane: ClassVar[Lane] = "other"
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What other volumes may share with this one, sorted: these are locked."""
+        raise NotImplementedError
+
+    @property
+    def target_names(self) -> str:
+        return ", ".join(self.targets)
+
+    @property
+    def source_format(self) -> Literal["raw", "qcow2"]:
+        """The guest-visible file format. Said by the request, never probed."""
+        return "raw"
+
+    @property
+    def source_type(self) -> Literal["block", "file", "network"]:
+        return "block"
+
+    @property
+    def known_source(self) -> str | None:
+        """What a disk of this volume names as its source, where that is known before connect."""
+        return None
+
+    def properties(self) -> dict[str, Any]:
+        """A fresh dict for os-brick, secrets included; os-brick changes what it is given."""
+        return self.data.reveal()
+
+
+class IscsiData(Data):
+    target_portal: StrictStr | None = None
+    target_iqn: StrictStr | None = None
+    target_lun: Count | None = None
+    target_portals: tuple[StrictStr, ...] | None = None
+    target_iqns: tuple[StrictStr, ...] | None = None
+    target_luns: tuple[Count, ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_complete_path(self) -> "IscsiData":
+        many = (self.target_portals, self.target_iqns, self.target_luns)
+        if any(many):
+            if not all(many) or len({len(part) for part in many if part}) != 1:
+                raise ValueError(
+                    "target_portals, target_iqns and target_luns must have the same length"
+                )
+        elif self.target_portal is None or self.target_iqn is None or self.target_lun is None:
+            raise ValueError("needs target_portal, target_iqn and target_lun (or the plural lists)")
+        return self
+
+
+class IscsiConnection(Connection):
+    driver_volume_type: Literal["iscsi", "iser"]
+    data: IscsiData
+    lane: ClassVar[Lane] = "scsi"
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        iqns = set(self.data.target_iqns or ()) | {self.data.target_iqn or ""}
+        return tuple(sorted(iqns - {""}))
+
+    @property
+    def lun(self) -> int:
+        if self.data.target_lun is not None:
+            return self.data.target_lun
+        assert self.data.target_luns is not None, "checked when parsed"
+        return self.data.target_luns[0]
+
+
+class FibreChannelData(Data):
+    target_wwn: StrictStr | tuple[StrictStr, ...] | None = None
+    target_wwns: tuple[StrictStr, ...] | None = None
+    target_lun: Count | None = None
+    target_luns: tuple[Count, ...] | None = None
+
+    @model_validator(mode="after")
+    def _ports_and_luns(self) -> "FibreChannelData":
+        if not (self.target_wwn or self.target_wwns):
+            raise ValueError("needs target_wwn (or target_wwns)")
+        if self.target_lun is None and not self.target_luns:
+            raise ValueError("needs target_lun (or target_luns)")
+        return self
+
+
+class FibreChannelConnection(Connection):
+    driver_volume_type: Literal["fibre_channel"]
+    data: FibreChannelData
+    lane: ClassVar[Lane] = "scsi"
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        one = self.data.target_wwn or ()
+        wwns = (one,) if isinstance(one, str) else one
+        return tuple(sorted({*wwns, *(self.data.target_wwns or ())}))
+
+
+class NvmeData(Data):
+    """Both formats of os-brick: ``nqn`` + ``target_portal`` (old), ``target_nqn`` + ``portals``."""
+
+    nqn: StrictStr | None = None
+    target_portal: StrictStr | None = None
+    target_port: Positive | StrictStr | None = None
+    transport_type: StrictStr | None = None
+    target_nqn: StrictStr | None = None
+    vol_uuid: StrictStr | None = None
+    portals: tuple[tuple[StrictStr, Positive | StrictStr, StrictStr], ...] | None = None
+    ns_id: Count | StrictStr | None = None
+
+    @model_validator(mode="after")
+    def _old_or_new(self) -> "NvmeData":
+        if self.target_nqn and self.portals:
+            return self
+        if self.nqn and self.target_portal and self.target_port and self.transport_type:
+            return self
+        raise ValueError(
+            "needs target_nqn and portals, or nqn, target_portal, target_port and transport_type"
+        )
+
+
+class NvmeConnection(Connection):
+    driver_volume_type: Literal["nvmeof"]
+    data: NvmeData
+    lane: ClassVar[Lane] = "nvme"
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        nqn = self.data.target_nqn or self.data.nqn
+        assert nqn is not None, "checked when parsed"
+        return (nqn,)
+
+
+def _plain_file_name(name: str) -> str:
+    if "/" in name or name in ("", ".", ".."):
+        raise ValueError("must be a plain file name, without '/'")
+    return name
+
+
+class NfsData(Data):
+    export: StrictStr
+    name: StrictStr
+    options: StrictStr | None = None
+    format: Literal["raw", "qcow2"] = "raw"
+
+    _plain = field_validator("name")(_plain_file_name)
+
+
+class NfsConnection(Connection):
+    driver_volume_type: Literal["nfs"]
+    data: NfsData
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.data.export,)
+
+    @property
+    def source_format(self) -> Literal["raw", "qcow2"]:
+        return self.data.format
+
+    @property
+    def source_type(self) -> Literal["block", "file", "network"]:
+        return "file"
+
+
+class RbdData(Data):
+    name: StrictStr
+    hosts: tuple[StrictStr, ...] = ()
+    ports: tuple[StrictStr, ...] = ()
+    auth_enabled: StrictBool = False
+    auth_username: StrictStr | None = None
+    secret_type: Literal["ceph"] = "ceph"
+    secret_uuid: StrictStr | None = None
+    keyring: Secret | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> "RbdData":
+        if self.name.count("/") != 1 or not all(self.name.split("/")):
+            raise ValueError("name must be pool/image")
+        if len(self.hosts) != len(self.ports):
+            raise ValueError("hosts and ports must have the same length")
+        if self.auth_enabled and not (self.auth_username and self.secret_uuid):
+            raise ValueError("auth_enabled needs auth_username and secret_uuid")
+        return self
+
+
+class RbdConnection(Connection):
+    """A network disk: QEMU reaches it itself, os-brick is not called."""
+
+    driver_volume_type: Literal["rbd"]
+    data: RbdData
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.known_source,)
+
+    @property
+    def known_source(self) -> str:
+        return f"rbd:{self.data.name}"
+
+    @property
+    def source_type(self) -> Literal["block", "file", "network"]:
+        return "network"
+
+
+class LocalData(Data):
+    device_path: StrictStr
+
+    @field_validator("device_path")
+    @classmethod
+    def _absolute(cls, path: str) -> str:
+        if not path.startswith("/") or ".." in path.split("/"):
+            raise ValueError("must be an absolute path without '..'")
+        return path
+
+
+class LocalConnection(Connection):
+    """A block device that is on this host anyway (LINSTOR, host LVM, loop)."""
+
+    driver_volume_type: Literal["local"]
+    data: LocalData
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.data.device_path,)
+
+    @property
+    def known_source(self) -> str:
+        return self.data.device_path
+
+
+VENDOR_PROTOCOLS = (
+    "gpfs",
+    "huaweisdshypervisor",
+    "lightos",
+    "quobyte",
+    "scaleio",
+    "scality",
+    "storpool",
+    "vzstorage",
+)
+"""What else os-brick connects (os_brick.initiator.connector); no fields of ours."""
+
+
+class VendorConnection(Connection):
+    """Any other protocol of os-brick: its properties are passed on as they came."""
+
+    driver_volume_type: StrictStr
+    data: Data
+
+    @field_validator("driver_volume_type")
+    @classmethod
+    def _known(cls, protocol: str) -> str:
+        if protocol not in VENDOR_PROTOCOLS:
+            known = ", ".join((*_TYPED, *VENDOR_PROTOCOLS))
+            raise ValueError(f"is none of {known}")
+        return protocol
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.driver_volume_type,)
+
+
+_TYPED = ("iscsi", "iser", "fibre_channel", "nvmeof", "nfs", "rbd", "local")
+
+
+def _which(info: Any) -> str:
+    protocol = (
+        info.get("driver_volume_type")
+        if isinstance(info, dict)
+        else getattr(info, "driver_volume_type", None)
+    )
+    return protocol if protocol in _TYPED else "vendor"
+
+
+AnyConnection = Annotated[
+    Annotated[IscsiConnection, Tag("iscsi")]
+    | Annotated[IscsiConnection, Tag("iser")]
+    | Annotated[FibreChannelConnection, Tag("fibre_channel")]
+    | Annotated[NvmeConnection, Tag("nvmeof")]
+    | Annotated[NfsConnection, Tag("nfs")]
+    | Annotated[RbdConnection, Tag("rbd")]
+    | Annotated[LocalConnection, Tag("local")]
+    | Annotated[VendorConnection, Tag("vendor")],
+    Discriminator(_which),
+]
+
+
+def refuse_flat(info: Any) -> Any:
+    """A clear word for the commonest mistake: the volume service's flat form."""
+    if isinstance(info, dict) and "driver_volume_type" in info and "data" not in info:
+        raise ValueError(
+            "is in the volume service's flat form; the wire's is {driver_volume_type, data: {…}}: "
+            "agent.bus.client.from_cinder() turns one into the other"
+        )
+    return info

@@ -1,0 +1,115 @@
+"""What the guest's disk shall look like, and which wishes go together."""
+
+from typing import Annotated, Literal
+
+from pydantic import StrictStr, StringConstraints, field_validator, model_validator
+
+from agent.model.value import Count, Positive, Value
+
+Bus = Literal["virtio", "scsi"]
+
+TargetDev = Annotated[StrictStr, StringConstraints(pattern=r"^(vd|sd)[a-z]{1,3}$")]
+
+
+class BlockSize(Value):
+    """Sizes in bytes that the guest shall see."""
+
+    logical: Positive | None = None
+    physical: Positive | None = None
+
+    @field_validator("logical", "physical")
+    @classmethod
+    def _power_of_two(cls, size_bytes: int | None) -> int | None:
+        if size_bytes is not None and (size_bytes < 512 or size_bytes & (size_bytes - 1)):
+            raise ValueError("must be a power of two, at least 512 bytes")
+        return size_bytes
+
+
+class IoTune(Value):
+    """libvirt's <iotune> names; bytes and operations a second, lengths in seconds."""
+
+    total_bytes_sec: Count | None = None
+    read_bytes_sec: Count | None = None
+    write_bytes_sec: Count | None = None
+    total_iops_sec: Count | None = None
+    read_iops_sec: Count | None = None
+    write_iops_sec: Count | None = None
+    total_bytes_sec_max: Count | None = None
+    read_bytes_sec_max: Count | None = None
+    write_bytes_sec_max: Count | None = None
+    total_iops_sec_max: Count | None = None
+    read_iops_sec_max: Count | None = None
+    write_iops_sec_max: Count | None = None
+    total_bytes_sec_max_length: Count | None = None
+    read_bytes_sec_max_length: Count | None = None
+    write_bytes_sec_max_length: Count | None = None
+    total_iops_sec_max_length: Count | None = None
+    read_iops_sec_max_length: Count | None = None
+    write_iops_sec_max_length: Count | None = None
+    size_iops_sec: Count | None = None
+    group_name: (
+        Annotated[StrictStr, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] | None
+    ) = None
+
+    @model_validator(mode="after")
+    def _total_or_split(self) -> "IoTune":
+        for kind in ("bytes_sec", "iops_sec", "bytes_sec_max", "iops_sec_max"):
+            split = getattr(self, f"read_{kind}") or getattr(self, f"write_{kind}")
+            if getattr(self, f"total_{kind}") and split:
+                raise ValueError(
+                    f"total_{kind} cannot go with read_{kind} or write_{kind}: libvirt takes one"
+                )
+        return self
+
+    def limits(self) -> dict[str, int | str]:
+        """The limits that were given, by libvirt's names."""
+        return self.model_dump(exclude_none=True)
+
+
+class Disk(Value):
+    """The guest side of an attachment; every field has a default."""
+
+    bus: Bus = "virtio"
+    target_dev: TargetDev | None = None
+    type: Literal["disk", "lun"] = "disk"
+    cache: Literal["none", "writeback", "writethrough", "directsync", "unsafe", "default"] = "none"
+    io: Literal["native", "threads", "io_uring"] | None = None
+    discard: Literal["unmap", "ignore"] | None = None
+    iothread: Positive | None = None
+    queues: Positive | None = None
+    block_size: BlockSize | None = None
+    boot_order: Positive | None = None
+    error_policy: Literal["report", "stop", "ignore", "enospace"] | None = None
+    reservations: Literal["managed"] | None = None
+    iotune: IoTune | None = None
+
+    @model_validator(mode="after")
+    def _wishes_that_go_together(self) -> "Disk":
+        for wrong in _contradictions(self):
+            raise ValueError(wrong)
+        return self
+
+
+def _contradictions(disk: Disk) -> list[str]:
+    prefix = {"virtio": "vd", "scsi": "sd"}[disk.bus]
+    rules = [
+        (
+            disk.target_dev is not None and not disk.target_dev.startswith(prefix),
+            f"target_dev of a {disk.bus} disk must start with {prefix}",
+        ),
+        (disk.type == "lun" and disk.bus != "scsi", "type lun needs bus scsi"),
+        (
+            disk.type == "lun" and disk.block_size is not None,
+            "block_size cannot be set for type lun: the guest sees the device's own",
+        ),
+        (
+            disk.reservations is not None and disk.type != "lun",
+            "reservations need type lun on bus scsi",
+        ),
+        (
+            disk.iothread is not None and disk.bus != "virtio",
+            "iothread is a property of the controller for bus scsi: only virtio disks take one",
+        ),
+        (disk.queues is not None and disk.bus != "virtio", "queues needs bus virtio"),
+    ]
+    return [message for broken, message in rules if broken]

@@ -1,0 +1,104 @@
+"""The envelope of every command, and what each verb takes."""
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PlainSerializer, StrictStr, model_validator
+
+from agent.model.attachment import Attachment
+from agent.model.value import Count, Id, Positive, Uuid, Value
+
+
+def _parse_time(value: object) -> object:
+    """RFC 3339 with Z or +00:00."""
+    if not isinstance(value, str):
+        raise ValueError("must be an RFC 3339 time like 2026-11-24T12:00:00Z")
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise ValueError("must be an RFC 3339 time like 2026-11-24T12:00:00Z") from None
+    if moment.tzinfo is None or moment.utcoffset() != UTC.utcoffset(None):
+        raise ValueError("must be in UTC: end it with Z")
+    return moment
+
+
+def rfc3339(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Moment = Annotated[
+    datetime, BeforeValidator(_parse_time), PlainSerializer(rfc3339, return_type=str)
+]
+
+
+class Request(Value):
+    """``request_id`` becomes the operation's id; ``not_after`` is judged once, on arrival."""
+
+    request_id: Uuid
+    not_after: Moment
+    deadline_seconds: Positive | None = None
+    host: StrictStr | None = None
+
+
+class AttachRequest(Request):
+    attachment: Attachment
+
+    @property
+    def attachment_id(self) -> str:
+        return self.attachment.attachment_id
+
+    @property
+    def instance_id(self) -> str:
+        return self.attachment.instance_id
+
+    @property
+    def generation(self) -> int | None:
+        return self.attachment.generation
+
+
+class DetachRequest(Request):
+    """``attachment`` is needed only where this agent never saw it."""
+
+    attachment_id: Id
+    instance_id: Uuid
+    generation: Count | None = None
+    attachment: Attachment | None = None
+
+    @model_validator(mode="after")
+    def _same_attachment(self) -> "DetachRequest":
+        whole = self.attachment
+        if whole and (whole.attachment_id, whole.instance_id) != (
+            self.attachment_id,
+            self.instance_id,
+        ):
+            raise ValueError("attachment is of another attachment_id or instance_id")
+        return self
+
+
+class InstanceRef(Value):
+    instance_id: Uuid
+
+
+class OperationRef(Value):
+    operation_id: Uuid
+
+
+class WaitRequest(Value):
+    operation_id: Uuid
+    timeout_seconds: Annotated[float, Field(ge=0, le=30)] = 30.0
+
+
+Verb = Literal["attach", "detach"]
+
+REQUESTS: dict[str, type[AttachRequest] | type[DetachRequest]] = {
+    "attach": AttachRequest,
+    "detach": DetachRequest,
+}
+
+
+def digest(payload: dict[str, Any]) -> str:
+    """Tells two payloads of one ``request_id`` apart; the order of keys does not matter."""
+    text = json.dumps(payload, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

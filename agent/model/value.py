@@ -1,0 +1,80 @@
+"""What every noun is: frozen, parsed once, strict about its fields, silent about secrets."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SecretStr,
+    SerializationInfo,
+    StrictInt,
+    StrictStr,
+    StringConstraints,
+    ValidationError,
+)
+
+from agent.errors import Invalid
+
+_REVEAL = {"reveal": True}
+
+
+def dump_secret(secret: SecretStr, info: SerializationInfo) -> str:
+    revealed = isinstance(info.context, dict) and info.context == _REVEAL
+    return secret.get_secret_value() if revealed else "***"
+
+
+def _lower_uuid(value: object) -> object:
+    if isinstance(value, str) and not _UUID.fullmatch(value):
+        raise ValueError("must be a lower-case uuid like 7a8fa66e-2af6-41d4-a3e0-4351ce33ce73")
+    return value
+
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+Secret = Annotated[SecretStr, PlainSerializer(dump_secret, return_type=str)]
+"""Shows as ``***`` in repr, logs and dumps, except in :meth:`Value.reveal`."""
+
+Id = Annotated[StrictStr, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+"""libvirt silently drops aliases with other characters (design §6)."""
+
+Uuid = Annotated[StrictStr, BeforeValidator(_lower_uuid)]
+Count = Annotated[StrictInt, Field(ge=0)]
+Positive = Annotated[StrictInt, Field(ge=1)]
+
+
+class Value(BaseModel):
+    """A frozen noun. Unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    @classmethod
+    def parse(cls, payload: object) -> Self:
+        """The noun in ``payload`` (JSON-like).  Raises Invalid, naming every wrong field."""
+        if not isinstance(payload, Mapping):
+            raise Invalid(f"expected an object with named fields, got {type(payload).__name__}")
+        try:
+            return cls.model_validate(payload)
+        except ValidationError as error:
+            raise Invalid(_explain(error)) from None
+
+    def public(self) -> dict[str, Any]:
+        """JSON-like, secrets masked: for answers, logs, the operator's eyes."""
+        return self.model_dump(mode="json", exclude_unset=True, by_alias=True)
+
+    def reveal(self) -> dict[str, Any]:
+        """JSON-like with its secrets: for the 0600 journal and for os-brick, nobody else."""
+        return self.model_dump(mode="json", exclude_unset=True, by_alias=True, context=_REVEAL)
+
+
+def _explain(error: ValidationError) -> str:
+    """One line per wrong field. Never shows what was sent: it may be a password."""
+    lines = []
+    for fault in error.errors(include_input=False, include_url=False):
+        place = ".".join(str(part) for part in fault["loc"]) or "request"
+        lines.append(f"{place}: {fault['msg'].removeprefix('Value error, ')}")
+    return "; ".join(lines)

@@ -1,0 +1,154 @@
+"""What the core needs of the machine. The rim (agent/host) and tests/world.py implement these.
+
+Every call may raise Unavailable: that means *unknown*, never *not done*. Calls are idempotent in
+the sense of "the same end": plugging what is plugged, unplugging what is gone, disconnecting what
+is not connected all succeed without an effect.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from agent.model.attachment import Attachment
+from agent.model.connection import Connection
+from agent.model.device import Device, Disconnected
+
+DomainState = Literal["running", "paused", "shutoff"]
+
+
+@dataclass(frozen=True)
+class DomainLook:
+    """libvirt's domain at one moment. ``live_xml`` is None unless it runs (or is paused);
+    ``inactive_xml`` is None for a transient domain. ``job`` names a migration or other job."""
+
+    instance_id: str
+    name: str
+    state: DomainState
+    live_xml: str | None
+    inactive_xml: str | None
+    job: str | None = None
+
+    @property
+    def active(self) -> bool:
+        return self.live_xml is not None
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """Versions as (major, minor, micro); ``missing`` names what this libvirt or QEMU lacks."""
+
+    libvirt: tuple[int, int, int]
+    qemu: tuple[int, int, int]
+    missing: tuple[str, ...] = ()
+
+
+class Domains(Protocol):
+    def look(self, instance_id: str) -> DomainLook | None:
+        """None: libvirt on this host has no such domain."""
+
+    def all(self) -> Sequence[DomainLook]:
+        """Every domain, running or only defined."""
+
+    def plug(self, instance_id: str, device_xml: str) -> None:
+        """Put a device (disk, controller) into the running guest.
+
+        Raises PlugRefused, NoFreeAddress, UnknownInstance."""
+
+    def define(self, instance_id: str, device_xml: str) -> None:
+        """Put a device into the domain's configuration.  Raises as plug."""
+
+    def unplug(self, instance_id: str, alias: str) -> None:
+        """Ask the running guest to let go of the disk; returns at once, an event follows."""
+
+    def forget(self, instance_id: str, alias: str) -> None:
+        """Take the disk out of the domain's configuration."""
+
+    def note(self, instance_id: str, metadata_xml: str) -> None:
+        """Replace our element of the domain's metadata, live and in the configuration."""
+
+    def capabilities(self) -> Capabilities: ...
+
+
+class Connectors(Protocol):
+    def check(self, connection: Connection) -> None:
+        """Raises Invalid or Unsupported if this host would never connect it. Touches nothing."""
+
+    def connect(self, attachment: Attachment) -> Device:
+        """Make the volume a device of this host (adopts one that is there already).
+
+        Raises ConnectFailed, AuthFailed, LunMissing, NotAllPaths, Invalid."""
+
+    def disconnect(self, attachment: Attachment, device: Device | None) -> Disconnected:
+        """Take the device off this host and prove it; ``device`` is the search key from connect.
+
+        Raises ConnectFailed if something stays."""
+
+    def names(self, source: str) -> frozenset[str]:
+        """Every name under which this host knows the device that a disk's source means now.
+
+        Two sources are the same device iff their names meet. Never empty: holds ``source``."""
+
+    def properties(self) -> Mapping[str, Any]:
+        """This host's initiator: what the storage service calls *connector*. Cached."""
+
+
+class Locks(Protocol):
+    def volume(self, volume_id: str) -> AbstractContextManager[None]:
+        """This host's lock of one volume. Always taken before a target's."""
+
+    def targets(self, names: Sequence[str]) -> AbstractContextManager[None]:
+        """Machine-wide locks of what volumes share, taken in sorted order."""
+
+    def held(self) -> Sequence[Mapping[str, Any]]:
+        """Holders and waiters: {name, holder, since, waiters}."""
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Seconds since the epoch, UTC."""
+
+
+@dataclass(frozen=True)
+class Promise:
+    """Who counts on a volume being connected here, by the journal's word."""
+
+    volume_id: str
+    attachment_id: str
+    instance_id: str
+    multiattach: bool
+    operation_id: str | None
+    device: Device | None
+
+
+class Promises(Protocol):
+    """The part of the journal that steps ask and tell."""
+
+    def promises(self, besides: str) -> Sequence[Promise]:
+        """Attachments, and operations going forward, except operation ``besides``."""
+
+    def device_of(self, attachment_id: str) -> Device | None:
+        """What connect found for an attachment, withdrawn or not, until it ends."""
+
+    def withdraw(self, attachment_id: str) -> None:
+        """Durably: this attachment no longer counts as a user of its volume."""
+
+    def quarantine(self, volume_id: str, device: Device, reason: str) -> None:
+        """Durably: never hand this device on, never disconnect it for an operation."""
+
+    def quarantined(self, volume_id: str) -> str | None:
+        """Why the volume is quarantined on this host, or None."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """One hypervisor, as the core sees it."""
+
+    name: str
+    domains: Domains
+    connectors: Connectors
+    locks: Locks
+    clock: Clock
+    journal: Promises
+    unplug_retry_seconds: float = 60.0
+    libvirt_retry_seconds: float = 2.0

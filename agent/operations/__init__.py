@@ -1,0 +1,18 @@
+"""One file per verb: request → Plan, and nothing else; and what admits a request at all."""
+
+from collections.abc import Callable
+
+from agent.journal.record import Record
+from agent.operations.attach import plan_attach
+from agent.operations.detach import plan_detach
+from agent.saga.plan import Plan
+
+VERBS: dict[str, Callable[[Record], Plan]] = {
+    "attach": plan_attach,
+    "detach": plan_detach,
+}
+
+
+def plan_of(record: Record) -> Plan:
+    """The plan of a record: the same after every restart."""
+    return VERBS[record.verb](record)

@@ -1,0 +1,217 @@
+"""Whether a request is taken at all: replay, expiry, generation, capacity, conflicts.
+
+Pure over the journal's rows: it runs inside the accepting transaction, so two requests that
+exclude each other cannot both be taken. Nothing here asks the host.
+"""
+
+from dataclasses import dataclass
+
+from agent.errors import (
+    Busy,
+    Expired,
+    Invalid,
+    QueueFull,
+    RequestIdReused,
+    SharingConflict,
+    Stale,
+    UnknownAttachment,
+    Unsupported,
+    WrongDevice,
+)
+from agent.journal.book import Book
+from agent.journal.record import Record
+from agent.model.attachment import Attachment
+from agent.model.request import AttachRequest, DetachRequest, Request
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the operator allows."""
+
+    max_open_operations: int = 4096
+    retention_seconds: float = 30 * 86400.0
+    allow_multiattach: bool = True
+    allow_bootable_multiattach: bool = True
+
+
+@dataclass(frozen=True)
+class Admission:
+    """The judge of one moment."""
+
+    book: Book
+    policy: Policy
+    now: float
+
+    def replay(self, request: Request, digest: str) -> Record | None:
+        """The operation this request is already.  Raises RequestIdReused."""
+        record = self.book.operation(request.request_id)
+        if record is not None and record.digest != digest:
+            raise RequestIdReused(
+                f"request {request.request_id} was another {record.verb} request; "
+                "send a new request_id with a new payload"
+            )
+        return record
+
+    def attach(self, request: AttachRequest) -> Attachment:
+        attachment = request.attachment
+        self._envelope(request)
+        self._allowed(attachment)
+        self._generation_for_attach(attachment)
+        self._attachment_is_free(attachment.attachment_id)
+        self._same_attachment(attachment)
+        self._volume_is_settled(attachment.volume_id)
+        self._sharing(attachment)
+        return attachment
+
+    def detach(self, request: DetachRequest) -> Attachment | None:
+        self._envelope(request)
+        attachment = self._known_attachment(request)
+        if attachment is not None and attachment.instance_id != request.instance_id:
+            raise Invalid(
+                f"attachment {request.attachment_id} is of instance {attachment.instance_id}; "
+                "nothing was touched"
+            )
+        self._generation_for_detach(request)
+        self._attachment_is_free(request.attachment_id)
+        return attachment
+
+    # the envelope
+
+    def _envelope(self, request: Request) -> None:
+        not_after = request.not_after.timestamp()
+        if not_after < self.now:
+            raise Expired("not_after has passed; nothing was done: send a new request")
+        if not_after > self.now + self.policy.retention_seconds:
+            days = self.policy.retention_seconds / 86400
+            raise Invalid(f"not_after is more than {days:g} days (retention_seconds) ahead")
+        if self.book.count_open() >= self.policy.max_open_operations:
+            raise QueueFull(
+                f"{self.policy.max_open_operations} operations are open; send it again later"
+            )
+
+    def _allowed(self, attachment: Attachment) -> None:
+        if attachment.encryption is not None:
+            raise Unsupported("encryption is not supported by this version of the agent")
+        if attachment.multiattach and not self.policy.allow_multiattach:
+            raise Unsupported("the operator has switched multiattach off on this host")
+        bootable = attachment.multiattach and attachment.disk.boot_order is not None
+        if bootable and not self.policy.allow_bootable_multiattach:
+            raise Unsupported("the operator has switched bootable multiattach off on this host")
+
+    # generations: attach needs >= newest seen and > last detached, detach >= newest
+
+    def _generation_for_attach(self, attachment: Attachment) -> None:
+        fence = self.book.fence(attachment.attachment_id)
+        if fence is None:
+            return
+        given = attachment.generation
+        _refuse_older(attachment.attachment_id, given, fence.newest)
+        if fence.detached is not None and given is not None and given <= fence.detached:
+            raise Stale(
+                f"generation {given} of attachment {attachment.attachment_id} was detached; "
+                f"a new attach needs more than {fence.detached}"
+            )
+
+    def _generation_for_detach(self, request: DetachRequest) -> None:
+        fence = self.book.fence(request.attachment_id)
+        if fence is not None:
+            _refuse_older(request.attachment_id, request.generation, fence.newest)
+
+    # conflicts
+
+    def _attachment_is_free(self, attachment_id: str) -> None:
+        """Behind a running operation one queues; behind a parked one one would wait for ever."""
+        for record in self.book.open_operations():
+            if record.attachment_id == attachment_id and (record.parked or _stuck(record)):
+                raise Busy(
+                    f"{record.verb} {record.operation_id} of this attachment is {record.state}, "
+                    f"waiting for {record.waiting_for}"
+                )
+
+    def _same_attachment(self, attachment: Attachment) -> None:
+        held = self.book.attachment(attachment.attachment_id)
+        if held is not None and _what(held.attachment) != _what(attachment):
+            raise Invalid(
+                f"attachment {attachment.attachment_id} is volume {held.attachment.volume_id} on "
+                f"instance {held.attachment.instance_id}; nothing was touched: ids are not reused"
+            )
+
+    def _volume_is_settled(self, volume_id: str) -> None:
+        reason = self.book.quarantined().get(volume_id)
+        if reason is not None:
+            raise WrongDevice(
+                f"volume {volume_id} is quarantined on this host: {reason['reason']}; look at the "
+                f"device, then 'attachctl quarantine release {volume_id}'"
+            )
+        for record in self.book.open_operations():
+            if record.volume_id == volume_id and _stuck(record):
+                raise Busy(
+                    f"{record.verb} {record.operation_id} of volume {volume_id} is unsettled on "
+                    "this host; new connects wait until it is"
+                )
+
+    def _sharing(self, attachment: Attachment) -> None:
+        leaving = {
+            record.attachment_id: record
+            for record in self.book.open_operations()
+            if record.verb == "detach"
+        }
+        for promise in self.book.promises(besides=""):
+            if promise.volume_id != attachment.volume_id:
+                continue
+            if promise.attachment_id == attachment.attachment_id:
+                continue
+            if promise.instance_id == attachment.instance_id:
+                detach = leaving.get(promise.attachment_id)
+                if detach is not None:
+                    raise Busy(
+                        f"detach {detach.operation_id} of this volume from this instance is "
+                        f"{detach.state}, waiting for {detach.waiting_for or 'its turn'}"
+                    )
+                raise SharingConflict(
+                    f"the instance has volume {attachment.volume_id} already, by attachment "
+                    f"{promise.attachment_id}; nothing was touched"
+                )
+            if not (attachment.multiattach and promise.multiattach):
+                raise SharingConflict(
+                    f"instance {promise.instance_id} on this host uses volume "
+                    f"{attachment.volume_id} by attachment {promise.attachment_id}, and both must "
+                    "say multiattach to share it; nothing was touched"
+                )
+
+    def _known_attachment(self, request: DetachRequest) -> Attachment | None:
+        """None: ended here already, nothing is left of it but its fence."""
+        held = self.book.attachment(request.attachment_id)
+        if held is not None:
+            return held.attachment
+        for record in self.book.open_operations():
+            if record.attachment_id == request.attachment_id and record.attachment is not None:
+                return record.attachment
+        if request.attachment is not None:
+            return request.attachment
+        if self.book.fence(request.attachment_id) is None:
+            raise UnknownAttachment(
+                f"this agent never saw attachment {request.attachment_id}: send the whole "
+                "attachment with the detach"
+            )
+        return None
+
+
+def _refuse_older(attachment_id: str, given: int | None, newest: int | None) -> None:
+    if newest is None:
+        return
+    if given is None:
+        raise Stale(
+            f"attachment {attachment_id} has been used with generation {newest}: from then on "
+            "every request needs one"
+        )
+    if given < newest:
+        raise Stale(f"generation {given} of attachment {attachment_id} is older than {newest}")
+
+
+def _stuck(record: Record) -> bool:
+    return record.state == "unsettled"
+
+
+def _what(attachment: Attachment) -> tuple[str, str]:
+    return attachment.volume_id, attachment.instance_id

@@ -1,0 +1,100 @@
+"""Who runs next: one running operation an instance, in the order of acceptance.
+
+Pure: it holds names, not threads. A parked operation gives its instance's turn away; a woken one
+goes to the head of the queue. An event that comes while its operation runs is kept, so that the
+wake-up between "looked" and "parked" is never lost.
+"""
+
+import heapq
+from collections import deque
+from dataclasses import dataclass, field
+
+
+@dataclass
+class _Instance:
+    ready: deque[str] = field(default_factory=deque)
+    running: str | None = None
+    parked: set[str] = field(default_factory=set)
+    stirred: bool = False
+
+
+class Schedule:
+    """Not thread-safe: its owner holds a lock."""
+
+    def __init__(self) -> None:
+        self._instances: dict[str, _Instance] = {}
+        self._instance_of: dict[str, str] = {}
+        self._alarms: list[tuple[float, str]] = []
+
+    def accept(self, operation_id: str, instance_id: str) -> None:
+        self._instance_of[operation_id] = instance_id
+        self._instances.setdefault(instance_id, _Instance()).ready.append(operation_id)
+
+    def accept_parked(self, operation_id: str, instance_id: str, wake_at: float) -> None:
+        """An operation that a restart finds parked."""
+        self._instance_of[operation_id] = instance_id
+        self._instances.setdefault(instance_id, _Instance()).parked.add(operation_id)
+        heapq.heappush(self._alarms, (wake_at, operation_id))
+
+    def take(self) -> list[str]:
+        """Everything that may run now; each is running from here on."""
+        taken = []
+        for instance in self._instances.values():
+            if instance.running is None and instance.ready:
+                instance.running = instance.ready.popleft()
+                instance.stirred = False
+                taken.append(instance.running)
+        return taken
+
+    def park(self, operation_id: str, wake_at: float) -> None:
+        instance = self._of(operation_id)
+        assert instance.running == operation_id, f"{operation_id} parks without its turn"
+        instance.running = None
+        if instance.stirred:
+            instance.ready.appendleft(operation_id)
+        else:
+            instance.parked.add(operation_id)
+            heapq.heappush(self._alarms, (wake_at, operation_id))
+
+    def close(self, operation_id: str) -> None:
+        instance_id = self._instance_of.pop(operation_id)
+        instance = self._instances[instance_id]
+        if instance.running == operation_id:
+            instance.running = None
+        instance.parked.discard(operation_id)
+        if not (instance.running or instance.ready or instance.parked):
+            del self._instances[instance_id]
+
+    def stir(self, instance_id: str) -> None:
+        """Something happened to the instance: look again."""
+        instance = self._instances.get(instance_id)
+        if instance is None:
+            return
+        instance.stirred = True
+        for operation_id in sorted(instance.parked):
+            self._wake(instance, operation_id)
+
+    def stir_all(self) -> None:
+        for instance_id in list(self._instances):
+            self.stir(instance_id)
+
+    def wake(self, operation_id: str) -> None:
+        instance_id = self._instance_of.get(operation_id)
+        if instance_id is not None and operation_id in self._instances[instance_id].parked:
+            self._wake(self._instances[instance_id], operation_id)
+
+    def ring(self, now: float) -> None:
+        """Wake what is due."""
+        while self._alarms and self._alarms[0][0] <= now:
+            _, operation_id = heapq.heappop(self._alarms)
+            self.wake(operation_id)
+
+    def next_alarm(self) -> float | None:
+        return self._alarms[0][0] if self._alarms else None
+
+    def _wake(self, instance: _Instance, operation_id: str) -> None:
+        instance.parked.discard(operation_id)
+        instance.ready.appendleft(operation_id)
+
+    def _of(self, operation_id: str) -> _Instance:
+        return self._instances[self._instance_of[operation_id]]

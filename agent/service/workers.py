@@ -1,0 +1,176 @@
+"""Threads for what the schedule says may run: one pool for guests' steps, one a storage lane.
+
+A task is one step. Between two steps an operation goes back to the pool of its next step's lane,
+so no thread is held over a wait and a sick array stops only its lane.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from agent.journal.record import Record
+from agent.journal.store import Journal
+from agent.operations import plan_of
+from agent.ports import Clock
+from agent.saga.plan import Lane, Plan
+from agent.saga.schedule import Schedule
+from agent.saga.settle import Settler, next_step
+
+LOG = logging.getLogger(__name__)
+
+LANES: dict[Lane, int] = {"guest": 8, "scsi": 2, "nvme": 2, "other": 4}
+"""Threads a lane. os-brick serialises SCSI connects host-wide: more would only queue there."""
+
+JOURNAL_RETRY_SECONDS = 5.0
+"""After a write to the journal failed (disk full): the record is as it was, try again."""
+
+TICK_SECONDS = 5.0
+
+
+class Workers:
+    """Runs accepted operations until they are closed or parked.
+
+    ``on_change`` is told of every step, from the worker's thread.
+    """
+
+    def __init__(
+        self,
+        settler: Settler,
+        journal: Journal,
+        clock: Clock,
+        on_change: Callable[[Record], None],
+    ) -> None:
+        self._settler = settler
+        self._journal = journal
+        self._clock = clock
+        self._on_change = on_change
+        self._schedule = Schedule()
+        self._changed = threading.Condition()
+        self._records: dict[str, Record] = {}
+        self._unrecovered: set[str] = set()
+        self._running = 0
+        self._stopping = False
+        self._ticked_at = clock.now()
+        self._pools = {
+            lane: ThreadPoolExecutor(size, thread_name_prefix=f"lane-{lane}")
+            for lane, size in LANES.items()
+        }
+        self._alarm = threading.Thread(target=self._ring, name="alarm", daemon=True)
+
+    def start(self) -> None:
+        """Recover what is open: every operation looks at the host anew, in its turn."""
+        with self._changed:
+            for record in self._journal.read(lambda book: book.open_operations()):
+                self._records[record.operation_id] = record
+                self._unrecovered.add(record.operation_id)
+                self._schedule.accept(record.operation_id, record.instance_id)
+            self._dispatch()
+        self._alarm.start()
+
+    def accept(self, record: Record) -> None:
+        """Run it in its instance's turn; it is in the journal already."""
+        with self._changed:
+            self._records[record.operation_id] = record
+            self._schedule.accept(record.operation_id, record.instance_id)
+            self._dispatch()
+
+    def cancel(self, operation_id: str) -> None:
+        """The wish is in the journal; the operation sees it before its next step."""
+        with self._changed:
+            record = self._records.get(operation_id)
+            if record is not None:
+                self._records[operation_id] = record.but(cancel_wanted=True)
+            self._schedule.wake(operation_id)
+            self._dispatch()
+
+    def forget(self, operation_id: str) -> None:
+        """An operator has closed the operation in the journal; it is parked, so nobody runs it."""
+        with self._changed:
+            if self._records.pop(operation_id, None) is not None:
+                self._schedule.close(operation_id)
+            self._dispatch()
+
+    def stir(self, instance_id: str) -> None:
+        """Something happened to the instance."""
+        with self._changed:
+            self._schedule.stir(instance_id)
+            self._dispatch()
+
+    def stir_all(self) -> None:
+        """Events may have been missed: everything parked looks again."""
+        with self._changed:
+            self._schedule.stir_all()
+            self._dispatch()
+
+    def ticked_at(self) -> float:
+        """When the alarm thread last turned."""
+        return self._ticked_at
+
+    def stop(self, timeout_seconds: float) -> bool:
+        """Start no further step, let running ones end.  False: some did not in time."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+            return self._changed.wait_for(lambda: self._running == 0, timeout_seconds)
+
+    # under the lock
+
+    def _dispatch(self) -> None:
+        if self._stopping:
+            return
+        for operation_id in self._schedule.take():
+            self._submit(self._records[operation_id])
+        self._changed.notify_all()
+
+    def _submit(self, record: Record) -> None:
+        plan = plan_of(record)
+        self._running += 1
+        self._pools[next_step(record, plan).lane].submit(self._take_step, record, plan)
+
+    # in a lane's thread
+
+    def _take_step(self, record: Record, plan: Plan) -> None:
+        moved = self._step_or_wait(record, plan)
+        with self._changed:
+            self._running -= 1
+            self._keep(moved)
+            if not moved.open:
+                del self._records[moved.operation_id]
+                self._schedule.close(moved.operation_id)
+            elif moved.wake_at is not None:
+                self._schedule.park(moved.operation_id, moved.wake_at)
+            elif not self._stopping:
+                self._submit(self._records[moved.operation_id])
+            self._dispatch()
+            self._changed.notify_all()
+
+    def _keep(self, moved: Record) -> None:
+        """A cancel may have come while the step ran."""
+        wanted = self._records[moved.operation_id].cancel_wanted or moved.cancel_wanted
+        self._records[moved.operation_id] = moved.but(cancel_wanted=wanted)
+
+    def _step_or_wait(self, record: Record, plan: Plan) -> Record:
+        try:
+            if record.operation_id in self._unrecovered:
+                moved = self._settler.recover(record, plan)
+                self._unrecovered.discard(record.operation_id)
+            else:
+                moved = self._settler.advance(record, plan)
+            self._on_change(moved)
+            return moved
+        except Exception:  # the thread's top: the journal itself failed, or a defect of ours
+            LOG.exception("operation %s could not be moved", record.operation_id)
+            return record.but(wake_at=self._clock.now() + JOURNAL_RETRY_SECONDS)
+
+    # the alarm's thread
+
+    def _ring(self) -> None:
+        with self._changed:
+            while not self._stopping:
+                now = self._ticked_at = self._clock.now()
+                self._schedule.ring(now)
+                self._dispatch()
+                alarm = self._schedule.next_alarm()
+                until = TICK_SECONDS if alarm is None else min(TICK_SECONDS, max(0.0, alarm - now))
+                self._changed.wait(until)

@@ -1,0 +1,84 @@
+"""What the guest must allow, looked at before any storage is touched."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from agent.errors import Busy, Invalid, SharingConflict, UnknownInstance, Unsupported
+from agent.guest.disk_xml import differences
+from agent.guest.placement import choose_place
+from agent.model.attachment import Attachment
+from agent.ports import Host
+from agent.saga.plan import Learnt, Scene, Step
+from agent.steps.users import Halves, halves, refuse_conflicts
+
+SHAREABLE_SINCE = (3, 10, 0)
+"""Before it QEMU's image locking keeps a second guest out (libvirt sets share-rw since)."""
+
+
+@dataclass(frozen=True)
+class CheckGuest(Step):
+    """Refuse what cannot succeed. Changes nothing."""
+
+    name: ClassVar[str] = "check-guest"
+    attachment: Attachment
+
+    def apply(self, scene: Scene) -> Learnt:
+        host, attachment = scene.host, self.attachment
+        guest = find_guest(host, attachment.instance_id)
+        refuse_old_libvirt(host, attachment)
+        refuse_missing_iothread(guest, attachment)
+        refuse_other_disk(host, guest, attachment)
+        refuse_conflicts(host, attachment, attachment.connection.known_source)
+        if guest.disk(attachment.alias) is None:
+            choose_place(attachment.disk, guest.live, guest.inactive)
+        warnings = ["cache: forced to none, because the volume is shared"]
+        return {"warnings": warnings if attachment.forced_cache else []}
+
+
+def find_guest(host: Host, instance_id: str) -> Halves:
+    look = host.domains.look(instance_id)
+    if look is None:
+        raise UnknownInstance(
+            f"libvirt on {host.name} has no domain {instance_id}; nothing was touched"
+        )
+    if look.job is not None:
+        raise Busy(f"domain {look.name} has a {look.job} running; try again when it has ended")
+    return halves(look)
+
+
+def refuse_old_libvirt(host: Host, attachment: Attachment) -> None:
+    version = host.domains.capabilities().libvirt
+    if attachment.multiattach and version < SHAREABLE_SINCE:
+        raise Unsupported(
+            f"multiattach needs libvirt {_dotted(SHAREABLE_SINCE)} or newer, this host has "
+            f"{_dotted(version)}; nothing was touched"
+        )
+
+
+def refuse_missing_iothread(guest: Halves, attachment: Attachment) -> None:
+    wanted = attachment.disk.iothread
+    for half in (guest.live, guest.inactive):
+        if wanted is not None and half is not None and wanted not in half.iothread_ids:
+            known = ", ".join(str(number) for number in sorted(half.iothread_ids)) or "none"
+            raise Invalid(
+                f"disk.iothread {wanted}: the domain has iothreads {known}; nothing was touched"
+            )
+
+
+def refuse_other_disk(host: Host, guest: Halves, attachment: Attachment) -> None:
+    """The alias may be there already (an earlier half): then it must be what is asked."""
+    for half in (guest.live, guest.inactive):
+        disk = half and half.disk_by_alias(attachment.alias)
+        if not disk:
+            continue
+        known = attachment.connection.known_source
+        wrong = differences(disk, attachment, host.connectors.names, known)
+        if wrong:
+            raise SharingConflict(
+                f"the guest has attachment {attachment.attachment_id} already, otherwise than "
+                f"asked: {'; '.join(wrong)}; nothing was touched: detach it first"
+            )
+
+
+def _dotted(version: tuple[int, int, int]) -> str:
+    return ".".join(str(part) for part in version)

@@ -1,0 +1,113 @@
+"""Who uses a volume on this host: libvirt's disks, and the journal's promises.
+
+Asked under the volume's lock whenever the answer decides whether a device goes away. When in
+doubt a disk counts as a user: a leak can be found and removed, a pulled disk cannot be given back.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from agent.errors import SharingConflict
+from agent.guest.domain_xml import DiskFacts, DomainFacts, parse_domain
+from agent.model.attachment import Attachment
+from agent.model.device import Device
+from agent.ports import DomainLook, Host
+
+
+@dataclass(frozen=True)
+class Halves:
+    """One domain's disks, as it runs and as it is defined."""
+
+    look: DomainLook
+    live: DomainFacts | None
+    inactive: DomainFacts | None
+
+    def disk(self, alias: str) -> DiskFacts | None:
+        """The disk in the half that the guest sees, else in the other."""
+        for half in (self.live, self.inactive):
+            disk = half and half.disk_by_alias(alias)
+            if disk:
+                return disk
+        return None
+
+
+def halves(look: DomainLook) -> Halves:
+    return Halves(
+        look,
+        look.live_xml and parse_domain(look.live_xml) or None,
+        look.inactive_xml and parse_domain(look.inactive_xml) or None,
+    )
+
+
+@dataclass(frozen=True)
+class Use:
+    """One disk of one domain, live or defined, that means the volume."""
+
+    domain: DomainLook
+    disk: DiskFacts
+
+    def __str__(self) -> str:
+        return f"domain {self.domain.name} ({self.domain.instance_id}) as {self.disk.target_dev}"
+
+
+def uses_of(host: Host, volume_id: str, source: str | None) -> Iterator[Use]:
+    """Every disk on this host that is the volume: by its note, its serial or its source."""
+    names = frozenset[str]() if source is None else host.connectors.names(source)
+    for look in host.domains.all():
+        both = halves(look)
+        for facts in (both.live, both.inactive):
+            for disk in facts.disks if facts else ():
+                if _is_volume(host, volume_id, names, facts, disk):
+                    yield Use(look, disk)
+
+
+def _is_volume(
+    host: Host,
+    volume_id: str,
+    names: frozenset[str],
+    facts: DomainFacts | None,
+    disk: DiskFacts,
+) -> bool:
+    assert facts is not None
+    note = facts.notes.get(disk.alias or "")
+    if note is not None and note.volume_id == volume_id:
+        return True
+    if note is None and disk.serial == volume_id:
+        return True
+    return (
+        bool(names) and disk.source is not None and bool(names & host.connectors.names(disk.source))
+    )
+
+
+def users(host: Host, volume_id: str, device: Device | None, besides: str) -> list[str]:
+    """Who needs the volume here, in words; ``besides`` is the operation that asks."""
+    promised = [
+        f"attachment {promise.attachment_id} of instance {promise.instance_id}"
+        for promise in host.journal.promises(besides)
+        if promise.volume_id == volume_id
+    ]
+    source = None if device is None else device.path
+    return promised + [str(use) for use in uses_of(host, volume_id, source)]
+
+
+def refuse_conflicts(host: Host, attachment: Attachment, source: str | None) -> None:
+    """Raises SharingConflict naming the domain that excludes this attachment."""
+    for use in uses_of(host, attachment.volume_id, source):
+        same_instance = use.domain.instance_id == attachment.instance_id
+        if same_instance and use.disk.alias == attachment.alias:
+            continue
+        if same_instance:
+            raise SharingConflict(
+                f"the instance has volume {attachment.volume_id} already, as "
+                f"{use.disk.target_dev}; nothing was touched: detach that disk first"
+            )
+        if not attachment.multiattach:
+            raise SharingConflict(
+                f"volume {attachment.volume_id} is in use by {use}, and this attachment is "
+                "exclusive (multiattach false); nothing was touched"
+            )
+        if not use.disk.shareable:
+            raise SharingConflict(
+                f"volume {attachment.volume_id} is in exclusive use by {use}: its disk is not "
+                "shareable; nothing was touched: attach it there again with multiattach"
+            )

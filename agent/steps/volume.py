@@ -1,0 +1,80 @@
+"""A volume comes to this host and leaves it."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from agent.errors import WrongDevice
+from agent.model.attachment import Attachment
+from agent.model.device import Device
+from agent.ports import Host
+from agent.saga.plan import Lane, Learnt, Scene, Step
+from agent.steps.users import users
+
+
+@dataclass(frozen=True)
+class ConnectVolume(Step):
+    """Make the volume a device of this host; taken back unless somebody else uses it by then."""
+
+    name: ClassVar[str] = "connect-volume"
+    attachment: Attachment
+
+    @property
+    def lane(self) -> Lane:
+        return self.attachment.connection.lane
+
+    def apply(self, scene: Scene) -> Learnt:
+        host, attachment = scene.host, self.attachment
+        refuse_quarantined(host, attachment.volume_id)
+        with (
+            host.locks.volume(attachment.volume_id),
+            host.locks.targets(attachment.connection.targets),
+        ):
+            device = host.connectors.connect(attachment)
+        return {"device": device.reveal()}
+
+    def revert(self, scene: Scene) -> None:
+        disconnect_unless_used(scene, self.attachment, scene.device)
+
+
+@dataclass(frozen=True)
+class DisconnectVolume(Step):
+    """Take the volume off this host, unless another instance uses it."""
+
+    name: ClassVar[str] = "disconnect-volume"
+    attachment: Attachment
+
+    @property
+    def lane(self) -> Lane:
+        return self.attachment.connection.lane
+
+    def apply(self, scene: Scene) -> Learnt:
+        journal = scene.host.journal
+        device = journal.device_of(self.attachment.attachment_id) or scene.device
+        journal.withdraw(self.attachment.attachment_id)
+        return disconnect_unless_used(scene, self.attachment, device)
+
+
+def disconnect_unless_used(scene: Scene, attachment: Attachment, device: Device | None) -> Learnt:
+    """The caller has withdrawn its promise, durably: so the last of several to ask disconnects.
+
+    os-brick logs out of a target when its last device goes, but cannot know that two guests
+    share one device.
+    """
+    host = scene.host
+    with host.locks.volume(attachment.volume_id):
+        if host.journal.quarantined(attachment.volume_id) is not None:
+            return {"disconnected": False, "awaiting_unmap": False, "quarantined": True}
+        if users(host, attachment.volume_id, device, besides=scene.operation_id):
+            return {"disconnected": False, "awaiting_unmap": False}
+        with host.locks.targets(attachment.connection.targets):
+            gone = host.connectors.disconnect(attachment, device)
+    return {"disconnected": True, "awaiting_unmap": gone.awaiting_unmap}
+
+
+def refuse_quarantined(host: Host, volume_id: str) -> None:
+    reason = host.journal.quarantined(volume_id)
+    if reason is not None:
+        raise WrongDevice(
+            f"volume {volume_id} is quarantined on this host: {reason}; look at the device, then "
+            f"'attachctl quarantine release {volume_id}'"
+        )

@@ -152,3 +152,57 @@ class Host:
     journal: Promises
     unplug_retry_seconds: float = 60.0
     libvirt_retry_seconds: float = 2.0
+
+
+class Desk(Protocol):
+    """Where messages from the bus arrive. Never raises: every outcome is a value of the wire.
+
+    ``arguments`` are whatever keyword arguments the caller sent, not yet looked at.
+    """
+
+    def command(
+        self, verb: str, arguments: Mapping[str, object], *, addressed: bool
+    ) -> dict[str, Any]:
+        """Accept (durably) or refuse a command; answers an Answer in milliseconds.
+
+        ``addressed``: the message came over this host's own topic; else the request must name
+        this host in ``host``, or it is ``wrong-host``."""
+
+    def query(self, name: str, arguments: Mapping[str, object]) -> dict[str, Any]:
+        """One of QUERIES; where there is no answer {"error": {code, retriable, detail}}."""
+
+    def wait(self, arguments: Mapping[str, object]) -> dict[str, Any]:
+        """wait_operation: the operation's Answer when it is closed, or at the timeout."""
+
+
+COMMANDS = ("attach", "detach")
+
+QUERIES = (
+    "ping",
+    "describe",
+    "get_connector",
+    "get_instance",
+    "get_operation",
+    "list_operations",
+    "list_attachments",
+    "cancel_operation",
+    "abandon_operation",
+    "plan",
+    "audit",
+    "list_locks",
+    "list_quarantine",
+    "release_quarantine",
+)
+
+
+class Outbox(Protocol):
+    """Notifications that are durable and not yet published."""
+
+    def letters(self, limit: int) -> Sequence[tuple[int, str, dict[str, Any]]]:
+        """(sequence, event type, payload), oldest first."""
+
+    def posted(self, up_to_sequence: int) -> None:
+        """Durably: published, to be forgotten."""
+
+    def wait(self, timeout_seconds: float) -> None:
+        """Returns when a letter may have come, or at the timeout."""

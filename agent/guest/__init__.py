@@ -1,0 +1,1 @@
+"""Pure: libvirt's domain XML as facts, and our disk as XML. No libvirt here."""

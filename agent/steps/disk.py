@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from agent.errors import UnknownInstance, WrongDevice
 from agent.guest.disk_xml import differences, disk_xml
 from agent.guest.domain_xml import DiskFacts, DomainFacts, Note, metadata_xml
-from agent.guest.placement import Place, choose_place
+from agent.guest.placement import Place, choose_place, keep_place
 from agent.model.attachment import Attachment
 from agent.ports import Host
 from agent.saga.plan import Commit, Learnt, Parked, Scene, Step
@@ -161,7 +161,7 @@ def _place(attachment: Attachment, guest: Halves) -> Place:
     disk = guest.disk(attachment.alias)
     if disk is None or disk.address is None:
         return choose_place(attachment.disk, guest.live, guest.inactive)
-    return Place(disk.target_dev, disk.address, controller_xml(disk.address, guest))
+    return keep_place(disk.target_dev, disk.address, guest.live, guest.inactive)
 
 
 def _found(host: Host, attachment: Attachment, source: str) -> Mapping[str, Any]:

@@ -34,8 +34,8 @@ class Halves:
 def halves(look: DomainLook) -> Halves:
     return Halves(
         look,
-        look.live_xml and parse_domain(look.live_xml) or None,
-        look.inactive_xml and parse_domain(look.inactive_xml) or None,
+        None if look.live_xml is None else parse_domain(look.live_xml),
+        None if look.inactive_xml is None else parse_domain(look.inactive_xml),
     )
 
 

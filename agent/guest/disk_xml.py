@@ -1,0 +1,117 @@
+"""The <disk> of an attachment, and whether a <disk> that is there is the attachment's."""
+
+from collections.abc import Callable
+
+from agent.guest.domain_xml import DiskFacts
+from agent.guest.placement import Place
+from agent.guest.xml import XmlElement, element, to_text
+from agent.model.attachment import Attachment
+from agent.model.connection import RbdConnection
+from agent.model.device import Device
+
+Names = Callable[[str], frozenset[str]]
+
+
+def disk_xml(attachment: Attachment, device: Device, place: Place) -> str:
+    """libvirt's <disk>, complete: nothing is left to a default that could change or be probed."""
+    disk, connection = attachment.disk, attachment.connection
+    return to_text(
+        element(
+            "disk",
+            element(
+                "driver",
+                name="qemu",
+                type=connection.source_format,
+                cache=attachment.cache,
+                io=disk.io,
+                discard=disk.discard,
+                error_policy=attachment.error_policy,
+                iothread=disk.iothread,
+                queues=disk.queues,
+            ),
+            _source(attachment, device),
+            # Without it libvirt probes the image for a backing file that a guest could write.
+            element("backingStore") if connection.source_format == "raw" else None,
+            element("target", dev=place.target_dev, bus=disk.bus),
+            _iotune(attachment),
+            element("readonly") if attachment.read_only else None,
+            element("shareable") if attachment.multiattach else None,
+            element("serial", text=attachment.serial) if attachment.serial else None,
+            element("boot", order=disk.boot_order) if disk.boot_order else None,
+            element("alias", name=attachment.alias),
+            _blockio(attachment),
+            element("address", **place.address),
+            type=connection.source_type,
+            device=disk.type,
+        )
+    )
+
+
+def differences(
+    disk: DiskFacts, attachment: Attachment, names: Names, source: str | None
+) -> list[str]:
+    """What of ``disk`` is not as the attachment asks, in words; empty: it is the attachment's.
+
+    ``source`` None: not known before the volume is connected, so not compared.
+    """
+    wanted: dict[str, tuple[object, object]] = {
+        "serial": (disk.serial, attachment.serial),
+        "device": (disk.device, attachment.disk.type),
+        "bus": (disk.bus, attachment.disk.bus),
+        "driver type": (disk.driver_type, attachment.connection.source_format),
+        "cache": (disk.cache, attachment.cache),
+        "shareable": (disk.shareable, attachment.multiattach),
+        "readonly": (disk.read_only, attachment.read_only),
+    }
+    if attachment.disk.target_dev is not None:
+        wanted["target"] = (disk.target_dev, attachment.disk.target_dev)
+    if attachment.serial is None:
+        del wanted["serial"]
+    wrong = [f"{what} is {is_}, not {ask}" for what, (is_, ask) in wanted.items() if is_ != ask]
+    if source is not None and not (disk.source and names(disk.source) & names(source)):
+        wrong.append(f"source is {disk.source}, not {source}")
+    return wrong
+
+
+def _source(attachment: Attachment, device: Device) -> XmlElement:
+    reservations = element("reservations", managed="yes") if attachment.disk.reservations else None
+    connection = attachment.connection
+    if isinstance(connection, RbdConnection):
+        return _rbd_source(connection)
+    if connection.source_type == "file":
+        return element("source", reservations, file=device.path)
+    return element("source", reservations, dev=device.path)
+
+
+def _rbd_source(connection: RbdConnection) -> XmlElement:
+    data = connection.data
+    auth = element(
+        "auth",
+        element("secret", type=data.secret_type, uuid=data.secret_uuid),
+        username=data.auth_username,
+    )
+    return element(
+        "source",
+        *(
+            element("host", name=host, port=port)
+            for host, port in zip(data.hosts, data.ports, strict=True)
+        ),
+        auth if data.auth_enabled else None,
+        protocol="rbd",
+        name=data.name,
+    )
+
+
+def _iotune(attachment: Attachment) -> XmlElement | None:
+    iotune = attachment.disk.iotune
+    limits = iotune.limits() if iotune else {}
+    if not limits:
+        return None
+    return element("iotune", *(element(name, text=str(value)) for name, value in limits.items()))
+
+
+def _blockio(attachment: Attachment) -> XmlElement | None:
+    size = attachment.disk.block_size
+    if size is None:
+        return None
+    return element("blockio", logical_block_size=size.logical, physical_block_size=size.physical)

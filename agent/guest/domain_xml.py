@@ -1,0 +1,191 @@
+"""What we believe of a domain: the few facts of one half of it (running, or defined).
+
+Format: https://libvirt.org/formatdomain.html
+"""
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Literal
+
+from agent.guest.xml import XmlElement, element, parse, to_text
+
+NAMESPACE = "urn:libvirt-attachment-agent:attachments:1"
+"""Our element of the domain's metadata."""
+
+USER_ALIAS = "ua-"
+"""libvirt keeps a user's alias only with this prefix; other aliases are its own and change."""
+
+Address = dict[str, str]
+"""The attributes of an <address>, as libvirt writes them."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a domain's metadata says of one disk: outlives our journal."""
+
+    attachment_id: str
+    volume_id: str
+    generation: int | None
+
+
+@dataclass(frozen=True)
+class DiskFacts:
+    """One <disk>. ``source`` is a path, or ``rbd:pool/image`` (``protocol:name``) on a network."""
+
+    device: str
+    alias: str | None
+    target_dev: str
+    bus: str | None
+    serial: str | None
+    source: str | None
+    driver_type: str | None
+    cache: str
+    shareable: bool
+    read_only: bool
+    address: Address | None
+
+
+@dataclass(frozen=True)
+class ScsiController:
+    index: int
+    model: str | None
+    address: Address | None
+    xml: str
+
+
+@dataclass(frozen=True)
+class DomainFacts:
+    """``pci_buses`` is {bus number: controller model}; ``pci_used`` holds (bus, slot)."""
+
+    disks: tuple[DiskFacts, ...]
+    iothread_ids: frozenset[int]
+    scsi_controllers: dict[int, ScsiController]
+    pci_buses: dict[int, str]
+    pci_used: frozenset[tuple[int, int]]
+    notes: dict[str, Note]
+
+    @cached_property
+    def _by_alias(self) -> dict[str, DiskFacts]:
+        return {disk.alias: disk for disk in self.disks if disk.alias}
+
+    def disk_by_alias(self, alias: str) -> DiskFacts | None:
+        return self._by_alias.get(alias)
+
+
+@lru_cache(maxsize=256)
+def parse_domain(xml: str) -> DomainFacts:
+    """The facts of one half. The same text is parsed once: who uses a volume asks all domains."""
+    domain = parse(xml)
+    devices = domain.find("devices")
+    if devices is None:
+        devices = element("devices")
+    return DomainFacts(
+        disks=tuple(_disk(disk) for disk in devices.iterfind("disk")),
+        iothread_ids=_iothread_ids(domain),
+        scsi_controllers={
+            controller.index: controller
+            for controller in map(_scsi_controller, devices.iterfind("controller[@type='scsi']"))
+        },
+        pci_buses={
+            int(pci.get("index", "0")): pci.get("model", "pci-root")
+            for pci in devices.iterfind("controller[@type='pci']")
+        },
+        pci_used=frozenset(
+            (int(address.get("bus", "0"), 0), int(address.get("slot", "0"), 0))
+            for address in devices.iterfind("*/address[@type='pci']")
+        ),
+        notes=_notes(domain),
+    )
+
+
+def metadata_xml(notes: dict[str, Note]) -> str:
+    """Our metadata element, without its namespace: libvirt adds the one that it is told."""
+    return to_text(
+        element(
+            "attachments",
+            *(
+                element(
+                    "disk",
+                    alias=alias,
+                    attachment=note.attachment_id,
+                    volume=note.volume_id,
+                    generation=note.generation,
+                )
+                for alias, note in sorted(notes.items())
+            ),
+        )
+    )
+
+
+def _disk(disk: XmlElement) -> DiskFacts:
+    alias = _of(disk, "alias", "name")
+    return DiskFacts(
+        device=disk.get("device", "disk"),
+        alias=alias if alias and alias.startswith(USER_ALIAS) else None,
+        target_dev=_of(disk, "target", "dev") or "",
+        bus=_of(disk, "target", "bus"),
+        serial=disk.findtext("serial"),
+        source=_source(disk.find("source")),
+        driver_type=_of(disk, "driver", "type"),
+        cache=_of(disk, "driver", "cache") or "default",
+        shareable=disk.find("shareable") is not None,
+        read_only=disk.find("readonly") is not None,
+        address=_address(disk),
+    )
+
+
+def _source(source: XmlElement | None) -> str | None:
+    if source is None:
+        return None
+    if source.get("protocol") is not None:
+        return f"{source.get('protocol')}:{source.get('name')}"
+    return source.get("dev") or source.get("file")
+
+
+def _scsi_controller(controller: XmlElement) -> ScsiController:
+    alias = controller.find("alias")
+    address = _address(controller)
+    if alias is not None:
+        controller.remove(alias)
+    return ScsiController(
+        index=int(controller.get("index", "0")),
+        model=controller.get("model"),
+        address=address,
+        xml=to_text(controller),
+    )
+
+
+def _address(device: XmlElement) -> Address | None:
+    address = device.find("address")
+    return None if address is None else {str(k): str(v) for k, v in address.items()}
+
+
+def _iothread_ids(domain: XmlElement) -> frozenset[int]:
+    """Those listed, and as many of the lowest others as <iothreads> counts."""
+    named = {int(thread.get("id", "0")) for thread in domain.iterfind("iothreadids/iothread")}
+    count = int(domain.findtext("iothreads") or len(named))
+    unnamed = (number for number in range(1, count + len(named) + 1) if number not in named)
+    return frozenset(named | {next(unnamed) for _ in range(count - len(named))})
+
+
+def _notes(domain: XmlElement) -> dict[str, Note]:
+    found = domain.find(f"metadata/{{{NAMESPACE}}}attachments")
+    if found is None:
+        return {}
+    return {
+        disk.get("alias", ""): Note(
+            attachment_id=disk.get("attachment", ""),
+            volume_id=disk.get("volume", ""),
+            generation=_number(disk.get("generation")),
+        )
+        for disk in found
+    }
+
+
+def _number(text: str | None) -> int | None:
+    return None if text is None else int(text)
+
+
+def _of(device: XmlElement, child: Literal["alias", "target", "driver"], name: str) -> str | None:
+    found = device.find(child)
+    return None if found is None else found.get(name)

@@ -89,6 +89,9 @@ class Connectors(Protocol):
 
         Two sources are the same device iff their names meet. Never empty: holds ``source``."""
 
+    def present(self, device: Device) -> bool:
+        """Is it on this host now, with the identity that connect found?"""
+
     def properties(self) -> Mapping[str, Any]:
         """This host's initiator: what the storage service calls *connector*. Cached."""
 

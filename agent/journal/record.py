@@ -62,6 +62,11 @@ class Record:
         return self.open and self.wake_at is not None
 
     @property
+    def current(self) -> int:
+        """The step that is next to be applied, or reverted."""
+        return self.intended if self.direction == "undoing" else self.position
+
+    @property
     def promises(self) -> bool:
         """Does it count as a user of its volume?  Undoing has withdrawn that, durably."""
         return self.verb == "attach" and self.open and self.direction != "undoing"

@@ -30,7 +30,7 @@ class _Change(Generic[Result]):
     apply: Callable[[Book], Result]
     done: bool = False
     result: list[Result] = field(default_factory=list)
-    error: BaseException | None = None
+    error: Exception | None = None
 
 
 class Journal:
@@ -86,7 +86,7 @@ class Journal:
             self._db.execute("SAVEPOINT change")
             try:
                 change.result.append(change.apply(self._book))
-            except BaseException as error:  # handed to the caller that queued it
+            except Exception as error:  # noqa: BLE001 - raised again in the caller that queued it
                 change.error = error
                 self._db.execute("ROLLBACK TO change")
             self._db.execute("RELEASE change")

@@ -1,10 +1,15 @@
 """What a connected volume is on this host."""
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import StrictStr
 
 from agent.model.value import Count, Value
+
+_PREFIX = re.compile(r"^(0x|naa\.|eui\.|uuid\.|t10\.)")
+_SAME_NUMBER = ("wwn", "nguid", "eui64", "uuid")
 
 
 class Device(Value):
@@ -34,3 +39,39 @@ class Disconnected(Value):
     """
 
     awaiting_unmap: bool = False
+
+
+def same_identity(expected: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
+    """Why a device that says ``found`` of itself is not the ``expected`` one; empty: it is.
+
+    Every expected name must be shown. A name that the device does not show is proven by one that
+    means the same number (an NVMe namespace may show its nguid as its wwn, ``eui.…``).
+    """
+    return [wrong for name, value in expected.items() if (wrong := _mismatch(name, value, found))]
+
+
+def _mismatch(name: str, value: str, found: Mapping[str, str]) -> str | None:
+    wanted = plain_identity(value)
+    if not wanted.strip("0"):
+        return f"the expected {name} is empty or all zeros, which names no device"
+    if name in found:
+        same = plain_identity(found[name]) == wanted
+        return None if same else f"{name} is {found[name]}, expected {value}"
+    if name in _SAME_NUMBER and wanted in (
+        plain_identity(found[other]) for other in _SAME_NUMBER if other in found
+    ):
+        return None
+    shown = ", ".join(f"{other} {found[other]}" for other in sorted(found)) or "nothing"
+    return f"the device shows no {name} (expected {value}); it shows {shown}"
+
+
+def plain_identity(value: str) -> str:
+    """One spelling for every way in which tools write the same identity.
+
+    Case, 0x, the prefixes of sysfs (naa. eui. uuid. t10.), dashes, colons and spaces do not count;
+    nor does the type digit that udev and multipath put before a number (3: NAA, 2: EUI-64).
+    """
+    plain = re.sub(r"[\s:_-]+", "", _PREFIX.sub("", value.strip().lower()))
+    if re.fullmatch(r"[23]([0-9a-f]{16}|[0-9a-f]{32})", plain):
+        return plain[1:]
+    return plain

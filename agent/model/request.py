@@ -5,9 +5,17 @@ import json
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, StrictStr, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    StrictBool,
+    StrictStr,
+    model_validator,
+)
 
 from agent.model.attachment import Attachment
+from agent.model.outcome import State
 from agent.model.value import Count, Id, Positive, Uuid, Value
 
 
@@ -31,6 +39,9 @@ def rfc3339(moment: datetime) -> str:
 Moment = Annotated[
     datetime, BeforeValidator(_parse_time), PlainSerializer(rfc3339, return_type=str)
 ]
+
+
+Verb = Literal["attach", "detach"]
 
 
 class Request(Value):
@@ -77,8 +88,16 @@ class DetachRequest(Request):
         return self
 
 
+class Nothing(Value):
+    """A query without arguments."""
+
+
 class InstanceRef(Value):
     instance_id: Uuid
+
+
+class VolumeRef(Value):
+    volume_id: Id
 
 
 class OperationRef(Value):
@@ -90,7 +109,40 @@ class WaitRequest(Value):
     timeout_seconds: Annotated[float, Field(ge=0, le=30)] = 30.0
 
 
-Verb = Literal["attach", "detach"]
+class OperationFilters(Value):
+    """Equal-match; what is left out matches everything."""
+
+    state: State | None = None
+    open: StrictBool | None = None
+    verb: StrictStr | None = None
+    operation_id: Uuid | None = None
+    attachment_id: Id | None = None
+    instance_id: Uuid | None = None
+    volume_id: Id | None = None
+
+
+class AttachmentFilters(Value):
+    """Equal-match; what is left out matches everything."""
+
+    attachment_id: Id | None = None
+    instance_id: Uuid | None = None
+    volume_id: Id | None = None
+
+
+class ListOperations(Value):
+    filters: OperationFilters = OperationFilters()
+
+
+class ListAttachments(Value):
+    filters: AttachmentFilters = AttachmentFilters()
+
+
+class PlanQuery(Value):
+    """``request`` as the verb would take it; nothing of it is accepted."""
+
+    verb: Verb
+    request: dict[str, Any]
+
 
 REQUESTS: dict[str, type[AttachRequest] | type[DetachRequest]] = {
     "attach": AttachRequest,

@@ -22,6 +22,7 @@ from agent.journal.book import Book
 from agent.journal.record import Record
 from agent.model.attachment import Attachment
 from agent.model.request import AttachRequest, DetachRequest, Request
+from agent.operations import plan_of
 
 
 @dataclass(frozen=True)
@@ -42,17 +43,48 @@ class Admission:
     policy: Policy
     now: float
 
-    def replay(self, request: Request, digest: str) -> Record | None:
+    def replay(self, request_id: str, verb: str, digest: str) -> Record | None:
         """The operation this request is already.  Raises RequestIdReused."""
-        record = self.book.operation(request.request_id)
-        if record is not None and record.digest != digest:
+        record = self.book.operation(request_id)
+        if record is not None and (record.verb, record.digest) != (verb, digest):
             raise RequestIdReused(
-                f"request {request.request_id} was another {record.verb} request; "
+                f"request {request_id} was another {record.verb} request; "
                 "send a new request_id with a new payload"
             )
         return record
 
-    def attach(self, request: AttachRequest) -> Attachment:
+    def admit(self, request: AttachRequest | DetachRequest) -> Attachment | None:
+        """The attachment to work on, None where only the guest is to be looked at.
+
+        Raises the refusal."""
+        if isinstance(request, AttachRequest):
+            return self._attach(request)
+        return self._detach(request)
+
+    def draft(self, verb: str, request: AttachRequest | DetachRequest, digest: str) -> Record:
+        """The operation as it would be accepted now.  Raises the refusal."""
+        attachment = self.admit(request)
+        deadline = request.deadline_seconds
+        bare = Record(
+            operation_id=request.request_id,
+            verb=verb,
+            digest=digest,
+            instance_id=request.instance_id,
+            attachment_id=request.attachment_id,
+            volume_id=None if attachment is None else attachment.volume_id,
+            attachment=attachment,
+            generation=request.generation,
+            steps=(),
+            commit=0,
+            not_after=request.not_after.timestamp(),
+            deadline_at=None if deadline is None else self.now + deadline,
+            created_at=self.now,
+            updated_at=self.now,
+        )
+        plan = plan_of(bare)
+        return bare.but(steps=plan.names, commit=plan.commit_position)
+
+    def _attach(self, request: AttachRequest) -> Attachment:
         attachment = request.attachment
         self._envelope(request)
         self._allowed(attachment)
@@ -63,7 +95,7 @@ class Admission:
         self._sharing(attachment)
         return attachment
 
-    def detach(self, request: DetachRequest) -> Attachment | None:
+    def _detach(self, request: DetachRequest) -> Attachment | None:
         self._envelope(request)
         attachment = self._known_attachment(request)
         if attachment is not None and attachment.instance_id != request.instance_id:

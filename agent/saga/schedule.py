@@ -30,12 +30,6 @@ class Schedule:
         self._instance_of[operation_id] = instance_id
         self._instances.setdefault(instance_id, _Instance()).ready.append(operation_id)
 
-    def accept_parked(self, operation_id: str, instance_id: str, wake_at: float) -> None:
-        """An operation that a restart finds parked."""
-        self._instance_of[operation_id] = instance_id
-        self._instances.setdefault(instance_id, _Instance()).parked.add(operation_id)
-        heapq.heappush(self._alarms, (wake_at, operation_id))
-
     def take(self) -> list[str]:
         """Everything that may run now; each is running from here on."""
         taken = []
@@ -82,6 +76,9 @@ class Schedule:
         instance_id = self._instance_of.get(operation_id)
         if instance_id is not None and operation_id in self._instances[instance_id].parked:
             self._wake(self._instances[instance_id], operation_id)
+
+    def is_parked(self, operation_id: str) -> bool:
+        return operation_id in self._of(operation_id).parked
 
     def ring(self, now: float) -> None:
         """Wake what is due."""

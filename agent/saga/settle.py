@@ -223,7 +223,7 @@ class Settler:
             deaths=0,
             failures=record.failures + 1,
             trouble=Problem.of(error),
-            waiting_for=f"another try of {record.steps[_current(record)]}",
+            waiting_for=f"another try of {record.steps[record.current]}",
             wake_at=self.host.clock.now() + _delay(record.failures),
         )
         return self._save(unsettled, "error" if record.state != "unsettled" else None)
@@ -263,7 +263,7 @@ class Settler:
 
 def next_step(record: Record, plan: Plan) -> Step:
     """What the next ``advance`` will touch."""
-    return plan.steps[max(0, _current(record))]
+    return plan.steps[max(0, record.current)]
 
 
 def refuse_late_cancel(record: Record, plan: Plan) -> None:
@@ -304,10 +304,6 @@ def _stepped(record: Record, learnt: Learnt) -> Record:
         wake_at=None,
         trouble=None,
     )
-
-
-def _current(record: Record) -> int:
-    return record.intended if record.direction == "undoing" else record.position
 
 
 def _delay(failures: int, at_most: float = RETRY_SECONDS[-1]) -> float:

@@ -1,0 +1,388 @@
+"""ports.Domains on a real libvirt.
+
+Each half has its own calls and its own flag, never LIVE|CONFIG in one call: libvirt takes a disk
+out of the configuration at once even if the guest never lets go, and refuses to plug a disk into
+one half because the other has it.
+
+Disks are taken out by alias. Given XML, libvirt takes out whatever sits at its target name, so
+below 4.4 the XML is the one that libvirt itself shows for the alias, read just before.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
+
+import libvirt
+from lxml import etree
+
+from agent.errors import AgentError
+from agent.host.libvirt_connection import LibvirtConnection, VirConnect
+from agent.host.refusals import (
+    is_no_such_device,
+    is_no_such_domain,
+    is_no_such_half,
+    is_not_yet,
+    refusal,
+    unknown,
+)
+from agent.ports import Capabilities, DomainLook, DomainState
+
+Answer = TypeVar("Answer")
+
+VirDomain = Any
+"""A libvirt.virDomain."""
+
+METADATA_URI: Final = "urn:libvirt-attachment-agent:attachments:1"
+METADATA_PREFIX: Final = "laa"
+
+DETACH_BY_ALIAS: Final = "detach-by-alias"
+SHAREABLE_DISKS: Final = "shareable-disks"
+
+ABILITIES: Final = {DETACH_BY_ALIAS: (4, 4, 0), SHAREABLE_DISKS: (3, 10, 0)}
+"""Since which libvirt (on the hypervisor; the binding is newer)."""
+
+ASK_AGAIN_SECONDS: Final = 2.0
+"""Before the same disk is asked for once more.
+
+libvirtd 9.0.0 dies (SIGSEGV in virDomainAuditDisk) when it is asked for a disk that QEMU has just
+let go and libvirt has not yet heard of: some 50 ms for a virtio-scsi disk.
+"""
+
+STUCK_SECONDS: Final = 10.0
+"""A monitor command that takes longer has met a QEMU that hangs; usual ones take milliseconds."""
+
+_JOBS: Final = {
+    libvirt.VIR_DOMAIN_JOB_OPERATION_START: "start",
+    libvirt.VIR_DOMAIN_JOB_OPERATION_SAVE: "save",
+    libvirt.VIR_DOMAIN_JOB_OPERATION_RESTORE: "restore",
+    libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN: "incoming migration",
+    libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT: "migration",
+    libvirt.VIR_DOMAIN_JOB_OPERATION_SNAPSHOT: "snapshot",
+    libvirt.VIR_DOMAIN_JOB_OPERATION_SNAPSHOT_REVERT: "revert to a snapshot",
+    libvirt.VIR_DOMAIN_JOB_OPERATION_DUMP: "core dump",
+}
+"""Jobs of the whole domain. A backup is none: it lets devices come and go, as block jobs do."""
+
+_STANDING: Final = frozenset(
+    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED, libvirt.VIR_DOMAIN_CRASHED)
+)
+
+
+@dataclass(frozen=True)
+class _Half:
+    """Of a domain: how to change it, and how to read it."""
+
+    affect: int
+    xml_flags: int
+    name: str
+
+
+_LIVE: Final = _Half(libvirt.VIR_DOMAIN_AFFECT_LIVE, 0, "the running guest")
+_CONFIG: Final = _Half(
+    libvirt.VIR_DOMAIN_AFFECT_CONFIG, libvirt.VIR_DOMAIN_XML_INACTIVE, "the configuration"
+)
+
+
+class LibvirtDomains:
+    """Any thread may call. ``without``: abilities not to be used even where they are there."""
+
+    def __init__(self, connection: LibvirtConnection, *, without: Collection[str] = ()) -> None:
+        self._connection = connection
+        self._without = frozenset(without)
+        self._asked = _Asked()
+
+    def look(self, instance_id: str) -> DomainLook | None:
+        """Not held up by a QEMU that hangs: then ``job`` says so."""
+
+        def ask(connection: VirConnect) -> DomainLook | None:
+            try:
+                domain = connection.lookupByUUIDString(instance_id)
+                persistent = bool(domain.isPersistent())
+                standing = domain.state()[0] in _STANDING
+                look = _look(domain, persistent=persistent, standing=standing)
+                return replace(look, job=_job(domain)) if look.active else look
+            except libvirt.libvirtError as error:
+                if is_no_such_domain(error.get_error_code()):
+                    return None
+                raise
+
+        return self._question(ask)
+
+    def all(self) -> list[DomainLook]:
+        """``job`` is not asked for: it would wait for a domain that is occupied.
+
+        A domain that comes or goes meanwhile may be missing."""
+
+        def ask(connection: VirConnect) -> list[DomainLook]:
+            transient = _ids(connection, libvirt.VIR_CONNECT_LIST_DOMAINS_TRANSIENT)
+            standing = _ids(connection, libvirt.VIR_CONNECT_LIST_DOMAINS_PAUSED)
+            return list(_looks(connection.listAllDomains(0), transient, standing))
+
+        return self._question(ask)
+
+    def plug(self, instance_id: str, device_xml: str) -> None:
+        """A disk whose alias the guest has, a controller whose index it has: nothing to do.
+
+        Raises PlugRefused, NoFreeAddress, UnknownInstance; Unavailable if it does not run."""
+        self._put(instance_id, device_xml, _LIVE)
+        self._asked.forget(instance_id, _Mark.of(device_xml).alias)
+
+    def define(self, instance_id: str, device_xml: str) -> None:
+        """As plug; Unavailable if the domain is transient."""
+        self._put(instance_id, device_xml, _CONFIG)
+
+    def unplug(self, instance_id: str, alias: str) -> None:
+        """No disk, no running guest, no domain: it is out already.
+
+        Raises Busy while a block job is active on the disk; PlugRefused. Before libvirt 4.4 it
+        returns only after 5 seconds where the guest must help."""
+        if self._asked.lately(instance_id, alias):
+            return
+        try:
+            self._take_out(instance_id, alias, _LIVE)
+        except AgentError:
+            self._asked.forget(instance_id, alias)
+            raise
+
+    def forget(self, instance_id: str, alias: str) -> None:
+        """No disk, no configuration, no domain: it is out already."""
+        self._take_out(instance_id, alias, _CONFIG)
+
+    def note(self, instance_id: str, metadata_xml: str) -> None:
+        """An element without children takes ours away.
+
+        Raises UnknownInstance; Unavailable if the domain stopped or started meanwhile."""
+        empty = len(etree.fromstring(metadata_xml)) == 0
+
+        def ask(connection: VirConnect) -> None:
+            domain = connection.lookupByUUIDString(instance_id)
+            domain.setMetadata(
+                libvirt.VIR_DOMAIN_METADATA_ELEMENT,
+                None if empty else metadata_xml,
+                METADATA_PREFIX,
+                METADATA_URI,
+                (_LIVE.affect if domain.isActive() else 0)
+                | (_CONFIG.affect if domain.isPersistent() else 0),
+            )
+
+        self._change(ask, f"the note of disks in domain {instance_id}")
+
+    def capabilities(self) -> Capabilities:
+        """Asked anew each time: libvirtd and QEMU can be upgraded under us."""
+
+        def ask(connection: VirConnect) -> Capabilities:
+            version = _version(connection.getLibVersion())
+            return Capabilities(
+                libvirt=version,
+                qemu=_version(connection.getVersion()),
+                missing=tuple(name for name in ABILITIES if not self._has(version, name)),
+            )
+
+        return self._question(ask)
+
+    def _has(self, version: tuple[int, int, int], ability: str) -> bool:
+        return ability not in self._without and version >= ABILITIES[ability]
+
+    def _put(self, instance_id: str, device_xml: str, half: _Half) -> None:
+        mark = _Mark.of(device_xml)
+
+        def ask(connection: VirConnect) -> None:
+            domain = connection.lookupByUUIDString(instance_id)
+            try:
+                domain.attachDeviceFlags(device_xml, half.affect)
+            except libvirt.libvirtError:
+                # An error says nothing of the effect, and a second time is no error of ours.
+                if not mark.is_in(_xml_of(domain, half)):
+                    raise
+
+        self._change(ask, f"plugging {mark} into {half.name} of domain {instance_id}")
+
+    def _take_out(self, instance_id: str, alias: str, half: _Half) -> None:
+        def ask(connection: VirConnect) -> None:
+            try:
+                domain = connection.lookupByUUIDString(instance_id)
+                if self._has(_version(connection.getLibVersion()), DETACH_BY_ALIAS):
+                    domain.detachDeviceAlias(alias, half.affect)
+                else:
+                    _detach_by_xml(domain, alias, half)
+            except libvirt.libvirtError as error:
+                if not _is_out(error):
+                    raise
+
+        self._change(ask, f"taking the disk {alias} out of {half.name} of domain {instance_id}")
+
+    def _question(self, ask: Callable[[VirConnect], Answer]) -> Answer:
+        try:
+            return self._connection.call(ask)
+        except libvirt.libvirtError as error:
+            raise unknown(str(error)) from error
+
+    def _change(self, ask: Callable[[VirConnect], None], doing: str) -> None:
+        try:
+            self._connection.call(ask)
+        except libvirt.libvirtError as error:
+            raise _refusal(error, doing) from error
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """By what a device is known again: a disk's alias, or a controller's type, index, model."""
+
+    tag: str
+    alias: str | None
+    controller: tuple[str | None, str | None, str | None] | None
+
+    @classmethod
+    def of(cls, device_xml: str) -> "_Mark":
+        device = etree.fromstring(device_xml)
+        is_controller = device.tag == "controller" and device.get("index") is not None
+        return cls(
+            tag=str(device.tag),
+            alias=_alias(device),
+            controller=_controller(device) if is_controller else None,
+        )
+
+    def is_in(self, domain_xml: str | None) -> bool:
+        devices = () if domain_xml is None else _devices(domain_xml)
+        same = (device for device in devices if device.tag == self.tag)
+        if self.controller is not None:
+            return any(_controller(device) == self.controller for device in same)
+        return self.alias is not None and any(_alias(device) == self.alias for device in same)
+
+    def __str__(self) -> str:
+        if self.controller is not None:
+            return f"{self.controller[0]} controller {self.controller[1]}"
+        return f"the {self.tag} {self.alias or 'without an alias'}"
+
+
+class _Asked:
+    """When the guests were asked for which disk: only the last seconds count."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._at: dict[tuple[str, str], float] = {}
+
+    def lately(self, instance_id: str, alias: str) -> bool:
+        """Whether somebody asked within ASK_AGAIN_SECONDS; if not, the caller does now."""
+        now = time.monotonic()
+        with self._lock:
+            old = [key for key, at in self._at.items() if at <= now - ASK_AGAIN_SECONDS]
+            for key in old:
+                del self._at[key]
+            if (instance_id, alias) in self._at:
+                return True
+            self._at[instance_id, alias] = now
+            return False
+
+    def forget(self, instance_id: str, alias: str | None) -> None:
+        """The alias is a new disk's now."""
+        with self._lock:
+            self._at.pop((instance_id, alias or ""), None)
+
+
+def _looks(
+    domains: Collection[VirDomain], transient: frozenset[str], standing: frozenset[str]
+) -> Iterator[DomainLook]:
+    for domain in domains:
+        instance_id = domain.UUIDString()
+        try:
+            yield _look(
+                domain,
+                persistent=instance_id not in transient,
+                standing=instance_id in standing,
+            )
+        except libvirt.libvirtError as error:
+            if not is_no_such_domain(error.get_error_code()):
+                raise
+
+
+def _look(domain: VirDomain, *, persistent: bool, standing: bool) -> DomainLook:
+    live_xml = _live_xml(domain)
+    state: DomainState = "shutoff"
+    if live_xml is not None:
+        state = "paused" if standing else "running"
+    return DomainLook(
+        instance_id=domain.UUIDString(),
+        name=domain.name(),
+        state=state,
+        live_xml=live_xml,
+        inactive_xml=domain.XMLDesc(_CONFIG.xml_flags) if persistent else None,
+    )
+
+
+def _live_xml(domain: VirDomain) -> str | None:
+    """None unless it runs, told by the same answer: only what runs has an id."""
+    xml: str = domain.XMLDesc(_LIVE.xml_flags)
+    return xml if " id=" in xml[: xml.index(">")] else None
+
+
+def _xml_of(domain: VirDomain, half: _Half) -> str | None:
+    return _live_xml(domain) if half is _LIVE else str(domain.XMLDesc(half.xml_flags))
+
+
+def _job(domain: VirDomain) -> str | None:
+    """Of a running domain."""
+    state, _details, since_milliseconds = domain.controlInfo()
+    occupied = state == libvirt.VIR_DOMAIN_CONTROL_OCCUPIED
+    if occupied and since_milliseconds > STUCK_SECONDS * 1000:
+        return f"command to QEMU (unanswered for {since_milliseconds // 1000} s)"
+    try:
+        job = domain.jobStats()
+    except libvirt.libvirtError as error:
+        if is_no_such_half(error.get_error_code(), str(error)):
+            return None
+        raise
+    if job.get("type") not in (libvirt.VIR_DOMAIN_JOB_BOUNDED, libvirt.VIR_DOMAIN_JOB_UNBOUNDED):
+        return None
+    operation = job.get(libvirt.VIR_DOMAIN_JOB_OPERATION)
+    if operation == libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP:
+        return None
+    return _JOBS.get(operation, "job")
+
+
+def _ids(connection: VirConnect, flags: int) -> frozenset[str]:
+    return frozenset(domain.UUIDString() for domain in connection.listAllDomains(flags))
+
+
+def _detach_by_xml(domain: VirDomain, alias: str, half: _Half) -> None:
+    found = (device for device in _devices(_xml_of(domain, half)) if _alias(device) == alias)
+    device = next(found, None)
+    if device is not None:
+        domain.detachDeviceFlags(etree.tostring(device, encoding="unicode"), half.affect)
+
+
+def _is_out(error: libvirt.libvirtError) -> bool:
+    code, message = error.get_error_code(), str(error)
+    return (
+        is_no_such_domain(code)
+        or is_no_such_half(code, message)
+        or is_no_such_device(code, message)
+        or is_not_yet(message)
+    )
+
+
+def _refusal(error: libvirt.libvirtError, doing: str) -> AgentError:
+    return refusal(error.get_error_code(), error.get_error_domain(), str(error), doing=doing)
+
+
+def _devices(domain_xml: str | None) -> Iterator[Any]:
+    if domain_xml is None:
+        return iter(())
+    parser = etree.XMLParser(resolve_entities=False, remove_blank_text=True)
+    return iter(etree.fromstring(domain_xml, parser).findall("devices/*"))
+
+
+def _alias(device: Any) -> str | None:
+    alias = device.find("alias")
+    return None if alias is None else alias.get("name")
+
+
+def _controller(device: Any) -> tuple[str | None, str | None, str | None]:
+    return device.get("type"), device.get("index"), device.get("model")
+
+
+def _version(number: int) -> tuple[int, int, int]:
+    """libvirt's 1000000 * major + 1000 * minor + micro."""
+    return number // 1_000_000, number // 1000 % 1000, number % 1000

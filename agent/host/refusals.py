@@ -1,0 +1,121 @@
+"""What libvirt's errors mean to a caller: pure functions of code, domain and text.
+
+Codes are enum virErrorNumber, domains enum virErrorDomain (libvirt/virterror.h). What QEMU refuses
+comes as VIR_ERR_INTERNAL_ERROR or VIR_ERR_OPERATION_FAILED: there only the text tells. The texts
+were read off libvirt 9.0.0 with QEMU 7.2; a text that another version words differently becomes
+PlugRefused, which is never wrong, only less helpful.
+"""
+
+import re
+from typing import Final
+
+import libvirt
+
+from agent.errors import (
+    AgentError,
+    Busy,
+    NoFreeAddress,
+    PlugRefused,
+    Unavailable,
+    UnknownInstance,
+    Unsupported,
+)
+
+_TRANSPORT: Final = frozenset((libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE))
+"""Errors made on our side of the socket."""
+
+_BROKEN: Final = frozenset(
+    (
+        libvirt.VIR_ERR_INTERNAL_ERROR,
+        libvirt.VIR_ERR_SYSTEM_ERROR,
+        libvirt.VIR_ERR_NO_CONNECT,
+        libvirt.VIR_ERR_INVALID_CONN,
+    )
+)
+
+_NO_ADDRESS: Final = re.compile(
+    r"no more available pci (slots|addresses)"
+    r"|target '?[\w:]+'? (already exists|duplicated)"
+    r"|controller index='\d+' already exists"
+    r"|already contains a disk with that address"
+    r"|double use of (pci|scsi|drive)? ?address"
+    r"|(address|slot|unit|lun)\b.* (already|in use)",
+    re.IGNORECASE,
+)
+
+_NOT_SO: Final = re.compile(r"domain is not running|do not have any persistent config")
+"""A half of the domain that is not there."""
+
+_NO_DEVICE: Final = re.compile(r"no device found with alias|no target device|disk \S+ not found")
+"""Before VIR_ERR_DEVICE_MISSING (libvirt 4.1), and by alias still in 9.0."""
+
+_NOT_YET: Final = re.compile(r"already in the process of unplug|guest is busy", re.IGNORECASE)
+"""QEMU was asked before, or the guest still takes in the device (its indicator blinks)."""
+
+_LOCKED: Final = re.compile(r'Failed to get (shared )?"\w+" lock')
+
+
+def is_connection_lost(code: int | None, domain: int | None) -> bool:
+    """The call broke together with its connection: nothing is known of its effect."""
+    return bool(code == libvirt.VIR_ERR_INVALID_CONN) or (domain in _TRANSPORT and code in _BROKEN)
+
+
+def is_no_such_domain(code: int | None) -> bool:
+    return bool(code == libvirt.VIR_ERR_NO_DOMAIN)
+
+
+def is_no_such_half(code: int | None, message: str) -> bool:
+    """The domain does not run, or (transient) has no configuration."""
+    return bool(code == libvirt.VIR_ERR_OPERATION_INVALID) and _NOT_SO.search(message) is not None
+
+
+def is_no_such_device(code: int | None, message: str) -> bool:
+    """What was to be taken out is not there."""
+    return bool(code == libvirt.VIR_ERR_DEVICE_MISSING) or _NO_DEVICE.search(message) is not None
+
+
+def is_not_yet(message: str) -> bool:
+    """A request to let go that is under way, or that QEMU will take a little later."""
+    return _NOT_YET.search(message) is not None
+
+
+def unknown(message: str) -> Unavailable:
+    """A question that libvirt did not answer, whatever the reason."""
+    return Unavailable("libvirt", _one_line(message))
+
+
+def refusal(code: int | None, domain: int | None, message: str, *, doing: str) -> AgentError:
+    """The error that a caller can act on; ``doing`` says what was tried, as a noun.
+
+    ``code`` None: the binding knows that something failed, and not what."""
+    text = _one_line(message)
+    if code is None or is_connection_lost(code, domain):
+        return unknown(text)
+    if code == libvirt.VIR_ERR_OPERATION_TIMEOUT:
+        return Unavailable("libvirt", f"another call occupies the domain ({text})")
+    if is_no_such_half(code, message):
+        return Unavailable("libvirt", f"the domain has just stopped or started ({text})")
+    if is_no_such_domain(code):
+        return UnknownInstance(
+            f"{doing}: libvirt on this host has no such domain (any more): send the request to "
+            "the host where the instance is"
+        )
+    if code == libvirt.VIR_ERR_BLOCK_COPY_ACTIVE:
+        return Busy(f"{doing}: a block job is active on the disk ({text}); try again after it")
+    if code == libvirt.VIR_ERR_NO_SUPPORT:
+        return Unsupported(f"{doing}: this libvirt cannot do it ({text})")
+    if _NO_ADDRESS.search(message):
+        return NoFreeAddress(
+            f"{doing}: libvirt found the place taken or none free ({text}); leave out "
+            "disk.target_dev, detach a disk, or use disk.bus scsi"
+        )
+    if _LOCKED.search(message):
+        return PlugRefused(
+            f"{doing}: QEMU could not lock the volume ({text}): another process on this host has "
+            "it open exclusively; find it, then attach again"
+        )
+    return PlugRefused(f"{doing}: libvirt refused ({text}); its log on this host says more")
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())

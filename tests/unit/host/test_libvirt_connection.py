@@ -1,0 +1,186 @@
+"""One connection for many threads; libvirt's own test driver needs no daemon and no root."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import pytest
+
+from agent.errors import Unavailable
+from agent.host.libvirt_connection import CALLS_AT_ONCE, LibvirtConnection
+from agent.host.libvirt_events import LibvirtEvents
+
+TEST_DRIVER = "test:///default"
+
+
+@pytest.fixture
+def connection() -> Iterator[LibvirtConnection]:
+    connection = LibvirtConnection(TEST_DRIVER)
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def silent_daemon(tmp_path: Path) -> Iterator[str]:
+    """A libvirtd that takes connections and never says a word."""
+    path = tmp_path / "silent"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(8)
+        yield f"qemu+unix:///system?socket={path}"
+
+
+def test_a_question_is_answered(connection: LibvirtConnection) -> None:
+    assert not connection.alive()
+    assert connection.call(lambda virt: [found.name() for found in virt.listAllDomains()]) == [
+        "test"
+    ]
+    assert connection.alive()
+    assert connection.turning()
+    assert connection.describe() == f"connected to {TEST_DRIVER}"
+
+
+def test_what_the_question_raises_comes_back(connection: LibvirtConnection) -> None:
+    with pytest.raises(libvirt.libvirtError) as told:
+        connection.call(lambda virt: virt.lookupByName("nobody"))
+    assert told.value.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN
+    with pytest.raises(KeyError):
+        connection.call(lambda virt: {}["key"])
+    assert connection.alive()
+
+
+def test_threads_share_one_connection(connection: LibvirtConnection) -> None:
+    seen: set[int] = set()
+    threads = [
+        threading.Thread(target=lambda: seen.add(id(connection.call(lambda virt: virt))))
+        for _ in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(seen) == 1
+
+
+def test_no_daemon_is_unavailable_at_once(tmp_path: Path) -> None:
+    connection = LibvirtConnection(f"qemu+unix:///system?socket={tmp_path}/nothing")
+    started = time.monotonic()
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="No such file"):
+            connection.call(lambda virt: virt.getLibVersion())
+    assert time.monotonic() - started < 1
+    assert not connection.alive()
+    assert "No such file" in connection.describe()
+    connection.close()
+
+
+def test_a_daemon_that_never_answers_holds_nobody_up(silent_daemon: str) -> None:
+    connection = LibvirtConnection(silent_daemon, open_timeout_seconds=0.3)
+    started = time.monotonic()
+    for _ in range(5):
+        with pytest.raises(Unavailable, match="opening"):
+            connection.call(lambda virt: virt.getLibVersion())
+    assert 0.3 <= time.monotonic() - started < 1
+    connection.close()
+    assert time.monotonic() - started < 4
+
+
+def test_a_call_that_hangs_holds_up_nobody_else() -> None:
+    connection = LibvirtConnection(TEST_DRIVER, call_timeout_seconds=0.2)
+    never = threading.Event()
+    hung = [
+        threading.Thread(target=_expect_unavailable, args=(connection, lambda virt: never.wait()))
+        for _ in range(CALLS_AT_ONCE)
+    ]
+    for thread in hung:
+        thread.start()
+    for thread in hung:
+        thread.join(5)
+        assert not thread.is_alive()
+    names = connection.call(lambda virt: [found.name() for found in virt.listAllDomains()])
+    assert names == ["test"]
+    never.set()
+    connection.close()
+
+
+def test_calls_on_one_connection_leave_room_for_others() -> None:
+    """More than the daemon serves at once would stop it from reading our keep-alive."""
+    connection = LibvirtConnection(TEST_DRIVER)
+    at_once: list[int] = []
+    inside = 0
+    lock = threading.Lock()
+
+    def ask(_virt: Any) -> None:
+        nonlocal inside
+        with lock:
+            inside += 1
+            at_once.append(inside)
+        time.sleep(0.02)
+        with lock:
+            inside -= 1
+
+    threads = [threading.Thread(target=connection.call, args=(ask,)) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(at_once) == 12
+    assert max(at_once) == CALLS_AT_ONCE
+    connection.close()
+
+
+def test_a_connection_is_closed_only_after_its_last_call() -> None:
+    connection = LibvirtConnection(TEST_DRIVER, call_timeout_seconds=0.1)
+    go_on, answers = threading.Event(), []
+
+    def ask(virt: Any) -> None:
+        go_on.wait(5)
+        answers.append(virt.isAlive())
+
+    with pytest.raises(Unavailable, match="not ended"):
+        connection.call(ask)
+    connection.call(lambda virt: None)
+    go_on.set()
+    deadline = time.monotonic() + 5
+    while not answers and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert answers == [1]
+    connection.close()
+
+
+def test_after_close_nothing_is_asked(connection: LibvirtConnection) -> None:
+    connection.call(lambda virt: virt.getLibVersion())
+    connection.close()
+    with pytest.raises(Unavailable, match="stopping"):
+        connection.call(lambda virt: virt.getLibVersion())
+    assert not connection.alive()
+
+
+def test_events_are_told_and_a_new_connection_too() -> None:
+    connection = LibvirtConnection(TEST_DRIVER)
+    told: list[str] = []
+    heard = threading.Condition()
+
+    def tell(what: str) -> None:
+        with heard:
+            told.append(what)
+            heard.notify_all()
+
+    events = LibvirtEvents(connection, on_event=tell, on_connected=lambda: tell("connected"))
+    events.start()
+    instance = connection.call(lambda virt: str(virt.lookupByName("test").UUIDString()))
+    connection.call(lambda virt: virt.lookupByName("test").suspend())
+    with heard:
+        assert heard.wait_for(lambda: told == ["connected", instance], timeout=5)
+    assert events.turning()
+    events.close()
+    connection.close()
+
+
+def _expect_unavailable(connection: LibvirtConnection, ask: Any) -> None:
+    with pytest.raises(Unavailable):
+        connection.call(ask)

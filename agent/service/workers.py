@@ -6,8 +6,8 @@ so no thread is held over a wait and a sick array stops only its lane.
 
 import logging
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 from agent.journal.record import Record
 from agent.journal.store import Journal
@@ -28,10 +28,17 @@ JOURNAL_RETRY_SECONDS = 5.0
 TICK_SECONDS = 5.0
 
 
+def lane_pools() -> dict[Lane, Executor]:
+    return {
+        lane: ThreadPoolExecutor(size, thread_name_prefix=f"lane-{lane}")
+        for lane, size in LANES.items()
+    }
+
+
 class Workers:
     """Runs accepted operations until they are closed or parked.
 
-    ``on_change`` is told of every step, from the worker's thread.
+    ``on_change`` is told of every step, from the worker's thread. ``pools`` run one step a task.
     """
 
     def __init__(
@@ -40,6 +47,7 @@ class Workers:
         journal: Journal,
         clock: Clock,
         on_change: Callable[[Record], None],
+        pools: Mapping[Lane, Executor],
     ) -> None:
         self._settler = settler
         self._journal = journal
@@ -52,10 +60,7 @@ class Workers:
         self._running = 0
         self._stopping = False
         self._ticked_at = clock.now()
-        self._pools = {
-            lane: ThreadPoolExecutor(size, thread_name_prefix=f"lane-{lane}")
-            for lane, size in LANES.items()
-        }
+        self._pools = pools
         self._alarm = threading.Thread(target=self._ring, name="alarm", daemon=True)
 
     def start(self) -> None:
@@ -66,6 +71,9 @@ class Workers:
                 self._unrecovered.add(record.operation_id)
                 self._schedule.accept(record.operation_id, record.instance_id)
             self._dispatch()
+
+    def start_alarm(self) -> None:
+        """Wake what is due, from a thread of its own."""
         self._alarm.start()
 
     def accept(self, record: Record) -> None:
@@ -84,12 +92,14 @@ class Workers:
             self._schedule.wake(operation_id)
             self._dispatch()
 
-    def forget(self, operation_id: str) -> None:
-        """An operator has closed the operation in the journal; it is parked, so nobody runs it."""
+    def take_out(self, operation_id: str) -> Record | None:
+        """Run it no more, if it is parked; None: it is running or waits its turn."""
         with self._changed:
-            if self._records.pop(operation_id, None) is not None:
-                self._schedule.close(operation_id)
-            self._dispatch()
+            record = self._records.get(operation_id)
+            if record is None or not self._schedule.is_parked(operation_id):
+                return None
+            self._schedule.close(operation_id)
+            return self._records.pop(operation_id)
 
     def stir(self, instance_id: str) -> None:
         """Something happened to the instance."""
@@ -102,6 +112,15 @@ class Workers:
         with self._changed:
             self._schedule.stir_all()
             self._dispatch()
+
+    def ring(self) -> None:
+        """Wake what is due now."""
+        with self._changed:
+            self._ring_once()
+
+    def next_alarm(self) -> float | None:
+        with self._changed:
+            return self._schedule.next_alarm()
 
     def ticked_at(self) -> float:
         """When the alarm thread last turned."""
@@ -168,9 +187,12 @@ class Workers:
     def _ring(self) -> None:
         with self._changed:
             while not self._stopping:
-                now = self._ticked_at = self._clock.now()
-                self._schedule.ring(now)
-                self._dispatch()
-                alarm = self._schedule.next_alarm()
-                until = TICK_SECONDS if alarm is None else min(TICK_SECONDS, max(0.0, alarm - now))
-                self._changed.wait(until)
+                self._changed.wait(self._ring_once())
+
+    def _ring_once(self) -> float:
+        """Wake what is due; seconds until it is worth looking again."""
+        now = self._ticked_at = self._clock.now()
+        self._schedule.ring(now)
+        self._dispatch()
+        alarm = self._schedule.next_alarm()
+        return TICK_SECONDS if alarm is None else min(TICK_SECONDS, max(0.0, alarm - now))

@@ -1,0 +1,246 @@
+"""The agent's desk: a request comes in, is judged, written down and answered; then it is run.
+
+Nothing here raises at the bus: every outcome is a value of the wire (docs/wire.rst).
+"""
+
+import logging
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from typing import Any
+
+from agent.errors import AgentError, Busy, Invalid, UnknownOperation, WrongHost
+from agent.journal.book import Book
+from agent.journal.record import Record
+from agent.journal.store import Journal
+from agent.model.outcome import Problem, refused
+from agent.model.request import (
+    REQUESTS,
+    AttachRequest,
+    DetachRequest,
+    OperationRef,
+    WaitRequest,
+    digest,
+)
+from agent.operations import plan_of
+from agent.operations.admit import Admission, Policy
+from agent.ports import Host
+from agent.saga.plan import Lane
+from agent.saga.settle import Settler, notify, refuse_late_cancel
+from agent.service.queries import Queries
+from agent.service.workers import Workers
+
+LOG = logging.getLogger(__name__)
+
+TURNSTILES = 64
+"""Requests of one instance are accepted one after the other; others share the journal's commit."""
+
+
+class Agent:
+    """One hypervisor's agent, whatever host, bus and threads it is given. Implements ports.Desk."""
+
+    def __init__(
+        self, host: Host, journal: Journal, policy: Policy, pools: Mapping[Lane, Executor]
+    ) -> None:
+        self._host = host
+        self._journal = journal
+        self._policy = policy
+        self._changed = threading.Condition()
+        self._turnstiles = [threading.Lock() for _ in range(TURNSTILES)]
+        self.workers = Workers(Settler(host, journal), journal, host.clock, self._on_change, pools)
+        self._queries = Queries(host, journal, policy)
+
+    # ports.Desk
+
+    def command(
+        self, verb: str, arguments: Mapping[str, object], *, addressed: bool
+    ) -> dict[str, Any]:
+        payload = arguments.get("request")
+        operation_id = payload.get("request_id") if isinstance(payload, dict) else None
+        try:
+            if set(arguments) != {"request"} or not isinstance(payload, dict):
+                raise Invalid(f"{verb} takes one argument, request: an object (docs/wire)")
+            self._refuse_other_host(payload.get("host"), addressed=addressed)
+            return self._accept(verb, payload).answer().wire()
+        except AgentError as error:
+            LOG.info("refused %s %s: %s: %s", verb, operation_id, error.code, error.detail)
+            known = operation_id if isinstance(operation_id, str) else None
+            return refused(verb, known, error).wire()
+
+    def query(self, name: str, arguments: Mapping[str, object]) -> dict[str, Any]:
+        try:
+            if name == "cancel_operation":
+                return self._cancel(OperationRef.parse(arguments).operation_id)
+            if name == "abandon_operation":
+                return self._abandon(OperationRef.parse(arguments).operation_id)
+            return self._queries.answer(name, arguments)
+        except AgentError as error:
+            return {"error": Problem.of(error).model_dump()}
+
+    def wait(self, arguments: Mapping[str, object]) -> dict[str, Any]:
+        try:
+            asked = WaitRequest.parse(arguments)
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: not self._record(asked.operation_id).open, asked.timeout_seconds
+                )
+            return self._record(asked.operation_id).answer().wire()
+        except AgentError as error:
+            return {"error": Problem.of(error).model_dump()}
+
+    # commands
+
+    def _refuse_other_host(self, wanted: object, *, addressed: bool) -> None:
+        here = self._host.name
+        if wanted == here or (addressed and wanted is None):
+            return
+        if wanted is None:
+            raise WrongHost(
+                f"the message came to {here} without an address: send it to server {here}, or "
+                "name the host in the request; nothing was done"
+            )
+        raise WrongHost(f"the request is for host {wanted}, this is {here}; nothing was done")
+
+    def _accept(self, verb: str, payload: dict[str, Any]) -> Record:
+        """Durably accepted, or the operation that this request is already."""
+        known = self._replayed(verb, payload)
+        if known is not None:
+            return known
+        request = REQUESTS[verb].parse(payload)
+        if isinstance(request, AttachRequest):
+            self._host.connectors.check(request.attachment.connection)
+        with self._turnstiles[hash(request.instance_id) % TURNSTILES]:
+            record, is_new = self._journal.write(
+                lambda book: self._admit(book, verb, request, payload)
+            )
+            if is_new:
+                LOG.info("accepted %s %s of %s", verb, record.operation_id, record.attachment_id)
+                self.workers.accept(record)
+        return record
+
+    def _replayed(self, verb: str, payload: dict[str, Any]) -> Record | None:
+        """Before the payload is parsed: a newer agent may refuse what an older one accepted."""
+        request_id = payload.get("request_id")
+        if not isinstance(request_id, str):
+            return None
+        return self._journal.read(
+            lambda book: self._judge(book).replay(request_id, verb, digest(payload))
+        )
+
+    def _judge(self, book: Book) -> Admission:
+        return Admission(book, self._policy, self._host.clock.now())
+
+    def _admit(
+        self,
+        book: Book,
+        verb: str,
+        request: AttachRequest | DetachRequest,
+        payload: dict[str, Any],
+    ) -> tuple[Record, bool]:
+        """Runs inside the journal's transaction."""
+        judge = self._judge(book)
+        known = judge.replay(request.request_id, verb, digest(payload))
+        if known is not None:
+            return known, False
+        record = book.add(judge.draft(verb, request, digest(payload)))
+        book.raise_fence(
+            request.attachment_id,
+            newest=request.generation,
+            detached=request.generation if isinstance(request, DetachRequest) else None,
+            now=judge.now,
+        )
+        return record, True
+
+    # what changes an operation from outside
+
+    def _cancel(self, operation_id: str) -> dict[str, Any]:
+        def wish(book: Book) -> Record:
+            record = _known(book, operation_id)
+            if record.open:
+                refuse_late_cancel(record, plan_of(record))
+                book.cancel(operation_id)
+            return record
+
+        record = self._journal.write(wish)
+        self.workers.cancel(operation_id)
+        return record.answer().wire()
+
+    def _abandon(self, operation_id: str) -> dict[str, Any]:
+        record = self._record(operation_id)
+        if not record.open:
+            return record.answer().wire()
+        taken = self.workers.take_out(operation_id)
+        if taken is None:
+            raise Busy(
+                f"operation {operation_id} is {record.state}: only one that waits or is "
+                "unsettled can be abandoned; nothing was changed"
+            )
+        abandoned = _abandoned(taken).but(updated_at=self._host.clock.now())
+
+        def close(book: Book) -> None:
+            book.save(abandoned)
+            _keep_leftover(book, abandoned)
+            if abandoned.direction == "committed":
+                plan_of(abandoned).on_done(book, abandoned)
+            notify(book, self._host.name, abandoned, "error")
+
+        try:
+            self._journal.write(close)
+        except AgentError:
+            self.workers.accept(taken)
+            raise
+        LOG.warning("abandoned %s %s by operator", abandoned.verb, operation_id)
+        self._on_change(abandoned)
+        return abandoned.answer().wire()
+
+    def _record(self, operation_id: str) -> Record:
+        return self._journal.read(lambda book: _known(book, operation_id))
+
+    def _on_change(self, record: Record) -> None:
+        if not record.open:
+            code = record.cause.code if record.cause else "-"
+            LOG.info("%s %s %s: %s", record.state, record.verb, record.operation_id, code)
+        elif record.state == "unsettled" and record.failures == 1 and record.trouble:
+            LOG.warning(
+                "unsettled %s %s: %s: %s",
+                record.verb,
+                record.operation_id,
+                record.trouble.code,
+                record.trouble.detail,
+            )
+        with self._changed:
+            self._changed.notify_all()
+
+
+def _known(book: Book, operation_id: str) -> Record:
+    record = book.operation(operation_id)
+    if record is None:
+        raise UnknownOperation(
+            f"no operation {operation_id} is known here: it was never accepted, or closed longer "
+            "than retention_seconds ago"
+        )
+    return record
+
+
+def _abandoned(record: Record) -> Record:
+    """Closed where it stands. What is left on the host is quarantined, not forgotten."""
+    left = f"abandoned by the operator at step {record.steps[max(0, record.current)]}"
+    return record.but(
+        state="done" if record.direction == "committed" else "undone",
+        waiting_for=None,
+        wake_at=None,
+        trouble=None,
+        cause=record.trouble or record.cause,
+        warnings=(*record.warnings, left),
+    )
+
+
+def _keep_leftover(book: Book, record: Record) -> None:
+    """A device that nobody counts on any more may neither be used nor touched again."""
+    is_in_place = (record.verb == "attach") == (record.direction == "committed")
+    held = book.attachment(record.attachment_id)
+    device = record.device or (None if held is None else held.device)
+    if is_in_place or device is None or record.volume_id is None:
+        return
+    reason = f"left behind by {record.verb} {record.operation_id}, {record.warnings[-1]}"
+    book.quarantine(record.volume_id, device, reason, record.updated_at)

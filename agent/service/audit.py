@@ -1,0 +1,136 @@
+"""audit: journal, libvirt and host side by side, and what does not fit. Changes nothing."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from agent.guest.disk_xml import differences
+from agent.guest.domain_xml import USER_ALIAS
+from agent.journal.record import Held, Record
+from agent.journal.store import Journal
+from agent.ports import Host
+from agent.steps.users import Halves, halves
+
+
+def audit(host: Host, journal: Journal) -> dict[str, Any]:
+    """{attachments: [{attachment_id, …, live, persistent, device_present}], findings: [{kind,
+    attachment_id, instance_id, detail, advice}]}.  Raises Unavailable if libvirt does not answer.
+
+    Attachments of open operations are in motion: what does not fit there is no finding."""
+    held, open_operations = journal.read(lambda book: (book.attachments(), book.open_operations()))
+    guests = {look.instance_id: halves(look) for look in host.domains.all()}
+    moving = {record.attachment_id for record in open_operations}
+    findings = [
+        finding
+        for attachment in held
+        if attachment.attachment.attachment_id not in moving
+        for finding in _of_attachment(host, attachment, guests.get(_instance(attachment)))
+    ]
+    known = {attachment.attachment.alias for attachment in held} | {
+        f"{USER_ALIAS}{attachment_id}" for attachment_id in moving
+    }
+    findings += [finding for guest in guests.values() for finding in _strangers(guest, known)]
+    findings += [_unsettled(record) for record in open_operations if record.state == "unsettled"]
+    return {
+        "attachments": [_row(host, attachment, guests) for attachment in held],
+        "findings": findings,
+    }
+
+
+def _row(host: Host, held: Held, guests: dict[str, Halves]) -> dict[str, Any]:
+    guest = guests.get(_instance(held))
+    alias = held.attachment.alias
+    return {
+        "attachment_id": held.attachment.attachment_id,
+        "instance_id": _instance(held),
+        "volume_id": held.attachment.volume_id,
+        "live": bool(guest and guest.live and guest.live.disk_by_alias(alias)),
+        "persistent": bool(guest and guest.inactive and guest.inactive.disk_by_alias(alias)),
+        "device": held.device and held.device.path,
+        "device_present": held.device is not None and host.connectors.present(held.device),
+    }
+
+
+def _of_attachment(host: Host, held: Held, guest: Halves | None) -> Iterator[dict[str, Any]]:
+    alias = held.attachment.alias
+    if held.device is not None and not host.connectors.present(held.device):
+        yield _finding(
+            "device-missing",
+            held,
+            f"{held.device.path} is not on this host, or is another device now",
+            "detach the attachment (the guest has lost the disk), then attach it again",
+        )
+    if guest is None:
+        yield _finding(
+            "instance-missing",
+            held,
+            "libvirt has no such domain",
+            "detach the attachment: it disconnects the volume",
+        )
+        return
+    if guest.disk(alias) is None:
+        yield _finding(
+            "disk-missing",
+            held,
+            "the domain has no disk with its alias, somebody else has taken it out",
+            "detach the attachment: it disconnects the volume",
+        )
+        return
+    for half, name in ((guest.live, "running guest"), (guest.inactive, "definition")):
+        disk = half and half.disk_by_alias(alias)
+        if half is not None and not disk:
+            yield _finding(
+                "half-missing",
+                held,
+                f"the disk is missing in the {name}",
+                "attach again with the same attachment: the missing half is completed",
+            )
+        source = None if held.device is None else held.device.path
+        wrong = differences(disk, held.attachment, host.connectors.names, source) if disk else []
+        if wrong:
+            yield _finding(
+                "disk-differs",
+                held,
+                f"in the {name}: {'; '.join(wrong)}",
+                "detach and attach again when the guest allows it",
+            )
+
+
+def _strangers(guest: Halves, known: set[str]) -> Iterator[dict[str, Any]]:
+    """Disks that carry an alias like ours and that the journal does not know."""
+    seen = set()
+    for half in (guest.live, guest.inactive):
+        for disk in half.disks if half else ():
+            if disk.alias and disk.alias not in known and disk.alias not in seen:
+                seen.add(disk.alias)
+                yield {
+                    "kind": "unknown-disk",
+                    "attachment_id": disk.alias.removeprefix(USER_ALIAS),
+                    "instance_id": guest.look.instance_id,
+                    "detail": f"{disk.target_dev} ({disk.source}) is in no journal of this agent",
+                    "advice": "detach it by sending the whole attachment; otherwise it stays",
+                }
+
+
+def _unsettled(record: Record) -> dict[str, Any]:
+    trouble = "" if record.trouble is None else record.trouble.detail
+    return {
+        "kind": "unsettled",
+        "attachment_id": record.attachment_id,
+        "instance_id": record.instance_id,
+        "detail": f"{record.verb} {record.operation_id}: {trouble}",
+        "advice": "mend the cause, it is tried again; or 'attachctl operations abandon'",
+    }
+
+
+def _finding(kind: str, held: Held, detail: str, advice: str) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "attachment_id": held.attachment.attachment_id,
+        "instance_id": _instance(held),
+        "detail": detail,
+        "advice": advice,
+    }
+
+
+def _instance(held: Held) -> str:
+    return held.attachment.instance_id

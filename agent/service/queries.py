@@ -1,0 +1,198 @@
+"""What is asked without changing anything (but the quarantine): the control topic's answers."""
+
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+from agent.errors import Invalid, Unavailable, UnknownOperation
+from agent.journal.book import Book
+from agent.journal.record import Record
+from agent.journal.store import Journal
+from agent.model.request import (
+    AttachmentFilters,
+    InstanceRef,
+    ListAttachments,
+    ListOperations,
+    Nothing,
+    OperationFilters,
+    OperationRef,
+    PlanQuery,
+    VolumeRef,
+)
+from agent.model.value import Value
+from agent.operations import VERBS
+from agent.operations.admit import Policy
+from agent.ports import DomainLook, Host
+from agent.service.audit import audit
+from agent.service.preview import preview
+from agent.steps.users import halves
+
+WIRE_VERSION = "1.0"
+
+
+class Queries:
+    """Every answer is read anew from the journal or the host."""
+
+    def __init__(self, host: Host, journal: Journal, policy: Policy) -> None:
+        self._host = host
+        self._journal = journal
+        self._policy = policy
+        self._answers: dict[str, tuple[type[Value], Callable[[Any], dict[str, Any]]]] = {
+            "ping": (Nothing, self._ping),
+            "describe": (Nothing, self._describe),
+            "get_connector": (Nothing, self._connector),
+            "get_instance": (InstanceRef, self._instance),
+            "get_operation": (OperationRef, self._operation),
+            "list_operations": (ListOperations, self._operations),
+            "list_attachments": (ListAttachments, self._attachments),
+            "plan": (PlanQuery, self._plan),
+            "audit": (Nothing, self._audit),
+            "list_locks": (Nothing, self._locks),
+            "list_quarantine": (Nothing, self._quarantine),
+            "release_quarantine": (VolumeRef, self._release),
+        }
+
+    def answer(self, name: str, arguments: Mapping[str, object]) -> dict[str, Any]:
+        """Raises AgentError where there is no answer."""
+        if name not in self._answers:
+            raise Invalid(f"there is no query {name}: one of {', '.join(self._answers)}")
+        noun, answer = self._answers[name]
+        return answer(noun.parse(arguments))
+
+    def _ping(self, _: Nothing) -> dict[str, Any]:
+        return {"host": self._host.name, "version": version("libvirt-attachment-agent")}
+
+    def _describe(self, _: Nothing) -> dict[str, Any]:
+        """What this agent can do. Parts that do not answer are named, and null."""
+        abilities: dict[str, Any] = {"libvirt": None, "qemu": None, "missing": []}
+        unavailable = []
+        try:
+            found = self._host.domains.capabilities()
+            abilities = {
+                "libvirt": ".".join(map(str, found.libvirt)),
+                "qemu": ".".join(map(str, found.qemu)),
+                "missing": list(found.missing),
+            }
+        except Unavailable as error:
+            unavailable.append(error.detail)
+        return {
+            "host": self._host.name,
+            "version": version("libvirt-attachment-agent"),
+            "wire": WIRE_VERSION,
+            "verbs": list(VERBS),
+            **abilities,
+            "unavailable": unavailable,
+            "multiattach": self._policy.allow_multiattach,
+            "bootable_multiattach": self._policy.allow_bootable_multiattach,
+            "max_open_operations": self._policy.max_open_operations,
+            "retention_seconds": self._policy.retention_seconds,
+            "open_operations": self._journal.read(lambda book: book.count_open()),
+        }
+
+    def _connector(self, _: Nothing) -> dict[str, Any]:
+        return {"connector": dict(self._host.connectors.properties())}
+
+    def _instance(self, asked: InstanceRef) -> dict[str, Any]:
+        return describe_instance(asked.instance_id, self._host.domains.look(asked.instance_id))
+
+    def _operation(self, asked: OperationRef) -> dict[str, Any]:
+        record = self._journal.read(lambda book: book.operation(asked.operation_id))
+        if record is None:
+            raise UnknownOperation(
+                f"no operation {asked.operation_id} is known here: it was never accepted, or "
+                "closed longer than retention_seconds ago"
+            )
+        return record.answer().wire()
+
+    def _operations(self, asked: ListOperations) -> dict[str, Any]:
+        return {"operations": self._journal.read(lambda book: operations(book, asked.filters))}
+
+    def _attachments(self, asked: ListAttachments) -> dict[str, Any]:
+        return {"attachments": self._journal.read(lambda book: attachments(book, asked.filters))}
+
+    def _plan(self, asked: PlanQuery) -> dict[str, Any]:
+        return self._journal.read(
+            lambda book: preview(asked.verb, asked.request, self._host, book, self._policy)
+        )
+
+    def _audit(self, _: Nothing) -> dict[str, Any]:
+        return audit(self._host, self._journal)
+
+    def _locks(self, _: Nothing) -> dict[str, Any]:
+        return {"locks": [dict(lock) for lock in self._host.locks.held()]}
+
+    def _quarantine(self, _: Nothing) -> dict[str, Any]:
+        return {"quarantine": self._journal.read(quarantine)}
+
+    def _release(self, asked: VolumeRef) -> dict[str, Any]:
+        released = self._journal.write(lambda book: book.release(asked.volume_id))
+        return {"volume_id": asked.volume_id, "released": released}
+
+
+def operations(book: Book, filters: OperationFilters) -> list[dict[str, Any]]:
+    """Answers with the ids that they are about, oldest first."""
+    listed = (_listed(record) for record in book.all_operations())
+    return [row for row in listed if _matches(row, filters)]
+
+
+def attachments(book: Book, filters: AttachmentFilters) -> list[dict[str, Any]]:
+    return [row for row in (held.listed() for held in book.attachments()) if _matches(row, filters)]
+
+
+def quarantine(book: Book) -> list[dict[str, Any]]:
+    return [{"volume_id": volume_id, **row} for volume_id, row in book.quarantined().items()]
+
+
+def describe_instance(instance_id: str, look: DomainLook | None) -> dict[str, Any]:
+    """Present, state, persistent, job, and the disks that carry our alias, by half."""
+    if look is None:
+        return {"instance_id": instance_id, "present": False}
+    both = halves(look)
+    aliases = {
+        disk.alias
+        for half in (both.live, both.inactive)
+        for disk in (half.disks if half else ())
+        if disk.alias
+    }
+    disks = []
+    for alias in sorted(aliases):
+        disk = both.disk(alias)
+        assert disk is not None
+        disks.append(
+            {
+                "alias": alias,
+                "target_dev": disk.target_dev,
+                "serial": disk.serial,
+                "source": disk.source,
+                "address": disk.address,
+                "shareable": disk.shareable,
+                "read_only": disk.read_only,
+                "live": both.live is not None and both.live.disk_by_alias(alias) is not None,
+                "persistent": both.inactive is not None
+                and both.inactive.disk_by_alias(alias) is not None,
+            }
+        )
+    return {
+        "instance_id": instance_id,
+        "present": True,
+        "name": look.name,
+        "state": look.state,
+        "persistent": look.inactive_xml is not None,
+        "job": look.job,
+        "disks": disks,
+    }
+
+
+def _listed(record: Record) -> dict[str, Any]:
+    return {
+        **record.answer().wire(),
+        "open": record.open,
+        "attachment_id": record.attachment_id,
+        "instance_id": record.instance_id,
+        "volume_id": record.volume_id,
+    }
+
+
+def _matches(row: Mapping[str, Any], filters: Value) -> bool:
+    wanted = filters.model_dump(exclude_none=True)
+    return all(row.get(name) == value for name, value in wanted.items())

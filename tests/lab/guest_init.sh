@@ -1,0 +1,89 @@
+#!/bin/sh
+# The whole operating system of the lab's guest: loads the disk drivers, then obeys one
+# command per line on the second serial port. Every line is "NUMBER COMMAND ARGUMENTS";
+# every answer is any count of "NUMBER = TEXT" and then "NUMBER ok" or "NUMBER error TEXT".
+
+export PATH=/bin
+mount -t devtmpfs dev /dev
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+while read -r module; do insmod "/modules/$module"; done < /modules/order
+
+block_size=4096
+blocks_per_mib=256
+
+list() {
+    for disk in /sys/block/vd* /sys/block/sd*; do
+        [ -e "$disk/size" ] || continue
+        serial=$(cat "$disk/serial" 2> /dev/null) ||
+            serial=$(tail -c +5 "$disk/device/vpd_pg80" 2> /dev/null)
+        read -r sectors < "$disk/size"
+        read -r read_only < "$disk/ro"
+        echo "${disk##*/} $((sectors * 512)) $read_only $serial"
+    done
+}
+
+# One block full of the pattern, past every cache of this guest: another guest may look next.
+write() { # disk, offset in MiB, pattern
+    yes "$3" | head -c "$block_size" | dd of="/dev/$1" bs="$block_size" count=1 \
+        seek="$(($2 * blocks_per_mib))" iflag=fullblock oflag=direct conv=notrunc 2> /tmp/reason
+}
+
+peek() { # disk, offset in MiB
+    dd if="/dev/$1" of=/tmp/block bs="$block_size" count=1 \
+        skip="$(($2 * blocks_per_mib))" iflag=direct 2> /tmp/reason || return 1
+    md5sum < /tmp/block
+    head -n 1 /tmp/block | tr -cd '!-~'
+    echo
+}
+
+checksum() { # disk, offset in MiB, count in MiB
+    dd if="/dev/$1" of=/tmp/sum bs=1048576 skip="$2" count="$3" iflag=direct \
+        2> /tmp/reason || return 1
+    sha256sum < /tmp/sum
+    rm /tmp/sum
+}
+
+hold() { # disk
+    exec 4> /tmp/reason
+    [ -b "/dev/$1" ] || { echo "no disk $1" >&4; return 1; }
+    sleep 2147483647 < "/dev/$1" > /dev/null 2>&1 3>&- 4>&- &
+    echo $! > "/tmp/holder.$1"
+}
+
+release() { # disk
+    kill "$(cat "/tmp/holder.$1")" 2> /tmp/reason && rm "/tmp/holder.$1"
+}
+
+rescan() {
+    echo 1 > /sys/bus/pci/rescan
+    for scsi in /sys/class/scsi_host/*/scan; do
+        [ ! -e "$scsi" ] || echo '- - -' > "$scsi"
+    done
+    for disk in /sys/block/sd*/device/rescan; do
+        [ ! -e "$disk" ] || echo 1 > "$disk"
+    done
+}
+
+obey() {
+    case $1 in
+        hello) cat /proc/sys/kernel/random/boot_id ;;
+        list | rescan) "$1" ;;
+        write | peek | checksum | hold | release) "$@" ;;
+        errors) dmesg | grep 'I/O error' || true ;;
+        poweroff | reboot) (sleep 0.2; "$1" -f) > /dev/null 2>&1 3>&- & ;;
+        *) echo "no such command: $1" > /tmp/reason; return 1 ;;
+    esac
+}
+
+mkdir -p /tmp
+stty -F /dev/ttyS1 raw -echo
+exec 3<> /dev/ttyS1
+echo "guest is ready"
+while true; do
+    # shellcheck disable=SC2086  # arguments are words
+    read -r number command arguments <&3 || continue
+    : > /tmp/reason
+    if obey "$command" $arguments > /tmp/answer; then end=ok; else end="error $(tr '\n' ' ' < /tmp/reason)"; fi
+    { sed "s/^/$number = /" /tmp/answer; echo "$number $end"; } >&3
+done

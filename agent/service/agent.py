@@ -5,7 +5,7 @@ Nothing here raises at the bus: every outcome is a value of the wire (docs/wire.
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from typing import Any
 
@@ -37,14 +37,23 @@ TURNSTILES = 64
 
 
 class Agent:
-    """One hypervisor's agent, whatever host, bus and threads it is given. Implements ports.Desk."""
+    """One hypervisor's agent, whatever host, bus and threads it is given. Implements ports.Desk.
+
+    ``on_change`` is called after every change of an operation, from any thread: it must not block.
+    """
 
     def __init__(
-        self, host: Host, journal: Journal, policy: Policy, pools: Mapping[Lane, Executor]
+        self,
+        host: Host,
+        journal: Journal,
+        policy: Policy,
+        pools: Mapping[Lane, Executor],
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._host = host
         self._journal = journal
         self._policy = policy
+        self._tell_change = on_change
         self._changed = threading.Condition()
         self._turnstiles = [threading.Lock() for _ in range(TURNSTILES)]
         self.workers = Workers(Settler(host, journal), journal, host.clock, self._on_change, pools)
@@ -210,6 +219,7 @@ class Agent:
             )
         with self._changed:
             self._changed.notify_all()
+        self._tell_change()
 
 
 def _known(book: Book, operation_id: str) -> Record:

@@ -134,6 +134,19 @@ MULTIATTACH_OPTS = [
     ),
 ]
 
+METRICS_OPTS = [
+    cfg.PortOpt(
+        "port",
+        help="Where Prometheus may scrape http://address:port/metrics. Not set: nowhere.",
+    ),
+    cfg.HostAddressOpt(
+        "address",
+        default="127.0.0.1",
+        help="Address to listen on for Prometheus. There is no authentication: keep it local, "
+        "or on a network of the operators.",
+    ),
+]
+
 OPTIONS = {
     "DEFAULT": DEFAULT_OPTS,
     "journal": JOURNAL_OPTS,
@@ -141,6 +154,7 @@ OPTIONS = {
     "storage": STORAGE_OPTS,
     "local": LOCAL_OPTS,
     "multiattach": MULTIATTACH_OPTS,
+    "metrics": METRICS_OPTS,
 }
 
 
@@ -167,6 +181,8 @@ class Settings:
     local_allowed_paths: tuple[str, ...]
     multiattach: bool
     bootable_multiattach: bool
+    metrics_address: str
+    metrics_port: int | None
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
@@ -205,4 +221,6 @@ def settings(conf: Any) -> Settings:
         local_allowed_paths=allowed,
         multiattach=conf.multiattach.enabled,
         bootable_multiattach=conf.multiattach.bootable,
+        metrics_address=conf.metrics.address,
+        metrics_port=conf.metrics.port,
     )

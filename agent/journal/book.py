@@ -190,6 +190,10 @@ class Book:
             for sequence, event_type, body in rows
         ]
 
+    def count_letters(self) -> int:
+        (count,) = self._db.execute("SELECT count(*) FROM outbox").fetchone()
+        return int(count)
+
     def posted(self, up_to_sequence: int) -> None:
         self._db.execute("DELETE FROM outbox WHERE sequence <= ?", (up_to_sequence,))
 

@@ -48,7 +48,7 @@ class Agent:
         journal: Journal,
         policy: Policy,
         pools: Mapping[Lane, Executor],
-        on_change: Callable[[], None] = lambda: None,
+        on_change: Callable[[Record], None] = lambda _: None,
     ) -> None:
         self._host = host
         self._journal = journal
@@ -219,7 +219,7 @@ class Agent:
             )
         with self._changed:
             self._changed.notify_all()
-        self._tell_change()
+        self._tell_change(record)
 
 
 def _known(book: Book, operation_id: str) -> Record:

@@ -1,0 +1,83 @@
+"""Prometheus metrics, for those who set [metrics] port: how many, how long, what is missing.
+
+Gauges are read from the journal when somebody scrapes; counters begin anew with the process, as
+Prometheus expects.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import cast, get_args
+
+from prometheus_client import CollectorRegistry, Histogram, start_http_server
+from prometheus_client import Counter as Counted
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from agent.journal.book import Book
+from agent.journal.record import Record
+from agent.journal.store import Journal
+from agent.model.outcome import CLOSED, State
+
+SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
+"""Buckets: an attach takes tenths of a second, a guest may hold a disk for hours."""
+
+
+class Metrics:
+    """``parts`` tell by name whether what the agent needs answers now: libvirt, the bus."""
+
+    def __init__(self, journal: Journal, parts: dict[str, Callable[[], bool]]) -> None:
+        self._journal = journal
+        self._parts = parts
+        self._registry = CollectorRegistry()
+        self._closed = Counted(
+            "attachment_agent_operations",
+            "Operations closed by this process; code is empty where all went well.",
+            ("verb", "state", "code"),
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "attachment_agent_operation_seconds",
+            "From acceptance to the end.",
+            ("verb", "state"),
+            buckets=SECONDS,
+            registry=self._registry,
+        )
+        self._registry.register(self)
+
+    def changed(self, record: Record) -> None:
+        """Called after every change of an operation."""
+        if not record.open:
+            code = record.cause.code if record.cause else ""
+            self._closed.labels(record.verb, record.state, code).inc()
+            seconds = record.updated_at - record.created_at
+            self._seconds.labels(record.verb, record.state).observe(seconds)
+
+    def serve(self, address: str, port: int) -> None:
+        """At http://address:port/metrics, in a thread of its own.  Raises OSError."""
+        start_http_server(port, address, self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """What is read at each scrape."""
+        open_by_state, others = self._journal.read(_counts)
+        states = GaugeMetricFamily(
+            "attachment_agent_open_operations", "Open operations by state.", labels=["state"]
+        )
+        for state in get_args(State):
+            if state not in CLOSED and state != "refused":
+                states.add_metric([state], open_by_state[state])
+        yield cast(Metric, states)
+        for name, (what, count) in others.items():
+            yield cast(Metric, GaugeMetricFamily(f"attachment_agent_{name}", what, value=count))
+        up = GaugeMetricFamily(
+            "attachment_agent_up", "1 where a part that the agent needs answers.", labels=["part"]
+        )
+        for part, answers in self._parts.items():
+            up.add_metric([part], float(answers()))
+        yield cast(Metric, up)
+
+
+def _counts(book: Book) -> tuple[Counter[State], dict[str, tuple[str, int]]]:
+    return Counter(record.state for record in book.open_operations()), {
+        "attachments": ("Attachments in place.", len(book.attachments())),
+        "quarantined_volumes": ("Volumes quarantined on this host.", len(book.quarantined())),
+        "unpublished_notifications": ("Notifications not yet published.", book.count_letters()),
+    }

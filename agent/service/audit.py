@@ -1,13 +1,13 @@
 """audit: journal, libvirt and host side by side, and what does not fit. Changes nothing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from agent.guest.disk_xml import differences
 from agent.guest.domain_xml import USER_ALIAS
 from agent.journal.record import Held, Record
 from agent.journal.store import Journal
-from agent.ports import Host
+from agent.ports import Connectors, DomainLook, Host
 from agent.steps.users import Halves, halves
 
 
@@ -17,13 +17,23 @@ def audit(host: Host, journal: Journal) -> dict[str, Any]:
 
     Attachments of open operations are in motion: what does not fit there is no finding."""
     held, open_operations = journal.read(lambda book: (book.attachments(), book.open_operations()))
-    guests = {look.instance_id: halves(look) for look in host.domains.all()}
+    return compare(held, open_operations, host.domains.all(), host.connectors)
+
+
+def compare(
+    held: Sequence[Held],
+    open_operations: Sequence[Record],
+    looks: Sequence[DomainLook],
+    connectors: Connectors,
+) -> dict[str, Any]:
+    """As audit, on what was read already; of ``connectors`` only names and present are asked."""
+    guests = {look.instance_id: halves(look) for look in looks}
     moving = {record.attachment_id for record in open_operations}
     findings = [
         finding
         for attachment in held
         if attachment.attachment.attachment_id not in moving
-        for finding in _of_attachment(host, attachment, guests.get(_instance(attachment)))
+        for finding in _of_attachment(connectors, attachment, guests.get(_instance(attachment)))
     ]
     known = {attachment.attachment.alias for attachment in held} | {
         f"{USER_ALIAS}{attachment_id}" for attachment_id in moving
@@ -31,12 +41,12 @@ def audit(host: Host, journal: Journal) -> dict[str, Any]:
     findings += [finding for guest in guests.values() for finding in _strangers(guest, known)]
     findings += [_unsettled(record) for record in open_operations if record.state == "unsettled"]
     return {
-        "attachments": [_row(host, attachment, guests) for attachment in held],
+        "attachments": [_row(connectors, attachment, guests) for attachment in held],
         "findings": findings,
     }
 
 
-def _row(host: Host, held: Held, guests: dict[str, Halves]) -> dict[str, Any]:
+def _row(connectors: Connectors, held: Held, guests: dict[str, Halves]) -> dict[str, Any]:
     guest = guests.get(_instance(held))
     alias = held.attachment.alias
     return {
@@ -46,13 +56,15 @@ def _row(host: Host, held: Held, guests: dict[str, Halves]) -> dict[str, Any]:
         "live": bool(guest and guest.live and guest.live.disk_by_alias(alias)),
         "persistent": bool(guest and guest.inactive and guest.inactive.disk_by_alias(alias)),
         "device": held.device and held.device.path,
-        "device_present": held.device is not None and host.connectors.present(held.device),
+        "device_present": held.device is not None and connectors.present(held.device),
     }
 
 
-def _of_attachment(host: Host, held: Held, guest: Halves | None) -> Iterator[dict[str, Any]]:
+def _of_attachment(
+    connectors: Connectors, held: Held, guest: Halves | None
+) -> Iterator[dict[str, Any]]:
     alias = held.attachment.alias
-    if held.device is not None and not host.connectors.present(held.device):
+    if held.device is not None and not connectors.present(held.device):
         yield _finding(
             "device-missing",
             held,
@@ -85,7 +97,7 @@ def _of_attachment(host: Host, held: Held, guest: Halves | None) -> Iterator[dic
                 "attach again with the same attachment: the missing half is completed",
             )
         source = None if held.device is None else held.device.path
-        wrong = differences(disk, held.attachment, host.connectors.names, source) if disk else []
+        wrong = differences(disk, held.attachment, connectors.names, source) if disk else []
         if wrong:
             yield _finding(
                 "disk-differs",

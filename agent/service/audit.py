@@ -1,14 +1,23 @@
 """audit: journal, libvirt and host side by side, and what does not fit. Changes nothing."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from agent.guest.disk_xml import differences
 from agent.guest.domain_xml import USER_ALIAS
 from agent.journal.record import Held, Record
 from agent.journal.store import Journal
-from agent.ports import Connectors, DomainLook, Host
+from agent.model.device import Device
+from agent.ports import DomainLook, Host
 from agent.steps.users import Halves, halves
+
+
+class Devices(Protocol):
+    """The part of ports.Connectors that an audit asks."""
+
+    def names(self, source: str) -> frozenset[str]: ...
+
+    def present(self, device: Device) -> bool: ...
 
 
 def audit(host: Host, journal: Journal) -> dict[str, Any]:
@@ -24,16 +33,16 @@ def compare(
     held: Sequence[Held],
     open_operations: Sequence[Record],
     looks: Sequence[DomainLook],
-    connectors: Connectors,
+    devices: Devices,
 ) -> dict[str, Any]:
-    """As audit, on what was read already; of ``connectors`` only names and present are asked."""
+    """As audit, on what was read already."""
     guests = {look.instance_id: halves(look) for look in looks}
     moving = {record.attachment_id for record in open_operations}
     findings = [
         finding
         for attachment in held
         if attachment.attachment.attachment_id not in moving
-        for finding in _of_attachment(connectors, attachment, guests.get(_instance(attachment)))
+        for finding in _of_attachment(devices, attachment, guests.get(_instance(attachment)))
     ]
     known = {attachment.attachment.alias for attachment in held} | {
         f"{USER_ALIAS}{attachment_id}" for attachment_id in moving
@@ -41,12 +50,12 @@ def compare(
     findings += [finding for guest in guests.values() for finding in _strangers(guest, known)]
     findings += [_unsettled(record) for record in open_operations if record.state == "unsettled"]
     return {
-        "attachments": [_row(connectors, attachment, guests) for attachment in held],
+        "attachments": [_row(devices, attachment, guests) for attachment in held],
         "findings": findings,
     }
 
 
-def _row(connectors: Connectors, held: Held, guests: dict[str, Halves]) -> dict[str, Any]:
+def _row(devices: Devices, held: Held, guests: dict[str, Halves]) -> dict[str, Any]:
     guest = guests.get(_instance(held))
     alias = held.attachment.alias
     return {
@@ -56,15 +65,13 @@ def _row(connectors: Connectors, held: Held, guests: dict[str, Halves]) -> dict[
         "live": bool(guest and guest.live and guest.live.disk_by_alias(alias)),
         "persistent": bool(guest and guest.inactive and guest.inactive.disk_by_alias(alias)),
         "device": held.device and held.device.path,
-        "device_present": held.device is not None and connectors.present(held.device),
+        "device_present": held.device is not None and devices.present(held.device),
     }
 
 
-def _of_attachment(
-    connectors: Connectors, held: Held, guest: Halves | None
-) -> Iterator[dict[str, Any]]:
+def _of_attachment(devices: Devices, held: Held, guest: Halves | None) -> Iterator[dict[str, Any]]:
     alias = held.attachment.alias
-    if held.device is not None and not connectors.present(held.device):
+    if held.device is not None and not devices.present(held.device):
         yield _finding(
             "device-missing",
             held,
@@ -97,7 +104,7 @@ def _of_attachment(
                 "attach again with the same attachment: the missing half is completed",
             )
         source = None if held.device is None else held.device.path
-        wrong = differences(disk, held.attachment, connectors.names, source) if disk else []
+        wrong = differences(disk, held.attachment, devices.names, source) if disk else []
         if wrong:
             yield _finding(
                 "disk-differs",

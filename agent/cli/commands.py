@@ -1,0 +1,266 @@
+"""What each command does: asks, shows, and says how it ended."""
+
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from agent.bus.client import Unreachable
+from agent.cli import views
+from agent.cli.follow import follow
+from agent.cli.offline import audit_here
+from agent.cli.requests import attach_request, detach_request
+from agent.cli.session import Session
+from agent.cli.trouble import Exit, not_found
+from agent.errors import Invalid
+from agent.model.outcome import Answer
+from agent.model.request import AttachmentFilters, OperationFilters, OperationRef
+from agent.service.queries import attachments, operations, quarantine
+
+Row = dict[str, Any]
+Lister = Callable[..., list[Row]]
+
+FILTERS = ("attachment_id", "instance_id", "volume_id")
+
+
+def run(session: Session, args: Namespace) -> Exit:
+    """Raises Trouble, Refused, Unreachable, KeyboardInterrupt."""
+    name: str = args.command
+    if name not in COMMANDS:
+        name = f"{args.command} {args.action or 'list'}"
+    return COMMANDS[name](session, args)
+
+
+# looking
+
+
+def list_attachments(session: Session, args: Namespace) -> Exit:
+    filters = _given(args, FILTERS)
+    rows = session.read(
+        lambda client: client.list_attachments(**filters),
+        lambda book: attachments(book, AttachmentFilters.parse(filters)),
+    )
+    return _shown(session, {"attachments": rows}, lambda: views.attachments(session.screen, rows))
+
+
+def list_operations(session: Session, args: Namespace) -> Exit:
+    filters = _given(args, (*FILTERS, "state", "verb"))
+    if not args.all and args.state is None:
+        filters["open"] = True
+    rows = session.read(
+        lambda client: client.list_operations(**filters),
+        lambda book: operations(book, OperationFilters.parse(filters)),
+    )
+    return _shown(session, {"operations": rows}, lambda: views.operations(session.screen, rows))
+
+
+def show(session: Session, args: Namespace) -> Exit:
+    found = session.read(
+        lambda client: _find(args.id, client.list_attachments, client.list_operations),
+        lambda book: _find(
+            args.id,
+            lambda **filters: attachments(book, AttachmentFilters.parse(filters)),
+            lambda **filters: operations(book, OperationFilters.parse(filters)),
+        ),
+    )
+    return _shown(session, found, lambda: views.found(session.screen, found))
+
+
+def audit(session: Session, args: Namespace) -> Exit:
+    found = session.read(
+        lambda client: client.audit(),
+        lambda book: audit_here(session.settings, session.screen, book),
+    )
+    _shown(session, found, lambda: views.audit(session.screen, found))
+    return Exit.FINDINGS if found["findings"] else Exit.OK
+
+
+def locks(session: Session, args: Namespace) -> Exit:
+    rows = session.agent().list_locks()
+    return _shown(session, {"locks": rows}, lambda: views.locks(session.screen, rows))
+
+
+def describe(session: Session, args: Namespace) -> Exit:
+    found = session.agent().describe()
+    return _shown(session, found, lambda: views.facts(session.screen, session.host, found))
+
+
+def connector(session: Session, args: Namespace) -> Exit:
+    found = session.agent().get_connector()
+    return _shown(session, found, lambda: views.facts(session.screen, session.host, found))
+
+
+def instance(session: Session, args: Namespace) -> Exit:
+    found = session.agent().get_instance(args.instance_id)
+    _shown(session, found, lambda: views.instance(session.screen, found))
+    return Exit.OK if found["present"] else Exit.FAILED
+
+
+def list_quarantine(session: Session, args: Namespace) -> Exit:
+    rows = session.read(lambda client: client.list_quarantine(), quarantine)
+    return _shown(session, {"quarantine": rows}, lambda: views.quarantine(session.screen, rows))
+
+
+# changing
+
+
+def attach(session: Session, args: Namespace) -> Exit:
+    return _carry_out(session, "attach", attach_request(args, _now()), args.wait_seconds)
+
+
+def detach(session: Session, args: Namespace) -> Exit:
+    return _carry_out(session, "detach", _detach_request(session, args), args.wait_seconds)
+
+
+def plan(session: Session, args: Namespace) -> Exit:
+    request = (
+        attach_request(args, _now()) if args.verb == "attach" else _detach_request(session, args)
+    )
+    found = session.agent().plan(args.verb, request)
+    _shown(session, found, lambda: views.plan(session.screen, found))
+    return Exit.OK if found["refusal"] is None else Exit.FAILED
+
+
+def cancel(session: Session, args: Namespace) -> Exit:
+    """The wish is taken up before the operation's next step: stay until it is."""
+    answer = session.agent().cancel_operation(args.operation_id)
+    return _stay(session, answer, args.wait_seconds, wanted="cancelled")
+
+
+def abandon(session: Session, args: Namespace) -> Exit:
+    answer = session.agent().abandon_operation(args.operation_id)
+    return _shown(session, answer.wire(), lambda: views.outcome(session.screen, answer))
+
+
+def release(session: Session, args: Namespace) -> Exit:
+    answer = session.agent().release_quarantine(args.volume_id)
+    if not answer["released"]:
+        raise not_found(
+            f"volume {args.volume_id} is not quarantined on {session.host}: "
+            "'attachctl quarantine list --wide' shows what is"
+        )
+    text = f"volume {args.volume_id} may be used again on {session.host}"
+    return _shown(session, answer, lambda: session.screen.text(text))
+
+
+COMMANDS: Mapping[str, Callable[[Session, Namespace], Exit]] = {
+    "list": list_attachments,
+    "show": show,
+    "audit": audit,
+    "locks": locks,
+    "describe": describe,
+    "connector": connector,
+    "instance": instance,
+    "attach": attach,
+    "detach": detach,
+    "plan": plan,
+    "operations list": list_operations,
+    "operations cancel": cancel,
+    "operations abandon": abandon,
+    "quarantine list": list_quarantine,
+    "quarantine release": release,
+}
+
+
+def _shown(session: Session, value: Row, view: Callable[[], None]) -> Exit:
+    """As JSON, with where it comes from; or for people."""
+    if session.screen.as_json:
+        session.screen.json({"host": session.host, "source": session.source, **value})
+    else:
+        view()
+    return Exit.OK
+
+
+def _given(args: Namespace, names: Sequence[str]) -> Row:
+    return {name: value for name in names if (value := getattr(args, name)) is not None}
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+# finding
+
+
+def _find(wanted: str, attachments: Lister, operations: Lister) -> Row:
+    """{operation}, or {attachment, operations}: by the whole id, or by how it alone begins.
+
+    Raises Trouble."""
+    found = _find_exactly(wanted, attachments, operations)
+    if found is not None:
+        return found
+    kept = operations()
+    ids = {row["attachment_id"] for row in (*attachments(), *kept)}
+    ids |= {row["operation_id"] for row in kept}
+    begun = sorted(one for one in ids if one.startswith(wanted))
+    if not begun:
+        raise not_found(
+            f"no attachment and no operation that is kept begins with {wanted}; 'attachctl list' "
+            "and 'attachctl operations --all' show what there is"
+        )
+    if len(begun) > 1:
+        raise not_found(f"{wanted} may mean {', '.join(begun)}: give more of it")
+    found = _find_exactly(begun[0], attachments, operations)
+    assert found is not None, "it was just listed"
+    return found
+
+
+def _find_exactly(wanted: str, attachments: Lister, operations: Lister) -> Row | None:
+    held = attachments(attachment_id=wanted)
+    about = operations(attachment_id=wanted)
+    if held or about:
+        return {"attachment": held[0] if held else None, "operations": about}
+    named = operations(operation_id=wanted) if _is_uuid(wanted) else []
+    return {"operation": named[0]} if named else None
+
+
+def _is_uuid(wanted: str) -> bool:
+    try:
+        OperationRef.parse({"operation_id": wanted})
+    except Invalid:
+        return False
+    return True
+
+
+# staying with an operation
+
+
+def _detach_request(session: Session, args: Namespace) -> Row:
+    def look_up(attachment_id: str) -> Row | None:
+        rows = session.agent().list_attachments(attachment_id=attachment_id)
+        return rows[0] if rows else None
+
+    return detach_request(args, _now(), look_up)
+
+
+def _carry_out(session: Session, verb: str, request: Row, wait_seconds: float) -> Exit:
+    try:
+        answer = session.agent().command(verb, request)
+    except (Unreachable, KeyboardInterrupt):
+        session.screen.note(
+            f"note: whether the agent has taken it: attachctl show {request['request_id']}"
+        )
+        raise
+    return _stay(session, answer, wait_seconds, wanted="done")
+
+
+def _stay(session: Session, answer: Answer, wait_seconds: float, wanted: str) -> Exit:
+    screen = session.screen
+    try:
+        answer = follow(session.agent(), answer, wait_seconds, screen)
+    except (Unreachable, KeyboardInterrupt):
+        _say_how_to_look(session, answer)
+        raise
+    _shown(session, answer.wire(), lambda: views.outcome(screen, answer))
+    if answer.closed:
+        return Exit.OK if answer.state == wanted else Exit.FAILED
+    _say_how_to_look(session, answer)
+    return Exit.WAITING if wait_seconds else Exit.OK
+
+
+def _say_how_to_look(session: Session, answer: Answer) -> None:
+    note, operation_id = session.screen.note, answer.operation_id
+    note(f"note: {answer.verb} {operation_id} goes on")
+    note(f"  look at it: attachctl show {operation_id}")
+    if answer.verb != "detach":  # a guest that was asked for its disk cannot be told to keep it
+        note(f"  undo it: attachctl operations cancel {operation_id}")

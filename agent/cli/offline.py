@@ -1,0 +1,55 @@
+"""audit without the agent: its journal, and this host's libvirt and devices, asked directly."""
+
+import os
+from typing import Any
+
+from agent.cli.screen import Screen
+from agent.cli.trouble import Exit, Trouble
+from agent.conf import Settings
+from agent.errors import Unavailable
+from agent.host.libvirt_connection import LibvirtConnection
+from agent.host.libvirt_domains import LibvirtDomains
+from agent.journal.book import Book
+from agent.model.device import Device
+from agent.ports import DomainLook
+from agent.service.audit import compare
+
+
+class PathsOnly:
+    """service.audit.Devices without os-brick: a path is there or is not; whether it still means
+    the same device only the agent compares."""
+
+    def names(self, source: str) -> frozenset[str]:
+        return frozenset({source, os.path.realpath(source)} if source.startswith("/") else {source})
+
+    def present(self, device: Device) -> bool:
+        """A network disk has no path here: QEMU would miss it, not this host."""
+        return not device.path.startswith("/") or os.path.exists(device.path)
+
+
+def audit_here(settings: Settings, screen: Screen, book: Book) -> dict[str, Any]:
+    """As the agent answers.  Raises Trouble if libvirt does not answer either."""
+    looks = _domains(settings)
+    screen.note(
+        f"note: libvirt at {settings.libvirt_uri} was asked directly; devices were looked for by "
+        "path, their identities were not compared"
+    )
+    return compare(book.attachments(), book.open_operations(), looks, PathsOnly())
+
+
+def _domains(settings: Settings) -> list[DomainLook]:
+    connection = LibvirtConnection(
+        settings.libvirt_uri, call_timeout_seconds=settings.libvirt_call_timeout_seconds
+    )
+    try:
+        return LibvirtDomains(connection).all()
+    except Unavailable as error:
+        raise Trouble(
+            Exit.UNREACHABLE,
+            "unreachable",
+            f"{error.detail}; an audit compares the journal with libvirt: start libvirt, or see "
+            "what the journal says with 'attachctl list' and 'attachctl operations'",
+            retriable=True,
+        ) from None
+    finally:
+        connection.close()

@@ -1,0 +1,195 @@
+"""A request out of files and flags, checked in full before anything is sent.
+
+Flags win over --from-cinder, that over --file. Credentials come from files only: a command line
+is seen by everybody on the machine.
+"""
+
+import json
+import re
+import sys
+import uuid
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, TextIO
+
+import yaml
+
+from agent.bus.client import from_cinder
+from agent.cli.trouble import Trouble, usage
+from agent.errors import Invalid
+from agent.model.request import REQUESTS, rfc3339
+
+VALID_FOR = timedelta(hours=1)
+"""How long the agent may take to begin, where the request does not say ``not_after``."""
+
+ATTACHMENT_FLAGS = (
+    "attachment_id",
+    "instance_id",
+    "volume_id",
+    "generation",
+    "multiattach",
+    "access_mode",
+    "size_bytes",
+)
+DISK_FLAGS = ("bus", "type", "target_dev", "cache", "boot_order")
+ENVELOPE = ("request_id", "not_after", "deadline_seconds", "host")
+
+Payload = dict[str, Any]
+
+
+def attach_request(flags: Namespace, now: datetime) -> Payload:
+    """As the wire takes it.  Raises Trouble (usage), naming every wrong field."""
+    filed = _given(flags)
+    request = filed if "attachment" in filed else {"attachment": filed}
+    attachment = _attachment(flags, _mapping(request["attachment"], "attachment"))
+    return _checked(
+        "attach", {**request, **_flagged(flags, ENVELOPE), "attachment": attachment}, now
+    )
+
+
+def detach_request(
+    flags: Namespace, now: datetime, look_up: Callable[[str], Mapping[str, Any] | None]
+) -> Payload:
+    """``look_up`` gives the agent's row of an attachment: asked for the instance and generation
+    where neither flags nor file name the instance.  Raises Trouble (usage)."""
+    filed = _detach_form(_given(flags))
+    named = _named(filed.get("attachment"), filed, vars(flags))
+    if "attachment_id" in named and "instance_id" not in named:
+        named = _named(look_up(named["attachment_id"]), named)
+    return _checked("detach", {**filed, **named, **_flagged(flags, ENVELOPE)}, now)
+
+
+def read_structure(name: str, stdin: TextIO | None = None) -> Payload:
+    """The object in a JSON or YAML file; ``-`` is standard input.  Raises Trouble (usage)."""
+    where = "standard input" if name == "-" else name
+    try:
+        text = (stdin or sys.stdin).read() if name == "-" else Path(name).read_text()
+        found = _parse(text)
+    except OSError as error:
+        raise usage(f"{where} cannot be read: {error.strerror}; nothing was sent") from None
+    except ValueError as error:
+        raise usage(f"{where} is neither JSON nor YAML: {error}; nothing was sent") from None
+    if not isinstance(found, dict):
+        raise usage(f"{where} must hold one object with named fields; nothing was sent")
+    return found
+
+
+def _given(flags: Namespace) -> Payload:
+    return {} if flags.file is None else read_structure(flags.file)
+
+
+def _detach_form(filed: Payload) -> Payload:
+    """The file of the attach serves as well: its attachment is sent along, its request_id is not,
+    as that was the attach."""
+    if "connection_info" in filed:
+        return {"attachment": filed}
+    if "attachment" in filed and "attachment_id" not in filed:
+        return {"attachment": filed["attachment"]}
+    return filed
+
+
+def _named(*sources: object) -> Payload:
+    """What identifies an attachment; later sources win."""
+    return {
+        name: source[name]
+        for source in sources
+        if isinstance(source, Mapping)
+        for name in ("attachment_id", "instance_id", "generation")
+        if source.get(name) is not None
+    }
+
+
+def _flagged(flags: Namespace, names: tuple[str, ...]) -> Payload:
+    return {name: value for name in names if (value := getattr(flags, name, None)) is not None}
+
+
+def _attachment(flags: Namespace, filed: Mapping[str, Any]) -> Payload:
+    attachment = {**filed, **_cinder_fields(flags), **_flagged(flags, ATTACHMENT_FLAGS)}
+    if flags.connection_info is not None:
+        attachment["connection_info"] = _connection_info(flags.connection_info)
+    disk = _flagged(flags, DISK_FLAGS)
+    if disk:
+        attachment["disk"] = {**_mapping(attachment.get("disk") or {}, "disk"), **disk}
+    return attachment
+
+
+def _cinder_fields(flags: Namespace) -> Payload:
+    if flags.from_cinder is None:
+        return {}
+    answer = read_structure(flags.from_cinder)
+    try:
+        return from_cinder(answer)
+    except (Invalid, ValueError, KeyError, TypeError) as error:
+        raise usage(
+            f"{flags.from_cinder} is no attachment of the volume service: {error}; nothing was sent"
+        ) from None
+
+
+def _connection_info(name: str) -> Payload:
+    found = read_structure(name)
+    if "data" not in found and "driver_volume_type" in found:
+        raise usage(
+            f"{name} is in the volume service's flat form: give it to --from-cinder instead of "
+            "--connection-info; nothing was sent"
+        )
+    return _mapping(found.get("connection_info", found), f"connection_info in {name}")
+
+
+def _mapping(value: object, name: str) -> Payload:
+    if not isinstance(value, dict):
+        raise usage(f"{name} must be an object with named fields; nothing was sent")
+    return value
+
+
+def _checked(verb: str, request: Payload, now: datetime) -> Payload:
+    """With what every envelope needs."""
+    complete = {
+        "request_id": str(uuid.uuid4()),
+        "not_after": rfc3339(now + VALID_FOR),
+        **request,
+    }
+    try:
+        REQUESTS[verb].parse(complete)
+    except Invalid as error:
+        raise _refused(error) from None
+    return complete
+
+
+def _refused(error: Invalid) -> Trouble:
+    lines = "\n".join(f"  {line}" for line in error.detail.split("; "))
+    return usage(f"the request is wrong, nothing was sent:\n{lines}")
+
+
+class _JsonTypes(yaml.SafeLoader):
+    """YAML with JSON's types: no dates, no ``yes`` and ``no``, no octal or sexagesimal numbers,
+    so that an id or an address means what it says."""
+
+
+_JsonTypes.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("null", r"null|~|", ["n", "~", ""]),
+    ("bool", r"true|false", ["t", "f"]),
+    ("int", r"-?(0|[1-9][0-9]*)", list("-0123456789")),
+    ("float", r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?", list("-0123456789")),
+):
+    _JsonTypes.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first
+    )
+
+
+def _parse(text: str) -> object:
+    """Raises ValueError with the place of the fault, never with what stands there."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
+    try:
+        return yaml.load(text, Loader=_JsonTypes)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ValueError(f"{error.problem}{place}") from None
+    except yaml.YAMLError:
+        raise ValueError("it holds characters that YAML does not allow") from None

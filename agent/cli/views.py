@@ -1,0 +1,269 @@
+"""How each answer looks to people. Rows are those of the wire (docs/wire.rst)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agent.cli.follow import phase
+from agent.cli.screen import Screen, flat, plain
+from agent.guest.domain_xml import USER_ALIAS
+from agent.model.outcome import Answer
+
+Row = Mapping[str, Any]
+
+BY_ID = "/dev/disk/by-id/"
+
+
+def attachments(screen: Screen, rows: Sequence[Row]) -> None:
+    attachment, volume, instance = (
+        screen.short([row[name] for row in rows])
+        for name in ("attachment_id", "volume_id", "instance_id")
+    )
+    screen.table(
+        ("ATTACHMENT", "VOLUME", "INSTANCE", "DISK", "MODE", "DEVICE"),
+        [
+            (
+                attachment(row["attachment_id"]),
+                volume(row["volume_id"]),
+                instance(row["instance_id"]),
+                plain(row["disk"].get("target_dev")),
+                _mode(row),
+                _path(screen, row["device"] and row["device"]["path"]),
+            )
+            for row in rows
+        ],
+        empty="nothing is attached",
+        overflow="ellipsis",
+    )
+
+
+def operations(screen: Screen, rows: Sequence[Row]) -> None:
+    operation = screen.short([row["operation_id"] for row in rows])
+    attachment = screen.short([row["attachment_id"] for row in rows])
+    screen.table(
+        ("OPERATION", "VERB", "STATE", "ATTACHMENT", "AGE", "WAITING FOR, OR WHY IT ENDED"),
+        [
+            (
+                operation(row["operation_id"]),
+                row["verb"],
+                row["state"],
+                attachment(row["attachment_id"]),
+                screen.ago(row["created_at"]),
+                _why(row),
+            )
+            for row in rows
+        ],
+        empty="no operation is open",
+    )
+
+
+def found(screen: Screen, answer: Row) -> None:
+    """What show has found: an operation, or an attachment with its operations."""
+    if "operation" in answer:
+        _operation(screen, answer["operation"])
+        return
+    held, about = answer["attachment"], answer["operations"]
+    if held is None:
+        screen.heading(f"attachment {about[-1]['attachment_id']} is not in place")
+        screen.fields(_where(about[-1]))
+    else:
+        _attachment(screen, held)
+    if about:
+        screen.text("")
+        operations(screen, about)
+
+
+def outcome(screen: Screen, answer: Answer) -> None:
+    """How an operation stands or ended."""
+    screen.heading(phase(answer))
+    row = answer.wire()
+    screen.fields(
+        [
+            *(() if answer.state == "refused" else [("operation", plain(answer.operation_id))]),
+            *flat(row["result"]),
+            *(("warning", warning) for warning in answer.warnings),
+            *_retriable(row),
+        ]
+    )
+
+
+def audit(screen: Screen, answer: Row) -> None:
+    rows = answer["attachments"]
+    attachment, volume, instance = (
+        screen.short([row[name] for row in rows])
+        for name in ("attachment_id", "volume_id", "instance_id")
+    )
+    screen.table(
+        ("ATTACHMENT", "VOLUME", "INSTANCE", "RUNNING", "DEFINED", "DEVICE"),
+        [
+            (
+                attachment(row["attachment_id"]),
+                volume(row["volume_id"]),
+                instance(row["instance_id"]),
+                plain(row["live"]),
+                plain(row["persistent"]),
+                "present" if row["device_present"] else "missing",
+            )
+            for row in rows
+        ],
+        empty="nothing is attached",
+    )
+    for finding in answer["findings"]:
+        screen.text("")
+        screen.heading(finding["kind"])
+        names = ("attachment_id", "instance_id", "detail", "advice")
+        screen.fields([(name.removesuffix("_id"), plain(finding[name])) for name in names])
+    if not answer["findings"]:
+        screen.note("all of it fits")
+
+
+def locks(screen: Screen, rows: Sequence[Row]) -> None:
+    for row in rows:
+        screen.heading(row["name"])
+        screen.fields(
+            [
+                ("held by", f"{plain(row['holder'])}, for {screen.ago(row['since'])}"),
+                *(
+                    ("waiting", f"{waiter['who']}, for {screen.ago(waiter['since'])}")
+                    for waiter in row["waiters"]
+                ),
+            ]
+        )
+    if not rows:
+        screen.note("no lock is held")
+
+
+def quarantine(screen: Screen, rows: Sequence[Row]) -> None:
+    volume = screen.short([row["volume_id"] for row in rows])
+    screen.table(
+        ("VOLUME", "SINCE", "DEVICE AND REASON"),
+        [
+            (
+                volume(row["volume_id"]),
+                screen.ago(row["at"]),
+                f"{row['device']['path']}: {row['reason']}",
+            )
+            for row in rows
+        ],
+        empty="nothing is quarantined",
+    )
+
+
+def facts(screen: Screen, title: str, answer: Row) -> None:
+    screen.heading(title)
+    screen.fields(list(flat(answer)))
+
+
+def instance(screen: Screen, answer: Row) -> None:
+    if not answer["present"]:
+        screen.text(f"libvirt on this host has no domain {answer['instance_id']}")
+        return
+    screen.heading(f"{answer['name']} ({answer['instance_id']})")
+    about = {name: answer[name] for name in ("state", "persistent", "job")}
+    screen.fields(list(flat(about)))
+    screen.text("")
+    attachment = screen.short([_attachment_of(disk) for disk in answer["disks"]])
+    screen.table(
+        ("DISK", "ATTACHMENT", "RUNNING", "DEFINED", "MODE", "SOURCE"),
+        [
+            (
+                disk["target_dev"],
+                attachment(_attachment_of(disk)),
+                plain(disk["live"]),
+                plain(disk["persistent"]),
+                _words("ro" if disk["read_only"] else "rw", "shared" if disk["shareable"] else ""),
+                _path(screen, disk["source"]),
+            )
+            for disk in answer["disks"]
+        ],
+        empty="no disk of it was attached by the agent",
+        overflow="ellipsis",
+    )
+
+
+def plan(screen: Screen, answer: Row) -> None:
+    refusal = answer["refusal"]
+    if refusal is None:
+        screen.heading(f"{answer['verb']} would be accepted")
+    else:
+        screen.heading(f"{answer['verb']} would be refused, or fail")
+        screen.fields([("why", f"{refusal['code']}: {refusal['detail']}")])
+    for number, step in enumerate(answer["steps"], start=1):
+        mark = "  (from here on it only goes forward)" if step == answer["commit"] else ""
+        screen.text(f"  {number}. {step}{mark}")
+    for name in ("controller_xml", "disk_xml"):
+        if answer[name]:
+            screen.text("")
+            screen.text(answer[name])
+
+
+def _attachment(screen: Screen, row: Row) -> None:
+    screen.heading(f"attachment {row['attachment_id']}")
+    rest = ("driver_volume_type", "targets", "device", "disk")
+    screen.fields(
+        [
+            *_where(row),
+            ("mode", _mode(row)),
+            *flat({"generation": row["generation"]}),
+            *flat({name: row[name] for name in rest}),
+        ]
+    )
+
+
+def _operation(screen: Screen, row: Row) -> None:
+    screen.heading(f"{row['verb']} {row['operation_id']}")
+    screen.fields(
+        [
+            ("state", row["state"]),
+            *flat({"waiting for": row["waiting_for"]}),
+            *_error(row),
+            ("attachment", row["attachment_id"]),
+            *_where(row),
+            ("created", screen.moment(row["created_at"])),
+            ("updated", screen.moment(row["updated_at"])),
+            *(("step", f"{step['name']}: {step['state']}") for step in row["steps"]),
+            *flat(row["result"], "result"),
+            *(("warning", warning) for warning in row["warnings"]),
+        ]
+    )
+
+
+def _where(row: Row) -> list[tuple[str, str]]:
+    return [("instance", row["instance_id"]), ("volume", plain(row["volume_id"]))]
+
+
+def _mode(row: Row) -> str:
+    return _words(
+        row["access_mode"],
+        "shared" if row["multiattach"] else "",
+        "" if row["promised"] else "leaving",
+    )
+
+
+def _words(*words: str) -> str:
+    return " ".join(word for word in words if word)
+
+
+def _path(screen: Screen, path: str | None) -> str:
+    return plain(path) if screen.wide else plain(path).removeprefix(BY_ID)
+
+
+def _attachment_of(disk: Row) -> str:
+    return str(disk["alias"]).removeprefix(USER_ALIAS)
+
+
+def _why(row: Row) -> str:
+    error = row["error"]
+    reason = f"{error['code']}: {error['detail']}" if error else ""
+    return row["waiting_for"] or reason or "-"
+
+
+def _error(row: Row) -> list[tuple[str, str]]:
+    error = row["error"]
+    return [("error", f"{error['code']}: {error['detail']}"), *_retriable(row)] if error else []
+
+
+def _retriable(row: Row) -> list[tuple[str, str]]:
+    error = row["error"]
+    if error is None or not error["retriable"]:
+        return []
+    return [("retry", "the same request, sent again later, may succeed")]

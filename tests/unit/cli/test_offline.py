@@ -1,0 +1,151 @@
+"""With the broker down, on the hypervisor itself: what the journal says, read-only."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from agent.journal.store import Journal
+from tests.unit.cli.conftest import (
+    ATTACHMENTS,
+    INSTANCES,
+    PARKED,
+    AbsentAgent,
+    Attachctl,
+    PlayedAgent,
+)
+
+READING = [
+    ("list",),
+    ("show", ATTACHMENTS[0]),
+    ("show", PARKED),
+    ("operations",),
+    ("operations", "--all"),
+    ("quarantine", "list"),
+]
+NEEDING = [
+    ("locks",),
+    ("describe",),
+    ("connector",),
+    ("instance", INSTANCES[0]),
+    ("operations", "cancel", PARKED),
+    ("operations", "abandon", PARKED),
+    ("quarantine", "release", "vol-left"),
+    ("detach", ATTACHMENTS[0], "--instance", INSTANCES[0]),
+]
+
+
+@pytest.mark.parametrize("words", READING)
+def test_the_journal_answers_as_the_agent_would_and_it_is_said(
+    words: tuple[str, ...], attachctl: Attachctl, journal: Journal
+) -> None:
+    asked = attachctl(*words, agent=PlayedAgent(journal))
+    read = attachctl(*words, agent=AbsentAgent())
+    assert (read.code, read.out) == (0, asked.out)
+    assert asked.err == ""
+    assert "the broker at 192.0.2.1:5671 does not answer" in read.err
+    assert "what the agent wrote last" in read.err
+
+
+@pytest.mark.parametrize("words", READING)
+def test_programs_are_told_where_it_comes_from(
+    words: tuple[str, ...], attachctl: Attachctl, journal: Journal
+) -> None:
+    read = attachctl(*words, "--json", agent=AbsentAgent())
+    assert json.loads(read.out)["source"] == "journal"
+
+
+@pytest.mark.parametrize("words", READING)
+def test_offline_never_asks_the_agent(
+    words: tuple[str, ...], attachctl: Attachctl, journal: Journal
+) -> None:
+    ran = attachctl("--offline", *words, agent=None)
+    assert ran.code == 0
+    assert ran.err == ""
+
+
+def test_the_daemon_may_be_dead_and_its_log_not_folded_in(
+    attachctl: Attachctl, journal: Journal, state_path: Path
+) -> None:
+    assert (state_path / "journal.sqlite-wal").stat().st_size > 0
+    assert ATTACHMENTS[0][:8] in attachctl("list", agent=AbsentAgent()).out
+
+
+def test_reading_changes_nothing(attachctl: Attachctl, journal: Journal, state_path: Path) -> None:
+    journal.close()
+    before = (state_path / "journal.sqlite").read_bytes()
+    for words in READING:
+        assert attachctl(*words, agent=AbsentAgent()).code == 0
+    assert (state_path / "journal.sqlite").read_bytes() == before
+
+
+@pytest.mark.parametrize("words", NEEDING)
+def test_what_needs_the_agent_says_so(
+    words: tuple[str, ...], attachctl: Attachctl, journal: Journal
+) -> None:
+    ran = attachctl(*words, agent=AbsentAgent())
+    assert (ran.code, ran.out) == (4, "")
+    assert "the broker at 192.0.2.1:5671 does not answer" in ran.err
+    offline = attachctl("--offline", *words, agent=AbsentAgent())
+    assert (offline.code, offline.out) == (2, "")
+    assert "needs the agent" in offline.err
+
+
+def test_the_journal_of_another_host_is_not_here(attachctl: Attachctl, journal: Journal) -> None:
+    ran = attachctl("--host", "hypervisor-2", "list", agent=AbsentAgent())
+    assert (ran.code, ran.out) == (4, "")
+    assert "what the agent wrote last" not in ran.err
+    offline = attachctl("--host", "hypervisor-2", "--offline", "list", agent=AbsentAgent())
+    assert offline.code == 2
+
+
+def test_where_no_agent_has_run_that_is_said(attachctl: Attachctl) -> None:
+    ran = attachctl("--json", "list", agent=AbsentAgent())
+    assert ran.code == 4
+    assert "no agent has run here" in json.loads(ran.out)["error"]["detail"]
+
+
+def test_a_file_that_is_no_journal_is_named(attachctl: Attachctl, state_path: Path) -> None:
+    state_path.mkdir()
+    (state_path / "journal.sqlite").write_text("it has become something else entirely" * 100)
+    ran = attachctl("list", agent=AbsentAgent())
+    assert ran.code == 4
+    assert "journal.sqlite cannot be read" in ran.err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_who_may_not_read_it_is_told_to_be_root(
+    attachctl: Attachctl, journal: Journal, state_path: Path
+) -> None:
+    (state_path / "journal.sqlite").chmod(0)
+    ran = attachctl("list", agent=AbsentAgent())
+    assert ran.code == 4
+    assert "sudo" in ran.err
+
+
+def test_an_audit_without_libvirt_says_what_is_left_to_look_at(
+    attachctl: Attachctl, journal: Journal, config_file: Path
+) -> None:
+    with config_file.open("a") as file:
+        file.write("[libvirt]\nuri = qemu+unix:///system?socket=/nowhere/libvirt-sock\n")
+    ran = attachctl("audit", agent=AbsentAgent())
+    assert (ran.code, ran.out) == (4, "")
+    assert "libvirt does not answer" in ran.err
+    assert "attachctl list" in ran.err
+
+
+def test_an_audit_asks_libvirt_itself(
+    attachctl: Attachctl, journal: Journal, config_file: Path
+) -> None:
+    """libvirt's own test driver has a domain that none of the attachments is of."""
+    with config_file.open("a") as file:
+        file.write("[libvirt]\nuri = test:///default\n")
+    ran = attachctl("audit", "--json", agent=AbsentAgent())
+    found = json.loads(ran.out)
+    assert ran.code == 5
+    kinds = {(finding["attachment_id"], finding["kind"]) for finding in found["findings"]}
+    assert (ATTACHMENTS[0], "instance-missing") in kinds
+    assert (ATTACHMENTS[0], "device-missing") in kinds
+    assert ATTACHMENTS[1] not in {one for one, _ in kinds}, "its detach is open: it is in motion"
+    assert "identities were not compared" in ran.err

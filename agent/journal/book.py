@@ -22,33 +22,38 @@ class Book:
     # operations
 
     def operation(self, operation_id: str) -> Record | None:
-        row = self._db.execute(
-            "SELECT sequence, cancel_wanted, body FROM operations WHERE operation_id = ?",
-            (operation_id,),
-        ).fetchone()
-        return None if row is None else _record(*row)
+        return next(iter(self._operations("WHERE operation_id = ?", operation_id)), None)
 
-    def open_operations(self) -> list[Record]:
-        """In the order they were accepted."""
-        rows = self._db.execute(
-            "SELECT sequence, cancel_wanted, body FROM operations WHERE open = 1 ORDER BY sequence"
-        )
-        return [_record(*row) for row in rows]
+    def open_operations(
+        self, *, attachment_id: str | None = None, volume_id: str | None = None
+    ) -> list[Record]:
+        """In the order they were accepted; of one attachment or volume, where that is given."""
+        wanted = {"attachment_id": attachment_id, "volume_id": volume_id}
+        given = {column: value for column, value in wanted.items() if value is not None}
+        where = " AND ".join(["open", *(f"{column} = ?" for column in given)])
+        return self._operations(f"WHERE {where}", *given.values())
 
     def all_operations(self) -> list[Record]:
-        rows = self._db.execute(
-            "SELECT sequence, cancel_wanted, body FROM operations ORDER BY sequence"
-        )
-        return [_record(*row) for row in rows]
+        return self._operations("")
 
     def count_open(self) -> int:
-        (count,) = self._db.execute("SELECT count(*) FROM operations WHERE open = 1").fetchone()
+        (count,) = self._db.execute("SELECT count(*) FROM operations WHERE open").fetchone()
         return int(count)
 
     def add(self, record: Record) -> Record:
         cursor = self._db.execute(
-            "INSERT INTO operations (operation_id, open, updated_at, body) VALUES (?, ?, ?, ?)",
-            (record.operation_id, record.open, record.updated_at, _record_json(record)),
+            "INSERT INTO operations (operation_id, attachment_id, volume_id, instance_id,"
+            " multiattach, attachment, open, promised, device, updated_at, body)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                record.operation_id,
+                record.attachment_id,
+                record.volume_id,
+                record.instance_id,
+                record.attachment is not None and record.attachment.multiattach,
+                record.attachment and _attachment_json(record.attachment),
+                *_progress(record),
+            ),
         )
         assert cursor.lastrowid is not None
         return record.but(sequence=cursor.lastrowid)
@@ -60,38 +65,43 @@ class Book:
         )
 
     def save(self, record: Record) -> None:
+        """How far it is. What was asked never changes; an operation that closes loses its
+        attachment, and with it the storage's credentials."""
         self._db.execute(
-            "UPDATE operations SET open = ?, updated_at = ?, body = ? WHERE operation_id = ?",
-            (record.open, record.updated_at, _record_json(record), record.operation_id),
+            "UPDATE operations SET open = ?1, promised = ?2, device = ?3, updated_at = ?4,"
+            " body = ?5, attachment = iif(?1, attachment, NULL) WHERE operation_id = ?6",
+            (*_progress(record), record.operation_id),
         )
+
+    def _operations(self, where: str, *values: str) -> list[Record]:
+        rows = self._db.execute(
+            "SELECT sequence, cancel_wanted, attachment, body FROM operations"
+            f" {where} ORDER BY sequence",
+            values,
+        )
+        return [_record(*row) for row in rows]
 
     # attachments
 
     def attachment(self, attachment_id: str) -> Held | None:
-        row = self._db.execute(
-            "SELECT promised, body FROM attachments WHERE attachment_id = ?", (attachment_id,)
-        ).fetchone()
-        return None if row is None else _held(*row)
+        return next(iter(self._attachments("WHERE attachment_id = ?", attachment_id)), None)
 
     def attachments(self) -> list[Held]:
-        rows = self._db.execute("SELECT promised, body FROM attachments ORDER BY attachment_id")
-        return [_held(*row) for row in rows]
+        return self._attachments("")
 
     def keep(self, held: Held) -> None:
-        body = {
-            "attachment": held.attachment.reveal(),
-            "operation_id": held.operation_id,
-            "device": held.device and held.device.reveal(),
-            "disk": held.disk,
-        }
         self._db.execute(
-            "INSERT OR REPLACE INTO attachments (attachment_id, volume_id, promised, body)"
-            " VALUES (?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO attachments (attachment_id, volume_id, instance_id,"
+            " multiattach, promised, device, attachment, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 held.attachment.attachment_id,
                 held.attachment.volume_id,
+                held.attachment.instance_id,
+                held.attachment.multiattach,
                 held.promised,
-                json.dumps(body),
+                _device_json(held.device),
+                _attachment_json(held.attachment),
+                json.dumps({"operation_id": held.operation_id, "disk": held.disk}),
             ),
         )
 
@@ -103,33 +113,31 @@ class Book:
     def drop(self, attachment_id: str) -> None:
         self._db.execute("DELETE FROM attachments WHERE attachment_id = ?", (attachment_id,))
 
-    def promises(self, besides: str) -> list[Promise]:
-        """Who counts on a volume: attachments, and operations going forward, except one."""
-        held = [
-            Promise(
-                volume_id=row.attachment.volume_id,
-                attachment_id=row.attachment.attachment_id,
-                instance_id=row.attachment.instance_id,
-                multiattach=row.attachment.multiattach,
-                operation_id=None,
-                device=row.device,
-            )
-            for row in self.attachments()
-            if row.promised
-        ]
-        going = [
-            Promise(
-                volume_id=record.attachment.volume_id,
-                attachment_id=record.attachment_id,
-                instance_id=record.instance_id,
-                multiattach=record.attachment.multiattach,
-                operation_id=record.operation_id,
-                device=record.device,
-            )
-            for record in self.open_operations()
-            if record.promises and record.operation_id != besides and record.attachment
-        ]
-        return held + going
+    def _attachments(self, where: str, *values: str) -> list[Held]:
+        rows = self._db.execute(
+            f"SELECT promised, device, attachment, body FROM attachments {where}"
+            " ORDER BY attachment_id",
+            values,
+        )
+        return [_held(*row) for row in rows]
+
+    # promises
+
+    def promises(self, besides: str, volume_id: str | None = None) -> list[Promise]:
+        """Who counts on a volume (on any, if None is given): attachments, and operations going
+        forward, except one."""
+        of_volume = "" if volume_id is None else "AND volume_id = :volume_id"
+        rows = self._db.execute(
+            f"""
+            SELECT volume_id, attachment_id, instance_id, multiattach, NULL, device
+            FROM attachments WHERE promised {of_volume}
+            UNION ALL
+            SELECT volume_id, attachment_id, instance_id, multiattach, operation_id, device
+            FROM operations WHERE promised AND operation_id != :besides {of_volume}
+            """,
+            {"besides": besides, "volume_id": volume_id},
+        )
+        return [_promise(*row) for row in rows]
 
     # fences
 
@@ -200,43 +208,92 @@ class Book:
     # retention
 
     def prune(self, closed_before: float) -> int:
-        """Drop closed records; fences go with them once no attachment or operation is left."""
+        """Drop closed records; a fence goes once it is as old and nothing here needs it."""
         gone = self._db.execute(
-            "DELETE FROM operations WHERE open = 0 AND updated_at < ?", (closed_before,)
+            "DELETE FROM operations WHERE NOT open AND updated_at < ?", (closed_before,)
         ).rowcount
         self._db.execute(
             "DELETE FROM fences WHERE seen_at < ?"
-            " AND attachment_id NOT IN (SELECT attachment_id FROM attachments)",
+            " AND attachment_id NOT IN (SELECT attachment_id FROM attachments)"
+            " AND attachment_id NOT IN (SELECT attachment_id FROM operations)",
             (closed_before,),
         )
         return gone
 
 
+def _progress(record: Record) -> tuple[bool, bool, str | None, float, str]:
+    """The columns that change: open, promised, device, updated_at, body."""
+    return (
+        record.open,
+        record.promises,
+        _device_json(record.device),
+        record.updated_at,
+        _record_json(record),
+    )
+
+
 def _record_json(record: Record) -> str:
     plain = asdict(record.but(attachment=None, cause=None, trouble=None))
-    plain["attachment"] = record.attachment and record.attachment.reveal()
+    del plain["attachment"]
     plain["cause"] = record.cause and record.cause.reveal()
     plain["trouble"] = record.trouble and record.trouble.reveal()
     return json.dumps(plain)
 
 
-def _record(sequence: int, cancel_wanted: int, body: str) -> Record:
+def _record(sequence: int, cancel_wanted: int, attachment: str | None, body: str) -> Record:
     plain = json.loads(body)
-    plain.update(sequence=sequence, cancel_wanted=bool(cancel_wanted))
-    for name, noun in (("attachment", Attachment), ("cause", Problem), ("trouble", Problem)):
-        if plain[name] is not None:
-            plain[name] = noun.model_validate(plain[name])
-    plain["steps"] = tuple(plain["steps"])
-    plain["warnings"] = tuple(plain["warnings"])
+    plain.update(
+        sequence=sequence,
+        cancel_wanted=bool(cancel_wanted),
+        attachment=attachment and Attachment.model_validate_json(attachment),
+        steps=tuple(plain["steps"]),
+        warnings=tuple(plain["warnings"]),
+    )
+    for name in ("cause", "trouble"):
+        plain[name] = plain[name] and Problem.model_validate(plain[name])
     return Record(**plain)
 
 
-def _held(promised: int, body: str) -> Held:
+def _held(promised: int, device: str | None, attachment: str, body: str) -> Held:
     plain = json.loads(body)
     return Held(
-        attachment=Attachment.model_validate(plain["attachment"]),
+        attachment=Attachment.model_validate_json(attachment),
         operation_id=plain["operation_id"],
-        device=plain["device"] and Device.model_validate(plain["device"]),
+        device=_device(device),
         disk=plain["disk"],
         promised=bool(promised),
     )
+
+
+def _promise(
+    volume_id: str,
+    attachment_id: str,
+    instance_id: str,
+    multiattach: int,
+    operation_id: str | None,
+    device: str | None,
+) -> Promise:
+    return Promise(
+        volume_id=volume_id,
+        attachment_id=attachment_id,
+        instance_id=instance_id,
+        multiattach=bool(multiattach),
+        operation_id=operation_id,
+        device=_device(device),
+    )
+
+
+def _attachment_json(attachment: Attachment) -> str:
+    """With the storage's credentials, which a restart needs; never with a passphrase."""
+    plain = attachment.reveal()
+    if attachment.encryption is not None:
+        plain["encryption"] = attachment.encryption.public()
+    return json.dumps(plain)
+
+
+def _device_json(device: Device | None) -> str | None:
+    return None if device is None else json.dumps(device.reveal())
+
+
+def _device(text: str | None) -> Device | None:
+    return None if text is None else Device.model_validate_json(text)

@@ -1,7 +1,8 @@
 """The tables, and how older files become newer ones: forward only, each step in one go.
 
-Columns are what is searched for; the rest of a row is one JSON text, so that a new field needs no
-migration. ``PRAGMA user_version`` counts the migrations that a file has had.
+Columns are what is searched for, what a promise is made of, and what must be forgotten; the rest
+of a row is one JSON text, so that a new field needs no migration. ``PRAGMA user_version`` counts
+the migrations that a file has had.
 """
 
 import sqlite3
@@ -39,16 +40,71 @@ MIGRATIONS: tuple[str, ...] = (
         body TEXT NOT NULL
     );
     """,
+    # Promises without parsing a row, conflicts by index, and storage credentials in a column of
+    # their own, which an operation loses when it closes.
+    """
+    ALTER TABLE operations ADD COLUMN attachment_id TEXT;
+    ALTER TABLE operations ADD COLUMN volume_id TEXT;
+    ALTER TABLE operations ADD COLUMN instance_id TEXT;
+    ALTER TABLE operations ADD COLUMN multiattach INTEGER;
+    ALTER TABLE operations ADD COLUMN promised INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE operations ADD COLUMN device TEXT;
+    ALTER TABLE operations ADD COLUMN attachment TEXT;
+    UPDATE operations SET
+        attachment_id = json_extract(body, '$.attachment_id'),
+        volume_id = json_extract(body, '$.volume_id'),
+        instance_id = json_extract(body, '$.instance_id'),
+        multiattach = coalesce(json_extract(body, '$.attachment.multiattach'), 0),
+        promised = open AND json_extract(body, '$.verb') = 'attach'
+            AND json_extract(body, '$.direction') != 'undoing',
+        device = json_extract(body, '$.known.device'),
+        attachment = iif(open, json_extract(body, '$.attachment'), NULL),
+        body = json_remove(body, '$.attachment');
+    UPDATE operations SET body = json_set(body, '$.promised', json('true')) WHERE promised;
+    CREATE INDEX operations_of_attachment ON operations (attachment_id);
+    CREATE INDEX operations_of_volume ON operations (volume_id, open);
+    ALTER TABLE attachments ADD COLUMN instance_id TEXT;
+    ALTER TABLE attachments ADD COLUMN multiattach INTEGER;
+    ALTER TABLE attachments ADD COLUMN device TEXT;
+    ALTER TABLE attachments ADD COLUMN attachment TEXT;
+    UPDATE attachments SET
+        instance_id = json_extract(body, '$.attachment.instance_id'),
+        multiattach = coalesce(json_extract(body, '$.attachment.multiattach'), 0),
+        device = json_extract(body, '$.device'),
+        attachment = json_extract(body, '$.attachment'),
+        body = json_remove(body, '$.attachment', '$.device');
+    CREATE INDEX attachments_of_volume ON attachments (volume_id, promised);
+    """,
 )
+
+
+def refuse_other_version(connection: sqlite3.Connection) -> None:
+    """For who may not migrate.  Raises ValueError if the file is older or newer."""
+    version = _version(connection)
+    _refuse_newer(version)
+    if version < len(MIGRATIONS):
+        raise ValueError(
+            f"the journal has schema {version}, this program reads {len(MIGRATIONS)}: "
+            "the agent brings it up to date when it starts"
+        )
 
 
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the file to this version.  Raises ValueError if a newer agent has written it."""
+    version = _version(connection)
+    _refuse_newer(version)
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version={number}; COMMIT;")
+
+
+def _version(connection: sqlite3.Connection) -> int:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+def _refuse_newer(version: int) -> None:
     if version > len(MIGRATIONS):
         raise ValueError(
             f"the journal has schema {version}, this agent knows {len(MIGRATIONS)}: "
             "install the newer agent again; nothing was changed"
         )
-    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-        connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version={number}; COMMIT;")

@@ -9,20 +9,24 @@ import os
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from agent.errors import Busy, Internal
+from agent.errors import Busy, Unavailable
 from agent.journal.book import Book
-from agent.journal.schema import migrate
+from agent.journal.schema import migrate, refuse_other_version
 from agent.model.device import Device
 from agent.ports import Clock, Promise
 
 Result = TypeVar("Result")
 
 FILE_NAME = "journal.sqlite"
+
+BUSY_SECONDS = 10.0
+"""How long a commit waits for another process that has locked the file (a backup, sqlite3(1))."""
 
 
 @dataclass
@@ -37,26 +41,39 @@ class Journal:
     """What the daemon writes. Also the Promises port that steps ask.
 
     ``directory`` None keeps it in memory, for simulations. Raises Busy if another daemon has it,
-    ValueError if a newer agent has written it.
+    ValueError if a newer agent has written it, Unavailable if it cannot be read or written.
     """
 
     def __init__(self, directory: Path | None, clock: Clock) -> None:
         self._clock = clock
         self._queue: deque[_Change[Any]] = deque()
         self._commit_lock = threading.Lock()
-        self._read_lock = threading.Lock()
-        self._daemon_lock = None if directory is None else _claim(directory)
-        path = ":memory:" if directory is None else str(directory / FILE_NAME)
-        self._db = _open(path)
-        migrate(self._db)
+        self._read_lock = self._commit_lock if directory is None else threading.Lock()
+        self._where = "memory" if directory is None else str(directory / FILE_NAME)
+        self._has_log = True
+        with ExitStack() as claimed:
+            if directory is not None:
+                claimed.callback(os.close, _claim(directory))
+            try:
+                self._db = claimed.enter_context(closing(_open(directory)))
+                migrate(self._db)
+                self._reader = self._db
+                if directory is not None:
+                    self._reader = _open(directory)
+                    claimed.callback(self._close_reader)
+            except sqlite3.Error as error:
+                raise self._unavailable(error) from error
+            self._claimed = claimed.pop_all()
         self._book = Book(self._db)
-        self._reader = self._db if directory is None else _open(path)
         self._read_book = Book(self._reader)
-        if directory is None:
-            self._read_lock = self._commit_lock
+        self.scrub()
 
     def write(self, change: Callable[[Book], Result]) -> Result:
-        """Run ``change`` in a transaction; durable, with its result, when this returns."""
+        """Run ``change`` in a transaction; durable, with its result, when this returns.
+
+        Raises what ``change`` raises, and Unavailable where the file cannot be written: then
+        nothing was recorded. Changes of other threads may share the transaction; what ``change``
+        raises undoes its own part alone."""
         mine = _Change(change)
         self._queue.append(mine)
         with self._commit_lock:
@@ -67,38 +84,70 @@ class Journal:
         return mine.result[0]
 
     def read(self, question: Callable[[Book], Result]) -> Result:
-        """Answer from what is durable; never waits for a disk."""
+        """Answer from what is durable at one moment; never waits for a commit.
+
+        Questions take turns: whoever asks the host does it outside. Raises Unavailable."""
         with self._read_lock:
-            return question(self._read_book)
+            try:
+                with _transaction(self._reader, "BEGIN"):
+                    return question(self._read_book)
+            except sqlite3.Error as error:
+                raise self._unavailable(error) from error
+
+    def scrub(self) -> bool:
+        """Empty the write-ahead log, so that no file holds what the tables no longer do.
+
+        The tables overwrite what they lose (``secure_delete``), the log is only appended to.
+        False: not now (another process reads, the disk is full), try again."""
+        with self._commit_lock:
+            if self._has_log:
+                self._has_log = not _fold_log(self._db)
+            return not self._has_log
 
     def close(self) -> None:
+        """SQLite folds the log in and removes it, unless another process is reading."""
         with self._commit_lock:
-            self._db.close()
-        if self._reader is not self._db:
+            self._claimed.close()
+
+    def _close_reader(self) -> None:
+        with self._read_lock:
             self._reader.close()
-        if self._daemon_lock is not None:
-            os.close(self._daemon_lock)
 
     def _commit_queued(self) -> None:
         batch = [self._queue.popleft() for _ in range(len(self._queue))]
-        self._db.execute("BEGIN IMMEDIATE")
-        for change in batch:
-            self._db.execute("SAVEPOINT change")
-            try:
-                change.result.append(change.apply(self._book))
-            except Exception as error:  # noqa: BLE001 - raised again in the caller that queued it
-                change.error = error
-                self._db.execute("ROLLBACK TO change")
-            self._db.execute("RELEASE change")
+        self._has_log = True
         try:
-            self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            self._db.rollback()
-            lost = Internal(f"the journal cannot be written: {error}; nothing was recorded")
+            with _transaction(self._db, "BEGIN IMMEDIATE"):
+                for change in batch:
+                    self._apply(change)
+        except (sqlite3.Error, Unavailable) as error:
+            lost = error if isinstance(error, Unavailable) else self._unavailable(error)
             for change in batch:
                 change.error = change.error or lost
-        for change in batch:
-            change.done = True
+        finally:
+            for change in batch:
+                change.done = True
+
+    def _apply(self, change: _Change[Any]) -> None:
+        """Within the transaction: all of the change, or its error and nothing of it."""
+        self._db.execute("SAVEPOINT change")
+        try:
+            change.result.append(change.apply(self._book))
+        except Exception as error:
+            if not self._db.in_transaction:
+                # The disk is full or broken, and SQLite has rolled back the whole batch.
+                raise self._unavailable(error) from error
+            is_ours = not isinstance(error, sqlite3.OperationalError)
+            change.error = error if is_ours else self._unavailable(error)
+            self._db.execute("ROLLBACK TO change")
+        self._db.execute("RELEASE change")
+
+    def _unavailable(self, error: Exception) -> Unavailable:
+        return Unavailable(
+            "the journal",
+            f"{error} ({self._where}); nothing was recorded: look at the disk, then send the same "
+            "request again",
+        )
 
     # the Promises port
 
@@ -122,19 +171,81 @@ class Journal:
 
 
 def open_read_only(directory: Path) -> Book:
-    """For attachctl: works while the daemon writes and when it is down."""
-    path = directory / FILE_NAME
-    return Book(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0))
+    """For attachctl: works while the daemon writes, when it is down, and when it was killed.
+
+    Raises sqlite3.Error if it cannot be read, ValueError if an agent of another version wrote it.
+    """
+    path = (directory / FILE_NAME).absolute()
+    try:
+        db = _connect(f"{path.as_uri()}?mode=ro")
+    except sqlite3.OperationalError:
+        # Even a reader of a WAL file makes files beside it. Where it may not, and the last daemon
+        # left no log, the file alone is all there is.
+        if _has_content(path.with_name(f"{FILE_NAME}-wal")):
+            raise
+        db = _connect(f"{path.as_uri()}?mode=ro&immutable=1")
+    try:
+        refuse_other_version(db)
+    except ValueError:
+        db.close()
+        raise
+    return Book(db)
 
 
-def _open(path: str) -> sqlite3.Connection:
-    if path != ":memory:":
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        os.chmod(path, 0o600)
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON"):
+def _connect(uri: str) -> sqlite3.Connection:
+    db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0)
+    try:
+        db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
+
+
+def _has_content(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
+def _open(directory: Path | None) -> sqlite3.Connection:
+    path = ":memory:" if directory is None else str(directory / FILE_NAME)
+    if directory is not None:
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        os.fchmod(descriptor, 0o600)
+        os.close(descriptor)
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS)
+    # temp_store: the old pages of a savepoint, with credentials, must not reach /var/tmp.
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "secure_delete=ON",
+        "temp_store=MEMORY",
+    ):
         db.execute(f"PRAGMA {pragma}")
     return db
+
+
+def _fold_log(db: sqlite3.Connection) -> bool:
+    """Is the log empty now?  Waits for nobody."""
+    db.execute("PRAGMA busy_timeout = 0")
+    try:
+        (is_busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not is_busy
+    except sqlite3.OperationalError:
+        return False
+    finally:
+        db.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection, begin: str) -> Iterator[None]:
+    """Committed at the end, or as if it had not been."""
+    db.execute(begin)
+    try:
+        yield
+        db.execute("COMMIT")
+    finally:
+        if db.in_transaction:
+            db.rollback()
 
 
 def _claim(directory: Path) -> int:

@@ -1,0 +1,255 @@
+"""What the rows say: operations, attachments, promises, fences, retention."""
+
+import sqlite3
+from collections.abc import Iterator
+
+import pytest
+
+from agent.journal.record import Fence, Record
+from agent.journal.store import Journal
+from agent.model.outcome import Problem
+from tests.samples import INSTANCES, VOLUMES, attachment
+from tests.unit.journal.rows import device, held, opened, operation_id, record
+
+
+@pytest.fixture
+def journal() -> Iterator[Journal]:
+    with opened(None) as journal:
+        yield journal
+
+
+class TestOperations:
+    def test_what_was_written_is_read_again(self, journal: Journal) -> None:
+        trouble = Problem(code="connect-failed", retriable=True, detail="no portal answered")
+        asked = record(
+            state="unsettled",
+            direction="undoing",
+            known={"device": device().reveal(), "undo_from": 1},
+            deadline_at=500.0,
+            generation=3,
+            cause=trouble,
+            trouble=trouble,
+            warnings=("cache: forced to none",),
+        )
+        added = journal.write(lambda book: book.add(asked))
+        assert added == asked.but(sequence=1)
+        assert journal.read(lambda book: book.operation(asked.operation_id)) == added
+
+    def test_open_ones_come_in_the_order_of_acceptance(self, journal: Journal) -> None:
+        for number in (3, 1, 2):
+            journal.write(lambda book, number=number: book.add(record(number)))
+        journal.write(lambda book: book.save(record(1, state="done")))
+        found = journal.read(lambda book: book.open_operations())
+        assert [row.operation_id for row in found] == [operation_id(3), operation_id(2)]
+        assert journal.read(lambda book: book.count_open()) == 2
+        assert len(journal.read(lambda book: book.all_operations())) == 3
+
+    def test_open_ones_of_an_attachment_or_a_volume(self, journal: Journal) -> None:
+        other = attachment(attachment_id="att-2", volume_id=VOLUMES[1])
+        gone = record(3, verb="detach", attachment=None, volume_id=None, **_ids("att-3"))
+        for row in (record(1), record(2, attachment=other), gone):
+            journal.write(lambda book, row=row: book.add(row))
+
+        def numbers(**wanted: str) -> list[int]:
+            found = journal.read(lambda book: book.open_operations(**wanted))
+            return [row.sequence for row in found]
+
+        assert numbers(attachment_id="att-1") == [1]
+        assert numbers(volume_id=VOLUMES[1]) == [2]
+        assert numbers(attachment_id="att-3") == [3]
+        assert numbers(attachment_id="att-1", volume_id=VOLUMES[1]) == []
+
+    def test_a_wish_to_cancel_outlives_later_saves(self, journal: Journal) -> None:
+        journal.write(lambda book: book.add(record()))
+        journal.write(lambda book: book.cancel(operation_id(1)))
+        journal.write(lambda book: book.save(record(position=1)))
+        found = journal.read(lambda book: book.operation(operation_id(1)))
+        assert found is not None
+        assert (found.cancel_wanted, found.position) == (True, 1)
+
+    def test_an_operation_is_accepted_once(self, journal: Journal) -> None:
+        journal.write(lambda book: book.add(record()))
+        with pytest.raises(sqlite3.IntegrityError):
+            journal.write(lambda book: book.add(record()))
+        assert len(journal.read(lambda book: book.all_operations())) == 1
+
+    def test_a_closed_one_keeps_its_answer_and_loses_its_attachment(self, journal: Journal) -> None:
+        journal.write(lambda book: book.add(record()))
+        done = record(state="done", direction="committed", result={"disk": None})
+        journal.write(lambda book: book.save(done))
+        found = journal.read(lambda book: book.operation(operation_id(1)))
+        assert found is not None
+        assert found.answer() == done.answer()
+        assert found.attachment is None
+
+
+class TestAttachments:
+    def test_what_was_kept_is_read_again(self, journal: Journal) -> None:
+        journal.write(lambda book: book.keep(held()))
+        assert journal.read(lambda book: book.attachment("att-1")) == held()
+        assert journal.read(lambda book: book.attachments()) == [held()]
+
+    def test_a_dropped_one_is_unknown(self, journal: Journal) -> None:
+        journal.write(lambda book: book.keep(held()))
+        journal.write(lambda book: book.drop("att-1"))
+        assert journal.read(lambda book: book.attachment("att-1")) is None
+
+    def test_the_device_is_known_until_it_ends(self, journal: Journal) -> None:
+        journal.write(lambda book: book.keep(held()))
+        journal.withdraw("att-1")
+        assert journal.device_of("att-1") == device()
+        assert journal.device_of("att-2") is None
+
+
+class TestPromises:
+    def test_attachments_and_operations_that_promise_count(self, journal: Journal) -> None:
+        journal.write(lambda book: book.keep(held(1, multiattach=True)))
+        connected = record(2, known={"device": device(2).reveal()})
+        journal.write(lambda book: book.add(connected))
+        first, second = journal.promises(besides="")
+        assert (first.attachment_id, first.operation_id, first.multiattach) == ("att-1", None, True)
+        assert (second.attachment_id, second.operation_id) == ("att-2", operation_id(2))
+        assert (first.device, second.device) == (device(1), device(2))
+        assert (first.volume_id, first.instance_id) == (VOLUMES[0], INSTANCES[0])
+        assert second.multiattach is False
+
+    def test_the_one_that_asks_does_not_count(self, journal: Journal) -> None:
+        journal.write(lambda book: book.add(record()))
+        assert journal.promises(besides=operation_id(1)) == []
+
+    @pytest.mark.parametrize(
+        "gone",
+        [record(promised=False), record(state="undone"), record(state="done")],
+        ids=["withdrawn", "undone", "done"],
+    )
+    def test_these_do_not_count(self, journal: Journal, gone: Record) -> None:
+        journal.write(lambda book: book.add(record()))
+        journal.write(lambda book: book.save(gone))
+        assert journal.promises(besides="") == []
+
+    def test_a_withdrawn_attachment_does_not_count(self, journal: Journal) -> None:
+        journal.write(lambda book: book.keep(held()))
+        journal.withdraw("att-1")
+        assert journal.promises(besides="") == []
+
+    def test_an_attach_of_what_is_there_promises_again(self, journal: Journal) -> None:
+        journal.write(lambda book: book.keep(held()))
+        journal.withdraw("att-1")
+        journal.write(lambda book: book.keep(held()))
+        assert [promise.attachment_id for promise in journal.promises(besides="")] == ["att-1"]
+
+    def test_of_one_volume(self, journal: Journal) -> None:
+        other = attachment(attachment_id="att-3", volume_id=VOLUMES[1])
+        for row in (record(2), record(3, attachment=other)):
+            journal.write(lambda book, row=row: book.add(row))
+        journal.write(lambda book: book.keep(held(1)))
+        found = journal.read(lambda book: book.promises("", VOLUMES[0]))
+        assert [promise.attachment_id for promise in found] == ["att-1", "att-2"]
+
+
+class TestFences:
+    def test_never_seen_is_told_from_never_numbered(self, journal: Journal) -> None:
+        _raise_fence(journal, "att-1", newest=None)
+        assert journal.read(lambda book: book.fence("att-1")) == Fence(None, None)
+        assert journal.read(lambda book: book.fence("att-2")) is None
+
+    def test_a_fence_is_never_lowered(self, journal: Journal) -> None:
+        _raise_fence(journal, "att-1", newest=5, detached=4)
+        _raise_fence(journal, "att-1", newest=2, detached=None)
+        _raise_fence(journal, "att-1", newest=None, detached=0)
+        assert journal.read(lambda book: book.fence("att-1")) == Fence(5, 4)
+
+    def test_generation_zero_is_a_generation(self, journal: Journal) -> None:
+        _raise_fence(journal, "att-1", newest=0)
+        assert journal.read(lambda book: book.fence("att-1")) == Fence(0, None)
+
+
+class TestRetention:
+    """Everything below was written at 100; what closed before 200 is dropped."""
+
+    def prune(self, journal: Journal) -> int:
+        return journal.write(lambda book: book.prune(closed_before=200.0))
+
+    def test_closed_ones_go_and_open_ones_stay(self, journal: Journal) -> None:
+        for number, state in ((1, "done"), (2, "running"), (3, "unsettled"), (4, "undone")):
+            row = record(number, state=state)
+            journal.write(lambda book, row=row: book.add(row))
+        assert self.prune(journal) == 2
+        left = journal.read(lambda book: book.all_operations())
+        assert [row.operation_id for row in left] == [operation_id(2), operation_id(3)]
+
+    def test_what_closed_lately_stays(self, journal: Journal) -> None:
+        journal.write(lambda book: book.add(record(state="done", updated_at=200.0)))
+        assert self.prune(journal) == 0
+
+    def test_a_fence_goes_with_the_last_that_needs_it(self, journal: Journal) -> None:
+        _raise_fence(journal, "att-1", newest=1)
+        self.prune(journal)
+        assert journal.read(lambda book: book.fence("att-1")) is None
+
+    def test_a_fence_outlives_an_attachment(self, journal: Journal) -> None:
+        _raise_fence(journal, "att-1", newest=1)
+        journal.write(lambda book: book.keep(held()))
+        self.prune(journal)
+        assert journal.read(lambda book: book.fence("att-1")) == Fence(1, None)
+
+    @pytest.mark.parametrize("state", ["waiting", "unsettled"])
+    def test_a_fence_outlives_an_open_operation(self, journal: Journal, state: str) -> None:
+        _raise_fence(journal, "att-1", newest=1, detached=1)
+        journal.write(lambda book: book.add(record(verb="detach", state=state)))
+        self.prune(journal)
+        assert journal.read(lambda book: book.fence("att-1")) == Fence(1, 1)
+
+    def test_a_fence_is_as_old_as_its_last_use(self, journal: Journal) -> None:
+        _raise_fence(journal, "att-1", newest=1)
+        _raise_fence(journal, "att-1", newest=1, now=250.0)
+        self.prune(journal)
+        assert journal.read(lambda book: book.fence("att-1")) == Fence(1, None)
+
+
+class TestQuarantine:
+    def test_until_it_is_released(self, journal: Journal) -> None:
+        journal.quarantine(VOLUMES[0], device(), "wwn is 0x2, expected 0x1")
+        assert journal.quarantined(VOLUMES[0]) == "wwn is 0x2, expected 0x1"
+        assert journal.quarantined(VOLUMES[1]) is None
+        (row,) = journal.read(lambda book: book.quarantined()).values()
+        assert (row["device"]["path"], row["at"]) == (device().path, 1000.0)
+        assert journal.write(lambda book: book.release(VOLUMES[0])) is True
+        assert journal.write(lambda book: book.release(VOLUMES[0])) is False
+        assert journal.quarantined(VOLUMES[0]) is None
+
+
+class TestOutbox:
+    def test_oldest_first_until_posted(self, journal: Journal) -> None:
+        for text in ("one", "two", "three"):
+            journal.write(lambda book, text=text: book.post("test", {"text": text}))
+        first = journal.read(lambda book: book.letters(2))
+        assert first == [
+            (1, "test", {"text": "one", "sequence": 1}),
+            (2, "test", {"text": "two", "sequence": 2}),
+        ]
+        journal.write(lambda book: book.posted(2))
+        assert [row[0] for row in journal.read(lambda book: book.letters(9))] == [3]
+
+    def test_a_sequence_is_never_used_twice(self, journal: Journal) -> None:
+        journal.write(lambda book: book.post("test", {}))
+        journal.write(lambda book: book.posted(1))
+        journal.write(lambda book: book.post("test", {}))
+        assert [row[0] for row in journal.read(lambda book: book.letters(9))] == [2]
+
+
+def _ids(attachment_id: str) -> dict[str, str]:
+    return {"attachment_id": attachment_id, "instance_id": INSTANCES[0]}
+
+
+def _raise_fence(
+    journal: Journal,
+    attachment_id: str,
+    *,
+    newest: int | None,
+    detached: int | None = None,
+    now: float = 100.0,
+) -> None:
+    journal.write(
+        lambda book: book.raise_fence(attachment_id, newest=newest, detached=detached, now=now)
+    )

@@ -56,8 +56,11 @@ def list_operations(session: Session, args: Namespace) -> Exit:
 
 def show(session: Session, args: Namespace) -> Exit:
     found = session.read(
-        lambda client: _find(args.id, client.list_attachments, client.list_operations),
+        lambda client: _find(
+            session.host, args.id, client.list_attachments, client.list_operations
+        ),
         lambda book: _find(
+            session.host,
             args.id,
             lambda **filters: attachments(book, AttachmentFilters.parse(filters)),
             lambda **filters: operations(book, OperationFilters.parse(filters)),
@@ -87,7 +90,9 @@ def describe(session: Session, args: Namespace) -> Exit:
 
 def connector(session: Session, args: Namespace) -> Exit:
     found = session.agent().get_connector()
-    return _shown(session, found, lambda: views.facts(session.screen, session.host, found))
+    return _shown(
+        session, {"connector": found}, lambda: views.facts(session.screen, session.host, found)
+    )
 
 
 def instance(session: Session, args: Namespace) -> Exit:
@@ -182,7 +187,7 @@ def _now() -> datetime:
 # finding
 
 
-def _find(wanted: str, attachments: Lister, operations: Lister) -> Row:
+def _find(host: str, wanted: str, attachments: Lister, operations: Lister) -> Row:
     """{operation}, or {attachment, operations}: by the whole id, or by how it alone begins.
 
     Raises Trouble."""
@@ -195,8 +200,9 @@ def _find(wanted: str, attachments: Lister, operations: Lister) -> Row:
     begun = sorted(one for one in ids if one.startswith(wanted))
     if not begun:
         raise not_found(
-            f"no attachment and no operation that is kept begins with {wanted}; 'attachctl list' "
-            "and 'attachctl operations --all' show what there is"
+            f"no attachment or operation on {host} begins with {wanted}: it was never accepted, "
+            "or has ended and is no longer kept; 'attachctl list' and 'attachctl operations "
+            "--all' show what there is"
         )
     if len(begun) > 1:
         raise not_found(f"{wanted} may mean {', '.join(begun)}: give more of it")

@@ -2,26 +2,36 @@
 
 import time
 
-from agent.bus.client import AgentClient
+from agent.bus.client import AgentClient, Unreachable
 from agent.cli.screen import Screen
 from agent.model.outcome import Answer, StepState
 
 LOOK_SECONDS = 1.0
 """How often the operation's state is shown. The agent answers at once when it is closed."""
 
+SILENT = "no answer from the agent at present; the operation does not need us"
+
 
 def follow(client: AgentClient, answer: Answer, seconds: float, screen: Screen) -> Answer:
-    """The answer as it is when closed, or after ``seconds``.  Raises Unreachable, Refused.
+    """The answer as it is when closed, or after ``seconds``.
 
-    Interrupting it leaves the operation alone."""
+    An agent or broker that restarts meanwhile is waited for. Interrupting it leaves the operation
+    alone.  Raises Refused; Unreachable where there was no answer at the end."""
     deadline = time.monotonic() + seconds
+    silence: Unreachable | None = None
     with screen.progress() as tell:
         while not answer.closed:
-            tell(phase(answer))
+            tell(phase(answer) if silence is None else SILENT)
             left_seconds = deadline - time.monotonic()
             if left_seconds <= 0 or answer.operation_id is None:
                 break
-            answer = client.wait(answer.operation_id, min(LOOK_SECONDS, left_seconds))
+            try:
+                answer = client.wait(answer.operation_id, min(LOOK_SECONDS, left_seconds))
+                silence = None
+            except Unreachable as error:
+                silence = error
+    if silence is not None:
+        raise silence
     return answer
 
 

@@ -65,7 +65,7 @@ def read_structure(name: str, stdin: TextIO | None = None) -> Payload:
     """The object in a JSON or YAML file; ``-`` is standard input.  Raises Trouble (usage)."""
     where = "standard input" if name == "-" else name
     try:
-        text = (stdin or sys.stdin).read() if name == "-" else Path(name).read_text()
+        text = (stdin or sys.stdin).read() if name == "-" else Path(name).read_text("utf-8")
         found = _parse(text)
     except OSError as error:
         raise usage(f"{where} cannot be read: {error.strerror}; nothing was sent") from None
@@ -106,13 +106,13 @@ def _flagged(flags: Namespace, names: tuple[str, ...]) -> Payload:
 
 
 def _attachment(flags: Namespace, filed: Mapping[str, Any]) -> Payload:
-    attachment = {**filed, **_cinder_fields(flags), **_flagged(flags, ATTACHMENT_FLAGS)}
+    layers = (filed, _cinder_fields(flags), _flagged(flags, ATTACHMENT_FLAGS))
+    attachment = {name: value for layer in layers for name, value in layer.items()}
     if flags.connection_info is not None:
         attachment["connection_info"] = _connection_info(flags.connection_info)
-    disk = _flagged(flags, DISK_FLAGS)
-    if disk:
-        attachment["disk"] = {**_mapping(attachment.get("disk") or {}, "disk"), **disk}
-    return attachment
+    disks = (*(layer.get("disk") or {} for layer in layers), _flagged(flags, DISK_FLAGS))
+    disk = {name: value for layer in disks for name, value in _mapping(layer, "disk").items()}
+    return {**attachment, "disk": disk} if disk else attachment
 
 
 def _cinder_fields(flags: Namespace) -> Payload:

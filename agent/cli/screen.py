@@ -7,7 +7,7 @@ No colour where the stream is not a terminal (or NO_COLOR is set).
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from typing import Any, Literal, TextIO
 
@@ -101,7 +101,9 @@ class Screen:
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[str], None]]:
-        """Tell what goes on, as often as you like: each change is one line; silent with --json."""
+        """Tell what goes on, as often as you like: each change is one line; silent with --json.
+
+        On a terminal the present state is a line that moves, and stays once it is past."""
         if self.as_json:
             yield lambda _: None
             return
@@ -110,17 +112,18 @@ class Screen:
 
         def tell(text: str) -> None:
             nonlocal said
-            if text != said:
-                said = text
+            if text == said:
+                return
+            if status is None:
                 self.note(text)
-                if status is not None:
-                    status.update(text)
+            else:
+                if said:
+                    self.note(said)
+                status.update(text)
+            said = text
 
-        if status is None:
+        with status or nullcontext():
             yield tell
-        else:
-            with status:
-                yield tell
 
     # how values are written
 

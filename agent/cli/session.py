@@ -13,6 +13,7 @@ from agent.bus.client import AgentClient, Unreachable
 from agent.cli.screen import Screen
 from agent.cli.trouble import Exit, Trouble, usage
 from agent.conf import Settings
+from agent.errors import Invalid
 from agent.journal.book import Book
 from agent.journal.store import FILE_NAME, open_read_only
 
@@ -58,7 +59,10 @@ class Session:
                 "work with --offline"
             )
         if self._client is None:
-            self._client = self._connect()
+            try:
+                self._client = self._connect()
+            except Invalid as error:
+                raise usage(f"the configuration cannot be used: {error.detail}") from None
         return self._client
 
     @property

@@ -225,7 +225,7 @@ class PlayedAgent:
         }
 
     def get_connector(self) -> dict[str, Any]:
-        return {"connector": {"host": HOST, "ip": "192.0.2.11", "initiator": "iqn.1993-08:1"}}
+        return {"host": HOST, "ip": "192.0.2.11", "initiator": "iqn.1993-08:1"}
 
     def get_instance(self, instance_id: str) -> dict[str, Any]:
         if instance_id not in INSTANCES:

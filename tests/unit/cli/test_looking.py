@@ -189,7 +189,7 @@ def test_every_golden_file_belongs_to_a_case() -> None:
 def test_json_is_all_that_programs_see(case: str, attachctl: Attachctl, journal: Journal) -> None:
     ran = attachctl(*CASES[case], "--json", agent=played(journal, case))
     value: dict[str, Any] = json.loads(ran.out)
-    assert all(line.startswith("note: ") for line in ran.err.splitlines())
+    assert all(line.startswith(("note: ", "  ")) for line in ran.err.splitlines())
     if set(value) == {"error"}:
         assert set(value["error"]) == {"code", "retriable", "detail"}
         assert ran.code != 0

@@ -136,11 +136,21 @@ def test_where_it_is_unknown_whether_a_request_arrived_its_id_is_told(
     assert f"attachctl show {request_id}" in ran.err
 
 
-def test_a_broker_that_goes_away_meanwhile_does_not_hide_the_operation(
+def test_a_broker_that_restarts_meanwhile_is_waited_for(
     attachctl: Attachctl, journal: Journal
 ) -> None:
-    agent = PlayedAgent(journal, [at("running"), Unreachable("the broker is away")])
+    away = Unreachable("the broker is away")
+    agent = PlayedAgent(journal, [at("running"), away, away, at("done", result=DISK)])
     ran = attachctl("attach", "-f", FILE, agent=agent)
+    assert ran.code == 0
+    assert ran.err.count("no answer from the agent at present") == 1
+
+
+def test_a_broker_that_stays_away_does_not_hide_the_operation(
+    attachctl: Attachctl, journal: Journal
+) -> None:
+    agent = PlayedAgent(journal, [at("running"), *[Unreachable("the broker is away")] * 100_000])
+    ran = attachctl("attach", "-f", FILE, "--wait", "0.01", agent=agent)
     assert ran.code == 4
     assert f"attachctl show {PARKED}" in ran.err
     assert "the broker is away" in ran.err

@@ -83,6 +83,11 @@ class Connection(Value):
         return "block"
 
     @property
+    def export(self) -> str | None:
+        """What is mounted to reach the volume, a file in it; None: nothing is."""
+        return None
+
+    @property
     def known_source(self) -> str | None:
         """What a disk of this volume names as its source, where that is known before connect."""
         return None
@@ -124,6 +129,12 @@ class IscsiConnection(Connection):
         return tuple(sorted(iqns - {""}))
 
     @property
+    def paths(self) -> int:
+        """How many ways to the volume the storage offers."""
+        data = self.data
+        return len(set(zip(data.target_portals or (), data.target_iqns or (), strict=True))) or 1
+
+    @property
     def lun(self) -> int:
         if self.data.target_lun is not None:
             return self.data.target_lun
@@ -132,6 +143,7 @@ class IscsiConnection(Connection):
 
 
 class FibreChannelData(Data):
+    initiator_target_map: dict[StrictStr, tuple[StrictStr, ...]] | None = None
     target_wwn: StrictStr | tuple[StrictStr, ...] | None = None
     target_wwns: tuple[StrictStr, ...] | None = None
     target_lun: Count | None = None
@@ -156,6 +168,13 @@ class FibreChannelConnection(Connection):
         one = self.data.target_wwn or ()
         wwns = (one,) if isinstance(one, str) else one
         return tuple(sorted({*wwns, *(self.data.target_wwns or ())}))
+
+    @property
+    def paths(self) -> int:
+        """Pairs of ports that the fabric zones together, where the request tells; else one for
+        each port of the storage."""
+        zoned = self.data.initiator_target_map or {}
+        return sum(len(ports) for ports in zoned.values()) or len(self.targets)
 
 
 class NvmeData(Data):
@@ -192,6 +211,10 @@ class NvmeConnection(Connection):
         assert nqn is not None, "checked when parsed"
         return (nqn,)
 
+    @property
+    def paths(self) -> int:
+        return len(self.data.portals or ()) or 1
+
 
 def _plain_file_name(name: str) -> str:
     if "/" in name or name in ("", ".", ".."):
@@ -215,6 +238,10 @@ class NfsConnection(Connection):
     @property
     def targets(self) -> tuple[str, ...]:
         return (self.data.export,)
+
+    @property
+    def export(self) -> str:
+        return self.data.export
 
     @property
     def source_format(self) -> Literal["raw", "qcow2"]:
@@ -304,11 +331,25 @@ VENDOR_PROTOCOLS = (
 """What else os-brick connects (os_brick.initiator.connector); no fields of ours."""
 
 
+MOUNTED_PROTOCOLS = ("quobyte", "scality", "vzstorage")
+"""Those of them that mount an export and find the volume in it, a file."""
+
+
 class VendorConnection(Connection):
     """Any other protocol of os-brick: its properties are passed on as they came."""
 
     driver_volume_type: StrictStr
     data: Data
+
+    @model_validator(mode="after")
+    def _file_in_export(self) -> "VendorConnection":
+        if self.driver_volume_type in MOUNTED_PROTOCOLS:
+            extra = self.data.__pydantic_extra__
+            for key in ("export", "name"):
+                if not isinstance(extra.get(key), str):
+                    raise ValueError(f"data needs {key}, a string")
+            _plain_file_name(extra["name"])
+        return self
 
     @field_validator("driver_volume_type")
     @classmethod
@@ -320,7 +361,17 @@ class VendorConnection(Connection):
 
     @property
     def targets(self) -> tuple[str, ...]:
-        return (self.driver_volume_type,)
+        return (self.export or self.driver_volume_type,)
+
+    @property
+    def export(self) -> str | None:
+        if self.driver_volume_type not in MOUNTED_PROTOCOLS:
+            return None
+        return str(self.data.__pydantic_extra__["export"])
+
+    @property
+    def source_type(self) -> Literal["block", "file", "network"]:
+        return "file" if self.export or self.driver_volume_type == "gpfs" else "block"
 
 
 _TYPED = ("iscsi", "iser", "fibre_channel", "nvmeof", "nfs", "rbd", "local")

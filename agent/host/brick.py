@@ -1,0 +1,435 @@
+"""ports.Connectors by os-brick: a volume becomes a device of this host, and leaves it.
+
+os-brick finds and removes devices; it does not say whether the device is the volume, hands out
+names that mean something else tomorrow (/dev/sdb), and hides why it failed. Here its answer is
+turned into a name that lasts and an identity read from the kernel, and the host is looked at
+after each disconnect. os-brick's own locks stay as they are (docs/connections.rst).
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import os_brick
+from os_brick import privileged
+from os_brick.initiator import utils as brick_utils
+from os_brick.privileged import rootwrap
+from oslo_service import backend
+
+from agent.errors import ConnectFailed, NotAllPaths, Unavailable, Unsupported
+from agent.host.brick_refusals import (
+    FOREIGN,
+    PACKAGES,
+    Execute,
+    Trail,
+    connect_refusal,
+    disconnect_refusal,
+)
+from agent.host.identity import BlockDevices, Found
+from agent.host.image import look_at_image
+from agent.host.local_paths import LocalPaths
+from agent.host.mounts import unmount
+from agent.model.attachment import Attachment
+from agent.model.connection import (
+    Connection,
+    FibreChannelConnection,
+    IscsiConnection,
+    LocalConnection,
+    NfsConnection,
+    NvmeConnection,
+    RbdConnection,
+    VendorConnection,
+)
+from agent.model.device import Device, Disconnected
+
+LOG = logging.getLogger(__name__)
+
+UDEV_SECONDS = 10
+"""How long udev may take for the events of a device that has just come."""
+
+TOOLS = {
+    "iscsi": ("iscsiadm",),
+    "iser": ("iscsiadm",),
+    "nvmeof": ("nvme",),
+    "lightos": ("nvme",),
+    "nfs": ("mount.nfs",),
+}
+"""What os-brick runs, by protocol; what is missing is told before anything is touched."""
+
+SCSI = (IscsiConnection, FibreChannelConnection)
+
+
+def prepare_os_brick(conf: Any) -> None:
+    """Set up os-brick for this process; to be called before anything else imports it.
+
+    Threads instead of eventlet, its commands run by this process (which is root) instead of a
+    privsep daemon. Where the operator gave no [oslo_concurrency] lock_path, os-brick's lock files
+    go below state_path; another program that uses os-brick on this host must share them.
+    """
+    backend.init_backend(backend.BackendType.THREADING)
+    for context in (privileged.default, privileged.brick_privsep_hide_output):
+        context.set_client_mode(False)
+    if conf.oslo_concurrency.lock_path is None and "state_path" in conf:
+        own = str(Path(conf.state_path) / "os-brick")
+        conf.set_default("lock_path", own, "oslo_concurrency")
+    os_brick.setup(conf)
+
+
+def os_brick_connector(protocol: str, **options: Any) -> Any:
+    """os-brick's connector of a protocol."""
+    # Imported late: its connectors make oslo.service choose a backend, once for the process.
+    from os_brick.initiator import connector
+
+    return connector.InitiatorConnector.factory(protocol, "", **options)
+
+
+def os_brick_properties(**options: Any) -> Mapping[str, Any]:
+    """What os-brick knows about this host's initiators."""
+    from os_brick.initiator import connector
+
+    found: Mapping[str, Any] = connector.get_connector_properties("", **options)
+    return found
+
+
+def settle_udev() -> None:
+    """Returns once udev has handled what the kernel told it so far."""
+    try:
+        subprocess.run(
+            ["udevadm", "settle", f"--timeout={UDEV_SECONDS}"],
+            capture_output=True,
+            timeout=UDEV_SECONDS + 5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        LOG.warning("udev was not waited for: %s", error)
+
+
+class BrickConnectors:
+    """ports.Connectors of this host.
+
+    ``mount_needed`` says whether a disk or promise names a file below a mounted directory; without
+    it NFS mounts stay for ever. The other keywords are this host's settings, and after them what
+    tests replace: os-brick, and the trees in which devices are looked for.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        my_ip: str,
+        use_multipath: bool,
+        enforce_multipath: bool,
+        device_scan_attempts: int,
+        nfs_mount_point_base: str,
+        nfs_mount_options: str,
+        local_allowed_paths: Sequence[str],
+        mount_needed: Callable[[str], bool] | None = None,
+        factory: Callable[..., Any] = os_brick_connector,
+        initiator: Callable[..., Mapping[str, Any]] = os_brick_properties,
+        execute: Execute = rootwrap.execute,
+        devices: BlockDevices | None = None,
+        settle: Callable[[], None] = settle_udev,
+        which: Callable[[str], str | None] = shutil.which,
+    ) -> None:
+        self._host = host
+        self._my_ip = my_ip
+        self._use_multipath = use_multipath
+        self._enforce_multipath = enforce_multipath
+        self._device_scan_attempts = device_scan_attempts
+        self._mount_base = nfs_mount_point_base
+        self._mount_options = nfs_mount_options or None
+        self._mount_needed = mount_needed
+        self._factory = factory
+        self._initiator = initiator
+        self._execute = execute
+        self._devices = devices or BlockDevices()
+        self._local = LocalPaths(local_allowed_paths, self._devices)
+        self._settle = settle
+        self._which = which
+        self._mutex = threading.Lock()
+        self._properties: Mapping[str, Any] | None = None
+
+    # ports.Connectors
+
+    def check(self, connection: Connection) -> None:
+        protocol = connection.driver_volume_type
+        if isinstance(connection, LocalConnection):
+            self._local.check_device(connection.data.device_path)
+        if isinstance(connection, VendorConnection):
+            self._check_vendor(connection)
+        if isinstance(connection, FibreChannelConnection) and not self._devices.has_fc_host():
+            raise Unsupported(
+                "this host has no Fibre Channel HBA (/sys/class/fc_host is empty); nothing was "
+                "touched"
+            )
+        multipath = ("multipathd",) if self._use_multipath and isinstance(connection, SCSI) else ()
+        for tool in (*TOOLS.get(protocol, ()), *multipath):
+            if self._which(tool) is None:
+                raise Unsupported(
+                    f"this host cannot connect {protocol}: it has no {tool}; nothing was touched: "
+                    f"install {PACKAGES[tool]}"
+                )
+
+    def connect(self, attachment: Attachment) -> Device:
+        connection = attachment.connection
+        self.check(connection)
+        if isinstance(connection, RbdConnection):
+            return _network_device(attachment, connection)
+        trail = Trail(self._execute)
+        with _guard(attachment):
+            try:
+                connector = self._connector(connection, trail)
+                info = connector.connect_volume(self._properties_of(connection))
+            except FOREIGN as error:
+                raise connect_refusal(error, connection, trail) from error
+        LOG.info("os-brick connected %s: %s", attachment.volume_id, info)
+        return self._device(attachment, info)
+
+    def disconnect(self, attachment: Attachment, device: Device | None) -> Disconnected:
+        connection = attachment.connection
+        if isinstance(connection, RbdConnection | LocalConnection):
+            return Disconnected()  # nothing of it was made by us
+        if connection.source_type == "file":
+            self._leave_mount(connection)
+            return Disconnected()
+        trail = Trail(self._execute)
+        today = self._devices.find(device.identity) if device else None
+        with _guard(attachment):
+            try:
+                connector = self._connector(connection, trail)
+                if self._is_anothers(connector, attachment, device, today):
+                    return Disconnected()
+                connector.disconnect_volume(
+                    self._properties_of(connection), _device_info(device, today)
+                )
+            except FOREIGN as error:
+                raise disconnect_refusal(error, connection, trail) from error
+        return self._gone(connection, device)
+
+    def names(self, source: str) -> frozenset[str]:
+        if self._is_mounted_file(source):
+            return frozenset((source,))  # one name each, and a dead server would hang a stat
+        return self._devices.names(source)
+
+    def present(self, device: Device) -> bool:
+        if not device.path.startswith("/"):
+            return True  # QEMU reaches it over the network
+        if self._is_mounted_file(device.path):
+            return os.path.exists(device.path)
+        found = self._devices.look(device.path)
+        if found and device.identity.items() <= found.identity.items():
+            return True
+        return self._devices.find(device.identity) is not None
+
+    def properties(self) -> Mapping[str, Any]:
+        with self._mutex:
+            if self._properties is None:
+                try:
+                    self._properties = self._initiator(
+                        my_ip=self._my_ip,
+                        multipath=self._use_multipath,
+                        enforce_multipath=self._enforce_multipath,
+                        host=self._host,
+                    )
+                except FOREIGN as error:
+                    raise Unavailable("the initiator of this host", str(error)) from error
+            return self._properties
+
+    def _is_mounted_file(self, path: str) -> bool:
+        return path.startswith(f"{self._mount_base}/")
+
+    # os-brick
+
+    def _connector(self, connection: Connection, trail: Trail) -> Any:
+        """A new one for each call: it costs microseconds, os-brick's Fibre Channel one keeps the
+        state of a call on itself, and each has a trail of its own."""
+        protocol = connection.driver_volume_type
+        options: dict[str, Any] = {
+            "use_multipath": self._use_multipath,
+            "device_scan_attempts": self._device_scan_attempts,
+            "execute": trail.execute,
+        }
+        if connection.export is not None:
+            options[f"{protocol}_mount_point_base"] = self._mount_base
+            options["conn"] = {"mount_point_base": self._mount_base}
+        if isinstance(connection, NfsConnection):
+            options["nfs_mount_options"] = self._mount_options
+        return self._factory(protocol.upper(), **options)
+
+    def _properties_of(self, connection: Connection) -> dict[str, Any]:
+        """As they came, secrets included; os-brick may do with the dict what it likes."""
+        properties = connection.properties()
+        if properties.get("encrypted"):
+            # QEMU decrypts. os-brick would hand out a link for dm-crypt instead of the device.
+            properties["encrypted"] = False
+        if self._use_multipath and self._enforce_multipath:
+            properties["enforce_multipath"] = True
+        return properties
+
+    def _check_vendor(self, connection: VendorConnection) -> None:
+        if connection.driver_volume_type == "gpfs":  # a file that is on this host anyway
+            self._local.check_file(connection.properties().get("device_path"))
+        try:
+            self._connector(connection, Trail(self._execute))
+        except FOREIGN as error:
+            raise Unsupported(
+                f"this host cannot connect {connection.driver_volume_type}: {error}; nothing was "
+                "touched: install and configure the vendor's software"
+            ) from error
+
+    # what came of it
+
+    def _device(self, attachment: Attachment, info: Mapping[str, Any]) -> Device:
+        connection = attachment.connection
+        path = _text(info["path"])
+        if connection.source_type == "file":
+            image = look_at_image(path, connection.source_format)
+            return Device(
+                path=path,
+                identity={"path": path},
+                size_bytes=image.size_bytes,
+                read_only=image.read_only,
+                device_info=_plain(info),
+            )
+        found = self._look(path)
+        if isinstance(connection, SCSI):
+            self._devices.ask_again(found)
+            found = self._look(path)
+        expected = self._paths_expected(attachment)
+        if attachment.require_all_paths and found.paths < expected:
+            raise NotAllPaths(
+                f"{found.paths} of {expected} paths of {found.node} work, and require_all_paths "
+                "is set; nothing was plugged: look at 'multipath -ll' and the storage network"
+            )
+        return Device(
+            path=path if isinstance(connection, LocalConnection) else self._stable(found, path),
+            identity=dict(found.identity),
+            size_bytes=found.size_bytes,
+            read_only=found.read_only,
+            device_info=_plain(info),
+            paths_found=found.paths,
+            paths_expected=expected,
+        )
+
+    def _look(self, path: str) -> Found:
+        found = self._devices.look(path)
+        if found is None:
+            raise ConnectFailed(
+                f"os-brick answered {path}, and no block device is there; it is taken back: see "
+                "the kernel's log of this host"
+            )
+        return found
+
+    def _stable(self, found: Found, path: str) -> str:
+        stable = self._devices.stable_name(found)
+        if stable is None:
+            self._settle()
+            stable = self._devices.stable_name(found)
+        if stable is None and os.path.islink(path):
+            stable = path  # vendors make names of their own
+        if stable is None:
+            raise ConnectFailed(
+                f"udev gave {found.node} no name in /dev/disk/by-id, and its kernel name may mean "
+                "another device tomorrow; it is taken back: see 'udevadm info' of the device"
+            )
+        return stable
+
+    def _paths_expected(self, attachment: Attachment) -> int:
+        connection = attachment.connection
+        if isinstance(connection, NvmeConnection) or (
+            isinstance(connection, SCSI) and (self._use_multipath or attachment.require_all_paths)
+        ):
+            return connection.paths
+        return 1
+
+    def _is_anothers(
+        self, connector: Any, attachment: Attachment, device: Device | None, today: str | None
+    ) -> bool:
+        """Has our device gone, and is another volume's at the address that ours had?
+
+        os-brick removes what is at the target's LUN, and an array gives LUNs away again."""
+        if device is None or today is not None or not isinstance(attachment.connection, SCSI):
+            return False
+        for path in connector.get_volume_paths(self._properties_of(attachment.connection)):
+            found = self._devices.look(path)
+            if found and not device.identity.items() & found.identity.items():
+                LOG.warning(
+                    "%s was not disconnected: the device of %s is gone, and this one is %s",
+                    path,
+                    attachment.volume_id,
+                    dict(found.identity),
+                )
+                return True
+        return False
+
+    def _gone(self, connection: Connection, device: Device | None) -> Disconnected:
+        """Is it? os-brick can end well and leave the device."""
+        left = self._devices.find(device.identity) if device else None
+        if left is None:
+            return Disconnected()
+        if isinstance(connection, NvmeConnection):
+            return Disconnected(awaiting_unmap=True)
+        holders = ", ".join(self._devices.holders(left))
+        raise ConnectFailed(
+            f"{left} is still on this host"
+            + (f", held by {holders}" if holders else "")
+            + "; it is tried again: see what uses it ('lsof', 'multipath -ll')"
+        )
+
+    def _leave_mount(self, connection: Connection) -> None:
+        """os-brick never unmounts. The caller holds the lock of the export."""
+        if connection.export is None or self._mount_needed is None:
+            return
+        directory = self._mount_of(connection.export)
+        if not self._mount_needed(directory) and not unmount(directory):
+            LOG.info("%s stays mounted: files below it are open", directory)
+
+    def _mount_of(self, export: str) -> str:
+        """Where os-brick mounts it (os_brick.remotefs, as the volume service's own drivers do)."""
+        name = hashlib.md5(export.encode(), usedforsecurity=False).hexdigest()
+        return os.path.join(self._mount_base, name)
+
+
+def _guard(attachment: Attachment) -> AbstractContextManager[None]:
+    """os-brick's lock of a storage service whose volumes share targets, as os-brick decides.
+
+    Without a service there is no name to lock; the caller's lock of the target still holds."""
+    if attachment.service_uuid is None:
+        return nullcontext()
+    guard: AbstractContextManager[None] = brick_utils.guard_connection(
+        {"service_uuid": attachment.service_uuid, "shared_targets": attachment.shared_targets}
+    )
+    return guard
+
+
+def _device_info(device: Device | None, today: str | None) -> dict[str, Any] | None:
+    """os-brick's own answer of the connect, with the path that is true today: by it, it decides
+    what to flush. None: nothing was ever read or written through the device."""
+    if device is None:
+        return None
+    stale = {key: value for key, value in device.device_info.items() if key != "path"}
+    return stale if today is None else {**stale, "path": today}
+
+
+def _network_device(attachment: Attachment, connection: RbdConnection) -> Device:
+    """Nobody on this host has looked at the image: its size is the request's word."""
+    source = connection.known_source
+    return Device(path=source, identity={"path": source}, size_bytes=attachment.size_bytes or 0)
+
+
+def _plain(info: Mapping[str, Any]) -> dict[str, Any]:
+    """os-brick's answer as the journal can keep it."""
+    plain: dict[str, Any] = json.loads(json.dumps(info, default=_text))
+    return plain
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,244 @@
+"""What a block device says of itself, by the kernel's word: a stat, a realpath, files of sysfs.
+
+    /dev/disk/by-id/wwn-0x6001405…      a name that udev keeps
+      └▶ /dev/sdb                       a kernel name, good for this moment
+           └ 8:16                       what the kernel means by it
+              └ /sys/dev/block/8:16/    device/wwid, nguid, dm/uuid, loop/backing_file, size, ro
+
+No subprocess: ``names`` is asked for every disk of every domain. Rejected: udev's database (not
+there in a container, and behind after a burst of events), blkid (reads what guests write).
+"""
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.model.device import plain_identity
+
+SECTOR_BYTES = 512
+"""sysfs counts in these, whatever the device's own block size (kernel: sysfs-block, size)."""
+
+_GLOBAL = re.compile(r"^(naa|eui|uuid)\.")
+"""wwid values that are numbers unique in the world; ``t10.`` and ``nvme.`` only promise it."""
+
+STABLE_NAMES = ("dm-uuid-mpath-", "wwn-0x", "scsi-3", "nvme-uuid.", "nvme-eui.", "scsi-", "nvme-")
+"""Prefixes in /dev/disk/by-id, best first. ``wwn-`` and ``scsi-`` of a LUN with several paths mean
+the multipath map where there is one (udev link priority)."""
+
+
+def device_number(path: Path) -> str | None:
+    """``major:minor`` of a block device; None: it is something else.  Raises OSError."""
+    found = path.stat()
+    if not stat.S_ISBLK(found.st_mode):
+        return None
+    return f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A block device as it is now. ``node`` is its kernel name (/dev/sdb)."""
+
+    node: str
+    identity: Mapping[str, str]
+    size_bytes: int
+    read_only: bool
+    paths: int
+
+
+class BlockDevices:
+    """The block devices of this host. ``dev`` and ``sys`` are /dev and /sys."""
+
+    def __init__(
+        self,
+        dev: Path = Path("/dev"),
+        sys: Path = Path("/sys"),
+        number: Callable[[Path], str | None] = device_number,
+    ) -> None:
+        self._dev = dev
+        self._sys = sys
+        self._number = number
+
+    def names(self, source: str) -> frozenset[str]:
+        """Every name of what ``source`` means now. Two that mean the same share one."""
+        if not source.startswith("/"):
+            return frozenset((source,))
+        try:
+            real = os.path.realpath(source, strict=True)
+            number = self._number(Path(real))
+            if number is not None:
+                return frozenset((source, real, f"block {number}", *self._aliases(number)))
+            found = os.stat(real)
+        except OSError:  # nothing is there, and nothing else can be the same
+            return frozenset((source,))
+        return frozenset((source, real, f"file {found.st_dev}:{found.st_ino}"))
+
+    def find(self, identity: Mapping[str, str]) -> str | None:
+        """The kernel name of the device with all of this identity; the multipath map if one has it.
+
+        None: it is not on this host. ``identity`` is as ``look`` gave it."""
+        nodes = [
+            node
+            for number in self._numbers()
+            if (node := self._node(number))
+            and identity.items() <= self._identity(number, node).items()
+        ]
+        return min(nodes, key=lambda node: not Path(node).name.startswith("dm-"), default=None)
+
+    def look(self, path: str) -> Found | None:
+        """What is at ``path`` now; None: nothing, or no block device."""
+        try:
+            real = os.path.realpath(path, strict=True)
+            number = self._number(Path(real))
+        except OSError:
+            return None
+        if number is None:
+            return None
+        facts = self._facts(number)
+        node = self._node(number) or real
+        return Found(
+            node=node,
+            identity=self._identity(number, node),
+            size_bytes=int(_text(facts / "size") or 0) * SECTOR_BYTES,
+            read_only=_text(facts / "ro") == "1",
+            paths=self._paths(facts),
+        )
+
+    def stable_name(self, found: Found) -> str | None:
+        """A name of udev's that goes on meaning this device, whatever the kernel calls it."""
+        by_id = self._dev / "disk" / "by-id"
+        for prefix in STABLE_NAMES:
+            for link in sorted(by_id.glob(f"{prefix}*")):
+                meant = self.look(str(link))
+                if meant and (meant.node == found.node or meant.identity == found.identity):
+                    return str(link)
+        return None
+
+    def ask_again(self, found: Found) -> None:
+        """Make the kernel read identity and size anew: it caches them for as long as the device
+        is there, and a LUN may have been given to another volume since (CVE-2023-2088)."""
+        facts = self._sys / "class" / "block" / Path(found.node).name
+        for path in (facts, *_entries(facts / "slaves")):
+            try:
+                (path / "device" / "rescan").write_text("1")
+            except OSError:  # not SCSI; or a dead path, which then says nothing new
+                continue
+
+    def holders(self, node: str) -> tuple[str, ...]:
+        """Block devices that are built on this one: their kernel names."""
+        facts = self._sys / "class" / "block" / Path(node).name
+        return tuple(entry.name for entry in _entries(facts / "holders"))
+
+    def has_fc_host(self) -> bool:
+        """Is there a Fibre Channel HBA?"""
+        return bool(_entries(self._sys / "class" / "fc_host"))
+
+    # sysfs
+
+    def _facts(self, number: str) -> Path:
+        return self._sys / "dev" / "block" / number
+
+    def _numbers(self) -> Iterator[str]:
+        for entry in _entries(self._sys / "class" / "block"):
+            number = _text(entry / "dev")
+            if number and not (entry / "partition").exists():
+                yield number
+
+    def _node(self, number: str) -> str | None:
+        """From the kernel, since /dev/mapper/x may be a node of its own."""
+        for line in _text(self._facts(number) / "uevent").splitlines():
+            if line.startswith("DEVNAME="):
+                return str(self._dev / line.removeprefix("DEVNAME="))
+        return None
+
+    def _aliases(self, number: str) -> Iterator[str]:
+        """What the device is besides its number: a LUN has one for each path, and the map's."""
+        facts = self._facts(number)
+        wwid = self._wwid(facts)
+        if _GLOBAL.match(wwid):
+            yield f"wwid {plain_identity(wwid)}"
+        backing = self._backing_file(facts)
+        if backing and _text(facts / "loop" / "offset") in ("", "0"):
+            yield from self.names(backing)
+
+    def _identity(self, number: str, node: str) -> dict[str, str]:
+        facts = self._facts(number)
+        wwid = self._wwid(facts)
+        numbers = {
+            "nguid": _text(facts / "nguid"),
+            "eui64": _text(facts / "eui"),
+            "uuid": _text(facts / "uuid"),
+        }
+        if not any(_is_number(value) for value in numbers.values()) and _GLOBAL.match(wwid):
+            numbers["wwn"] = wwid
+        identity = {
+            name: plain_identity(value) for name, value in numbers.items() if _is_number(value)
+        }
+        serial = self._serial(facts)
+        if serial:
+            identity["serial"] = serial
+        mapped = _text(facts / "dm" / "uuid")
+        if not identity and mapped:
+            identity["uuid"] = mapped  # as LVM writes it, where case counts
+        return identity or {"path": self._described(facts, node)}
+
+    def _described(self, facts: Path, node: str) -> str:
+        backing = self._backing_file(facts)
+        return f"{node} ({backing})" if backing else node
+
+    def _backing_file(self, facts: Path) -> str:
+        return _text(facts / "loop" / "backing_file")
+
+    def _wwid(self, facts: Path) -> str:
+        """As SCSI's sysfs writes it, also for a multipath map (3600… there: 3 is NAA, 2 EUI)."""
+        mapped = _text(facts / "dm" / "uuid")
+        if mapped.startswith("mpath-3"):
+            return f"naa.{mapped.removeprefix('mpath-3')}"
+        if mapped.startswith("mpath-2"):
+            return f"eui.{mapped.removeprefix('mpath-2')}"
+        return _text(facts / "device" / "wwid") or _text(facts / "wwid")
+
+    def _serial(self, facts: Path) -> str:
+        """SCSI's unit serial number, virtio's serial. Not NVMe's: it is the controller's, which
+        all its namespaces share. A map's is that of its paths."""
+        for path in (facts, *_entries(facts / "slaves")[:1]):
+            page = _bytes(path / "device" / "vpd_pg80")
+            if page:
+                return page[4:].split(b"\0")[0].decode("ascii", "replace").strip()
+        return _text(facts / "serial")
+
+    def _paths(self, facts: Path) -> int:
+        """Paths that work now: of a multipath map, or of an NVMe subsystem's head device."""
+        slaves = _entries(facts / "slaves")
+        if _text(facts / "dm" / "uuid").startswith("mpath-"):
+            return sum(_text(slave / "device" / "state") == "running" for slave in slaves)
+        subsystem = facts.resolve().parent
+        if subsystem.name.startswith("nvme-subsys"):
+            controllers = [entry for entry in _entries(subsystem) if (entry / "state").exists()]
+            return sum(_text(controller / "state") == "live" for controller in controllers)
+        return 1
+
+
+def _is_number(value: str) -> bool:
+    """Zeros are how a namespace says that it has none."""
+    return bool(plain_identity(value).strip("0"))
+
+
+def _text(path: Path) -> str:
+    return _bytes(path).decode("utf-8", "replace").strip()
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # an attribute that this kind of device does not have
+        return b""
+
+
+def _entries(directory: Path) -> list[Path]:
+    try:
+        return sorted(directory.iterdir())
+    except OSError:
+        return []

@@ -1,0 +1,78 @@
+"""Which paths of this host a request may name itself: [local] allowed_paths."""
+
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from agent.errors import Invalid
+from agent.host.identity import BlockDevices
+
+_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+class LocalPaths:
+    """Whoever may send requests may hand what is below ``allowed`` to a guest, and nothing else.
+
+    Links are resolved first. A link in /dev itself that only root can have made counts as what
+    it is below: /dev/vg-volumes/lv and /dev/drbd/by-res/r0/0 lead to /dev/dm-3 and /dev/drbd1000,
+    which say nothing about who may have them.
+    """
+
+    def __init__(
+        self, allowed: Sequence[str], devices: BlockDevices, dev: Path = Path("/dev")
+    ) -> None:
+        self._allowed = tuple(Path(os.path.realpath(path)) for path in allowed)
+        self._devices = devices
+        self._dev = dev
+
+    def check_device(self, path: str) -> None:
+        """Raises Invalid unless it is an allowed block device of this host."""
+        self._check(path)
+        if self._devices.look(path) is None:
+            raise Invalid(f"{path} is no block device; nothing was touched")
+
+    def check_file(self, path: object) -> None:
+        """Raises Invalid unless it is an allowed plain file of this host."""
+        if not isinstance(path, str) or not path.startswith("/"):
+            raise Invalid("connection_info.data.device_path must be an absolute path")
+        self._check(path)
+        if not os.path.isfile(path):
+            raise Invalid(f"{path} is no plain file; nothing was touched")
+
+    def _check(self, path: str) -> None:
+        if not self._allowed:
+            raise Invalid(
+                f"{path} is not allowed: [local] allowed_paths of this host is empty, so no local "
+                "volume is attached; nothing was touched: name the directories of such volumes "
+                "there and restart the agent"
+            )
+        real = Path(os.path.realpath(path))
+        if not (self._is_below(real) or self._is_below_by_name(path)):
+            allowed = ", ".join(str(directory) for directory in self._allowed)
+            raise Invalid(
+                f"{path} is {real}, which is below none of [local] allowed_paths ({allowed}); "
+                "nothing was touched"
+            )
+        if not real.exists():
+            raise Invalid(f"there is no {path} on this host; nothing was touched")
+
+    def _is_below(self, path: Path) -> bool:
+        return any(path.is_relative_to(directory) for directory in self._allowed)
+
+    def _is_below_by_name(self, path: str) -> bool:
+        directory = Path(os.path.realpath(os.path.dirname(path)))
+        return self._is_below(directory / os.path.basename(path)) and self._only_root(directory)
+
+    def _only_root(self, directory: Path) -> bool:
+        """Is it in /dev itself (not /dev/shm, another file system), and written by root alone?"""
+        try:
+            found, dev = directory.stat(), self._dev.stat()
+        except OSError:
+            return False
+        return (
+            directory.is_relative_to(self._dev)
+            and found.st_dev == dev.st_dev
+            and found.st_uid == 0
+            and not found.st_mode & _OTHERS_MAY_WRITE
+        )

@@ -161,11 +161,13 @@ class TestRefusals:
     def test_a_guest_that_must_help_and_does_not_keeps_its_disk(self, bench: Bench) -> None:
         disk = make_disk(bench)
         bench.domains.plug(bench.transient, virtio(disk))
-        started = time.monotonic()
+        in_unplug_seconds = 0.0
         for _ in range(2):
+            started = time.monotonic()
             bench.domains.unplug(bench.transient, disk.alias)
+            in_unplug_seconds += time.monotonic() - started
             time.sleep(ASK_AGAIN_SECONDS)
-        assert time.monotonic() - started < 2 * ASK_AGAIN_SECONDS + 1, "unplug waited"
+        assert in_unplug_seconds < ASK_AGAIN_SECONDS, "unplug waited"
         live_xml = look(bench, bench.transient).live_xml
         assert live_xml is not None
         assert disk.alias in {alias_of(found) for found in disks(live_xml)}

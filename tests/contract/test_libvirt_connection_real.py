@@ -3,14 +3,13 @@
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from agent.errors import Unavailable
 from agent.host.libvirt_connection import LibvirtConnection
-from agent.host.libvirt_domains import LibvirtDomains
+from agent.host.libvirt_domains import STUCK_SECONDS, LibvirtDomains
 from agent.host.libvirt_events import LibvirtEvents
 from tests.contract.domains import Disk
 from tests.lab.guest import Guest, Shape
@@ -111,10 +110,9 @@ def test_a_libvirtd_that_was_killed_is_back_by_itself(
     assert domains.look(guest.uuid) is not None
     before = heard.wait_for("connected")
     lab.libvirtd.kill()
-    started = time.monotonic()
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable) as told:
         domains.look(guest.uuid)
-    assert time.monotonic() - started < 2
+    assert "has not ended within" not in str(told.value), "it waited for the call's timeout"
     assert not connection.alive()
     lab.libvirtd.start()
     after = heard.wait_for("connected", after=before)
@@ -134,11 +132,9 @@ def test_a_libvirtd_that_hangs_is_noticed_and_waited_for(
     assert domains.look(guest.uuid) is not None
     os.kill(lab.libvirtd.pid, signal.SIGSTOP)
     try:
-        started = time.monotonic()
         for _ in range(3):
             with pytest.raises(Unavailable):
                 domains.look(guest.uuid)
-        assert time.monotonic() - started < 8
         assert connection.turning()
     finally:
         os.kill(lab.libvirtd.pid, signal.SIGCONT)
@@ -168,34 +164,37 @@ def test_a_qemu_that_hangs_holds_up_nobody_else(
     try:
         with pytest.raises(Unavailable, match="QEMU may be stuck"):
             domains.plug(guest.uuid, make_disk(lab, unit=1, alias="ua-stuck").xml())
-        started = time.monotonic()
+        # None of these is Unavailable: the call under way holds up nobody else.
         disk = make_disk(lab, unit=1, alias="ua-other")
         domains.plug(other.uuid, disk.xml())
         found = domains.look(other.uuid)
         assert found is not None
         assert disk.is_in(found.live_xml)
         assert {look.instance_id for look in domains.all()} >= {guest.uuid, other.uuid}
-        assert time.monotonic() - started < 2
     finally:
         os.kill(pid, signal.SIGCONT)
         other.destroy()
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 def test_a_look_says_that_qemu_hangs(lab: Lab, guest: Guest) -> None:
     """It does not wait for the command that hangs, as libvirt's own question for jobs would."""
-    connection = LibvirtConnection(lab.libvirtd.uri, call_timeout_seconds=20)
+    connection = LibvirtConnection(lab.libvirtd.uri, call_timeout_seconds=60)
     domains = LibvirtDomains(connection)
     pid = lab.libvirtd.guest_pids()[guest.name]
     disk = make_disk(lab, unit=1, alias="ua-stuck")
     stuck = threading.Thread(target=domains.plug, args=(guest.uuid, disk.xml()))
+
+    def is_stuck() -> bool:
+        _state, _details, since_milliseconds = guest.domain.controlInfo()
+        return since_milliseconds > STUCK_SECONDS * 1000
+
     os.kill(pid, signal.SIGSTOP)
     try:
         stuck.start()
-        time.sleep(11)
-        started = time.monotonic()
+        wait_until(is_stuck, "libvirt counts the seconds", seconds=2 * STUCK_SECONDS)
         found = domains.look(guest.uuid)
-        assert time.monotonic() - started < 1
+        assert stuck.is_alive(), "the look came after the command, not beside it"
         assert found is not None
         assert found.live_xml is not None
         assert found.job is not None

@@ -1,5 +1,6 @@
 """The lab tells the truth: what the other functional tests take for granted about it."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -183,6 +184,13 @@ def test_guests_and_their_disks_live_on_when_libvirtd_is_killed_or_restarted(
     unplug(guests[0], volume)
 
 
+def test_a_libvirtd_that_was_stopped_and_went_on_can_be_ended(lab: Lab) -> None:
+    os.kill(lab.libvirtd.pid, signal.SIGSTOP)
+    os.kill(lab.libvirtd.pid, signal.SIGCONT)
+    lab.libvirtd.restart()
+    assert lab.libvirtd.connection().isAlive()
+
+
 def test_a_guest_pauses_reboots_powers_off_and_starts_again(lab: Lab) -> None:
     guest = lab.guest(start=False)
     assert guest.state == "shut off"
@@ -210,7 +218,8 @@ def test_a_transient_guest_is_gone_when_it_stops(lab: Lab) -> None:
 
 def test_a_durable_queue_outlives_a_killed_and_a_restarted_broker(lab: Lab) -> None:
     url = lab.broker.url.replace("rabbit:", "amqp:")  # oslo's name of the scheme, and kombu's
-    queue = kombu.Queue("lab", durable=True, auto_delete=False)
+    # Without a routing key the default exchange would drop what is put, and confirm it too.
+    queue = kombu.Queue("lab", routing_key="lab", durable=True)
     confirmed = {"confirm_publish": True}
     with (
         kombu.Connection(url, transport_options=confirmed) as connection,

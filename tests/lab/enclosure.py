@@ -8,6 +8,7 @@ that outlive them, and their helpers. Nobody has to know their process ids.
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -51,7 +52,13 @@ class Inside:
         return None
 
     def is_alive(self) -> bool:
-        return self._entering.poll() is None
+        return not self._has_ended(seconds=0)
+
+    def _has_ended(self, *, seconds: float) -> bool:
+        """Asked of the process itself: nsenter stops when its child is stopped, and stays so."""
+        ended = select.poll()
+        ended.register(self._pidfd, select.POLLIN)
+        return bool(ended.poll(seconds * 1000))
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal; nothing happens when the process has ended."""
@@ -60,12 +67,10 @@ class Inside:
 
     def wait(self, *, seconds: float) -> int:
         """The exit code; LabError when the process is still there after so many seconds."""
-        try:
-            return self._entering.wait(timeout=seconds)
-        except subprocess.TimeoutExpired as error:
-            raise LabError(
-                f"{self.name} (process {self.pid}) still runs after {seconds:g} s"
-            ) from error
+        if not self._has_ended(seconds=seconds):
+            raise LabError(f"{self.name} (process {self.pid}) still runs after {seconds:g} s")
+        self._entering.send_signal(signal.SIGCONT)
+        return self._entering.wait(timeout=10)
 
     def end(self, *, seconds: float) -> None:
         """SIGTERM, and SIGKILL when that did not help in time."""

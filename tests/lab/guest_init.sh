@@ -45,10 +45,11 @@ checksum() { # disk, offset in MiB, count in MiB
 }
 
 hold() { # disk
-    exec 4> /tmp/reason
-    [ -b "/dev/$1" ] || { echo "no disk $1" >&4; return 1; }
-    sleep 2147483647 < "/dev/$1" > /dev/null 2>&1 3>&- 4>&- &
-    echo $! > "/tmp/holder.$1"
+    # Opened by this shell: when the answer comes, the disk is held.
+    {
+        sleep 2147483647 <&5 > /dev/null 2>&1 3>&- 5<&- &
+        echo $! > "/tmp/holder.$1"
+    } 2> /tmp/reason 5< "/dev/$1"
 }
 
 release() { # disk

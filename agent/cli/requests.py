@@ -121,7 +121,7 @@ def _cinder_fields(flags: Namespace) -> Payload:
     answer = read_structure(flags.from_cinder)
     try:
         return from_cinder(answer)
-    except (Invalid, ValueError, KeyError, TypeError) as error:
+    except Invalid as error:
         raise usage(
             f"{flags.from_cinder} is no attachment of the volume service: {error}; nothing was sent"
         ) from None

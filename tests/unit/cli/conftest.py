@@ -160,6 +160,7 @@ class PlayedAgent:
     plan_answer: dict[str, Any] = field(default_factory=dict)
     locks: list[dict[str, Any]] = field(default_factory=list)
     sent: list[tuple[str, Any]] = field(default_factory=list)
+    waits_seconds: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._script = deque(self.script)
@@ -175,6 +176,7 @@ class PlayedAgent:
         return self._next()
 
     def wait(self, operation_id: str, timeout_seconds: float) -> Answer:
+        self.waits_seconds.append(timeout_seconds)
         return self._next()
 
     def cancel_operation(self, operation_id: str) -> Answer:

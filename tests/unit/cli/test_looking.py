@@ -3,6 +3,7 @@
 ``pytest --rewrite-golden`` writes them anew; read the diff.
 """
 
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from agent.cli.screen import Screen
 from agent.errors import SharingConflict
 from agent.journal.store import Journal
 from agent.model.outcome import Answer, refused
@@ -211,6 +213,10 @@ def test_ids_are_cut_only_as_far_as_they_differ(attachctl: Attachctl, journal: J
     for attachment_id in ATTACHMENTS:
         assert attachment_id[:8] in ran.out
         assert attachment_id not in ran.out
+    twins = [ATTACHMENTS[0], ATTACHMENTS[0][:19] + "ffff-0d8f6f1f2a01"]
+    screen = Screen(io.StringIO(), io.StringIO())
+    assert [screen.short(twins)(one) for one in twins] == [one[:20] for one in twins]
+    assert screen.short(["database-01"])("database-01") == "database-01", "too little to cut off"
 
 
 def test_a_beginning_that_may_mean_several_is_refused_with_all_of_them(

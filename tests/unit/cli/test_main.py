@@ -82,7 +82,7 @@ def test_filters_stand_before_or_after_list(
 def test_a_refusal_of_the_agent_is_shown_with_its_code(
     attachctl: Attachctl, journal: Journal
 ) -> None:
-    late = Refused("too-late", False, "detach has reached the guest")
+    late = Refused("too-late", True, "detach has reached the guest")
     ran = attachctl("operations", "cancel", PARKED, agent=PlayedAgent(journal, [late]))
     assert (ran.code, ran.out) == (Exit.FAILED, "")
     assert ran.err == "attachctl: too-late: detach has reached the guest\n"
@@ -90,7 +90,7 @@ def test_a_refusal_of_the_agent_is_shown_with_its_code(
     assert json.loads(shown.out) == {
         "error": {
             "code": "too-late",
-            "retriable": False,
+            "retriable": True,
             "detail": "detach has reached the guest",
         }
     }

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent.bus.client import Unreachable
+from agent.cli.follow import LOOK_SECONDS
 from agent.errors import Busy
 from agent.journal.store import Journal
 from agent.model.outcome import Answer, Problem, StepState, refused
@@ -49,6 +50,7 @@ def test_every_change_is_told_once_and_the_result_comes_alone_on_standard_output
         "  device.size_bytes  1073741824",
     ]
     assert ran.code == 0
+    assert max(agent.waits_seconds) <= LOOK_SECONDS, "or what people see would be old"
 
 
 def test_with_json_only_the_last_answer_is_printed(attachctl: Attachctl, journal: Journal) -> None:

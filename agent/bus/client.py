@@ -45,7 +45,10 @@ VALID_FOR = timedelta(hours=1)
 """How long the agent may take to begin, where the caller does not say ``not_after``."""
 
 TRIES = 3
-"""How often a call is sent that gets no answer, each time with a third of the time."""
+"""How often a call is sent, at the least, before its silence is Unreachable."""
+
+SLOW = frozenset({"wait_operation", "describe", "get_connector", "get_instance", "plan", "audit"})
+"""What the agent may have to ask libvirt or storage tools for, or holds on purpose."""
 
 WAIT_SLICE_SECONDS = 10.0
 """Of one wait_operation: a restart of agent or broker costs no more than this."""
@@ -185,17 +188,16 @@ class AgentClient:
         deadline = time.monotonic() + timeout_seconds
         while True:
             left_seconds = max(0.0, deadline - time.monotonic())
-            found = self._call(
+            answer = self._call(
                 WAIT_TOPIC,
                 "wait_operation",
                 within_seconds=max(left_seconds, self._timeout_seconds),
-                held_seconds=min(WAIT_SLICE_SECONDS, left_seconds),
                 operation_id=operation_id,
                 timeout_seconds=min(WAIT_SLICE_SECONDS, left_seconds),
             )
-            answer = _operation(found)
-            if answer.closed or time.monotonic() >= deadline:
-                return answer
+            operation = _operation(answer)
+            if operation.closed or time.monotonic() >= deadline:
+                return operation
 
     # questions, and what an operator may do
 
@@ -269,27 +271,12 @@ class AgentClient:
     # the bus
 
     def _call(
-        self,
-        topic: str,
-        method: str,
-        *,
-        within_seconds: float | None = None,
-        held_seconds: float = 0.0,
-        **arguments: Any,
+        self, topic: str, method: str, *, within_seconds: float | None = None, **arguments: Any
     ) -> dict[str, Any]:
-        """What the agent answered; it may hold the call.  Raises Unreachable, Refused."""
+        """What the agent answered.  Raises Unreachable, Refused."""
         deadline = time.monotonic() + (within_seconds or self._timeout_seconds)
         self._connect(deadline)
-        # A command is accepted at once: silence means that it is lost. What may take longer is
-        # heard of meanwhile (oslo.messaging's call monitor).
-        is_command = topic == COMMANDS_TOPIC
-        context = self._rpc.prepare(
-            topic=topic,
-            timeout=self._timeout_seconds / TRIES
-            if is_command
-            else held_seconds + self._timeout_seconds,
-            call_monitor_timeout=None if is_command else MONITOR_SECONDS,
-        )
+        context = self._context(topic, method, arguments.get("timeout_seconds", 0.0))
         while True:
             try:
                 answer: dict[str, Any] = context.call({}, method, **arguments)
@@ -297,7 +284,7 @@ class AgentClient:
             except oslo_messaging.MessageUndeliverable:
                 raise self._nobody() from None
             except oslo_messaging.RemoteError as error:
-                raise self._unsupported(method, error) from None
+                raise self._failed(method, error) from None
             except oslo_messaging.MessagingTimeout:
                 LOG.info("%s got no answer from %s", method, self.host)
                 trouble = self._silence(method)
@@ -306,6 +293,17 @@ class AgentClient:
                 trouble = self._no_broker()
             if time.monotonic() >= deadline:
                 raise trouble
+
+    def _context(self, topic: str, method: str, held_seconds: float) -> Any:
+        """How long one try waits. Where an answer is due at once, silence means that it is lost;
+        what may take longer is heard of meanwhile (oslo.messaging's call monitor)."""
+        if method in SLOW:
+            return self._rpc.prepare(
+                topic=topic,
+                timeout=held_seconds + self._timeout_seconds,
+                call_monitor_timeout=MONITOR_SECONDS,
+            )
+        return self._rpc.prepare(topic=topic, timeout=self._timeout_seconds / TRIES)
 
     def _connect(self, deadline: float) -> None:
         """Wait until the broker was there once.
@@ -320,7 +318,8 @@ class AgentClient:
                     target=self._first_call, name=f"connect {self.host}", daemon=True
                 )
                 self._connector.start()
-        self._connected.wait(max(0.0, deadline - time.monotonic()))
+            connector = self._connector
+        connector.join(max(0.0, deadline - time.monotonic()))
         if not self._connected.is_set():
             raise self._no_broker()
 
@@ -354,13 +353,19 @@ class AgentClient:
             "was taken is unknown: the same request may be sent again"
         )
 
-    def _unsupported(self, method: str, error: Exception) -> Refused:
-        LOG.info("%s: %s", method, error)
+    def _failed(self, method: str, error: Any) -> Refused:
+        LOG.info("%s on %s: %s", method, self.host, error.exc_type)
+        if error.exc_type not in ("NoSuchMethod", "UnsupportedVersion"):
+            return Refused(
+                "internal",
+                False,
+                f"{method} met a defect of the agent of {self.host}; its log tells more",
+            )
         return Refused(
             "unsupported",
             False,
-            f"the agent of {self.host} does not know {method} in version {VERSION} of the wire: "
-            "it is older (describe tells its version); nothing was done",
+            f"the agent of {self.host} does not know {method} in version {VERSION} of the wire "
+            "(describe tells what it knows); nothing was done",
         )
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import (
     ConfigDict,
     Discriminator,
+    Field,
     SecretStr,
     SerializationInfo,
     SerializerFunctionWrapHandler,
@@ -338,7 +339,9 @@ MOUNTED_PROTOCOLS = ("quobyte", "scality", "vzstorage")
 class VendorConnection(Connection):
     """Any other protocol of os-brick: its properties are passed on as they came."""
 
-    driver_volume_type: StrictStr
+    driver_volume_type: Annotated[
+        StrictStr, Field(json_schema_extra={"enum": list(VENDOR_PROTOCOLS)})
+    ]
     data: Data
 
     @model_validator(mode="after")

@@ -42,7 +42,11 @@ Secret = Annotated[SecretStr, PlainSerializer(dump_secret, return_type=str)]
 Id = Annotated[StrictStr, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 """libvirt silently drops aliases with other characters (design §6)."""
 
-Uuid = Annotated[StrictStr, BeforeValidator(_lower_uuid)]
+Uuid = Annotated[
+    StrictStr,
+    BeforeValidator(_lower_uuid),
+    Field(json_schema_extra={"pattern": f"^{_UUID.pattern}$"}),
+]
 Count = Annotated[StrictInt, Field(ge=0)]
 Positive = Annotated[StrictInt, Field(ge=1)]
 

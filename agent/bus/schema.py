@@ -1,0 +1,94 @@
+"""The wire as a JSON schema, made from the models that parse it (docs/wire.schema.json)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field, StrictInt
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+
+from agent.bus.wire import VERSION
+from agent.model.outcome import Answer, Problem, Progress, StepState
+from agent.model.request import (
+    REQUESTS,
+    InstanceRef,
+    ListAttachments,
+    ListOperations,
+    Moment,
+    Nothing,
+    OperationRef,
+    PlanQuery,
+    VolumeRef,
+    WaitRequest,
+)
+from agent.model.value import Value
+
+ARGUMENTS: Mapping[str, type[Value]] = {
+    "ping": Nothing,
+    "describe": Nothing,
+    "get_connector": Nothing,
+    "get_instance": InstanceRef,
+    "get_operation": OperationRef,
+    "list_operations": ListOperations,
+    "list_attachments": ListAttachments,
+    "cancel_operation": OperationRef,
+    "abandon_operation": OperationRef,
+    "plan": PlanQuery,
+    "audit": Nothing,
+    "list_locks": Nothing,
+    "list_quarantine": Nothing,
+    "release_quarantine": VolumeRef,
+    "wait_operation": WaitRequest,
+}
+"""What each question takes. A command takes one argument, ``request``: model.request.REQUESTS."""
+
+
+class Refusal(Value):
+    """The answer to a question that has none, and to a wrong one."""
+
+    error: Problem
+
+
+class Notification(Answer):
+    """The payload of a notification: an answer, and what it is about."""
+
+    version: str = Field(description='of the payload: "1.0"')
+    event_id: str = Field(description="the same if the notification comes a second time")
+    sequence: StrictInt = Field(description="grows with each notification of one host")
+    host: str
+    attachment_ids: tuple[str, ...]
+    instance_id: str
+    volume_ids: tuple[str, ...]
+    at: Moment
+
+
+class _Untitled(GenerateJsonSchema):
+    """Without a title for each field that repeats its name."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def wire_schema() -> dict[str, Any]:
+    """JSON Schema 2020-12: {commands: {name: request}, questions: {name: arguments}, answer,
+    refusal, notification}, by reference into $defs."""
+    asked = {**REQUESTS, **ARGUMENTS}
+    told = (Answer, Refusal, Notification)
+    places, definitions = models_json_schema(
+        [(noun, "validation") for noun in dict.fromkeys(asked.values())]
+        + [(noun, "serialization") for noun in told],
+        schema_generator=_Untitled,
+        ref_template="#/$defs/{model}",
+    )
+    for noun in (*told, Problem, Progress, StepState):
+        # What we answer may grow; who reads it ignores what he does not know.
+        del definitions["$defs"][noun.__name__]["additionalProperties"]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"libvirt attachment agent, wire {VERSION}",
+        "commands": {name: places[(noun, "validation")] for name, noun in REQUESTS.items()},
+        "questions": {name: places[(noun, "validation")] for name, noun in ARGUMENTS.items()},
+        "answer": places[(Answer, "serialization")],
+        "refusal": places[(Refusal, "serialization")],
+        "notification": places[(Notification, "serialization")],
+        **definitions,
+    }

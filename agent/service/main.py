@@ -1,0 +1,269 @@
+"""attachment-agent: one process, threads, a plain main (design §8).
+
+The only place that knows every part. What is healthy or not never decides whether it starts:
+requests are in the journal, and wait for whatever is missing.
+"""
+
+import faulthandler
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+from oslo_config import cfg
+from oslo_log import log as oslo_log
+
+from agent import conf as options
+from agent.bus.outbox import Publisher
+from agent.bus.servers import Servers
+from agent.conf import Settings
+from agent.errors import AgentError
+from agent.host.brick import BrickConnectors
+from agent.host.brick_library import prepare_os_brick
+from agent.host.libvirt_connection import LibvirtConnection
+from agent.host.libvirt_domains import LibvirtDomains
+from agent.host.libvirt_events import LibvirtEvents
+from agent.host.locks import FileLocks
+from agent.journal.record import Record
+from agent.journal.store import Journal
+from agent.operations.admit import Policy
+from agent.ports import Host
+from agent.service.agent import Agent
+from agent.service.letters import Letters
+from agent.service.metrics import Metrics
+from agent.service.notify import ServiceManager
+from agent.service.signals import Signals
+from agent.service.workers import TICK_SECONDS, lane_pools
+from agent.steps.users import is_used_below
+
+LOG = logging.getLogger(__name__)
+
+PROJECT = "attachment-agent"
+
+STOP = frozenset((signal.SIGTERM, signal.SIGINT))
+
+PRUNE_EVERY_SECONDS = 3600.0
+
+ALARM_MISSED_SECONDS = 6 * TICK_SECONDS
+"""The alarm thread turns every TICK_SECONDS: after six of them it hangs."""
+
+EXIT_CONFIGURATION = 78
+"""EX_CONFIG of sysexits.h: starting again does not help."""
+
+EXIT_JOURNAL = 75
+"""EX_TEMPFAIL: another agent has the journal, or it cannot be opened."""
+
+
+class SystemClock:
+    """ports.Clock."""
+
+    def now(self) -> float:
+        return time.time()
+
+
+class Daemon:
+    """Everything made, started and stopped in its order."""
+
+    def __init__(self, conf: Any, settings: Settings, journal: Journal, clock: SystemClock) -> None:
+        self._settings = settings
+        self._journal = journal
+        self._clock = clock
+        self._manager = ServiceManager()
+        self._libvirt = LibvirtConnection(
+            settings.libvirt_uri, call_timeout_seconds=settings.libvirt_call_timeout_seconds
+        )
+        self._letters = Letters(journal)
+        self._agent = Agent(
+            self._host(),
+            journal,
+            _policy(settings),
+            lane_pools(),
+            on_change=self._on_change,
+        )
+        workers = self._agent.workers
+        self._events = LibvirtEvents(self._libvirt, workers.stir, workers.stir_all)
+        self._servers = Servers(conf, self._agent, settings.host)
+        self._publisher = Publisher(conf, self._letters, settings.host)
+        self._metrics = Metrics(
+            journal, {"libvirt": self._libvirt.alive, "bus": self._servers.connected}
+        )
+        self._pruned_at = 0.0
+
+    def _on_change(self, record: Record) -> None:
+        self._letters.written()
+        self._metrics.changed(record)
+
+    def _host(self) -> Host:
+        settings = self._settings
+        domains = LibvirtDomains(self._libvirt)
+
+        def mount_needed(directory: str) -> bool:
+            return is_used_below(directory, domains, self._journal)
+
+        return Host(
+            name=settings.host,
+            domains=domains,
+            connectors=BrickConnectors(
+                host=settings.host,
+                my_ip=settings.my_ip,
+                use_multipath=settings.use_multipath,
+                enforce_multipath=settings.enforce_multipath,
+                device_scan_attempts=settings.device_scan_attempts,
+                nfs_mount_point_base=settings.nfs_mount_point_base,
+                nfs_mount_options=settings.nfs_mount_options,
+                local_allowed_paths=settings.local_allowed_paths,
+                mount_needed=mount_needed,
+            ),
+            locks=FileLocks(
+                settings.state_path / "locks", timeout_seconds=settings.lock_timeout_seconds
+            ),
+            clock=self._clock,
+            journal=self._journal,
+            unplug_retry_seconds=settings.unplug_retry_seconds,
+            libvirt_retry_seconds=settings.libvirt_retry_seconds,
+        )
+
+    def start(self) -> None:
+        """Ready once recovery is scheduled, whatever libvirt, bus and storage are like."""
+        self._events.start()
+        self._agent.workers.start()
+        self._agent.workers.start_alarm()
+        self._publisher.start()
+        self._servers.start()
+        self._serve_metrics()
+        self._tell()
+        self._manager.ready()
+
+    def run(self, signals: Signals) -> None:
+        """Until told to stop: says how things are, proves that our threads turn, tidies up."""
+        watchdog = self._manager.watchdog_seconds
+        pause = TICK_SECONDS if watchdog is None else min(TICK_SECONDS, watchdog / 3)
+        while not STOP & (came := signals.wait(pause)):
+            if signal.SIGHUP in came:
+                _reload()
+            self._tell()
+            stuck = self._stuck()
+            if not stuck:
+                self._manager.alive()
+            else:
+                LOG.error("these threads do not turn: %s", ", ".join(stuck))
+            self._prune()
+
+    def stop(self) -> None:
+        """No further command, step or letter begins; what runs may end, within a time."""
+        self._manager.stopping()
+        self._servers.stop()
+        if not self._agent.workers.stop(self._settings.stop_seconds):
+            LOG.warning(
+                "steps still run after %g s: the next start looks at what they did",
+                self._settings.stop_seconds,
+            )
+        self._publisher.stop()
+        self._events.close()
+        self._libvirt.close()
+        self._journal.close()
+
+    def _serve_metrics(self) -> None:
+        address, port = self._settings.metrics_address, self._settings.metrics_port
+        if port is None:
+            return
+        try:
+            self._metrics.serve(address, port)
+        except OSError as error:  # numbers are worth less than attachments
+            LOG.error("no metrics at %s:%s: %s", address, port, error)
+
+    def _tell(self) -> None:
+        self._manager.status(f"{self._libvirt.describe()}; {self._servers.describe()}")
+
+    def _stuck(self) -> list[str]:
+        """Our own threads only: a libvirt, broker or storage that is away is no reason."""
+        alarm_age = self._clock.now() - self._agent.workers.ticked_at()
+        parts = {
+            "libvirt connection": self._libvirt.turning(),
+            "libvirt events": self._events.turning(),
+            "alarm": alarm_age < ALARM_MISSED_SECONDS,
+            "bus servers": self._servers.turning(),
+            "publisher": self._publisher.turning(),
+        }
+        return [name for name, turns in parts.items() if not turns]
+
+    def _prune(self) -> None:
+        now = self._clock.now()
+        if now - self._pruned_at < PRUNE_EVERY_SECONDS:
+            return
+        self._pruned_at = now
+        try:
+            gone = self._journal.write(
+                lambda book: book.prune(now - self._settings.retention_seconds)
+            )
+        except AgentError as error:
+            LOG.error("old operations stay in the journal: %s", error.detail)
+            return
+        if gone:
+            LOG.info("dropped %s operations that closed before the retention time", gone)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``attachment-agent``; does not return."""
+    try:
+        settings = configure(cfg.CONF, sys.argv[1:] if argv is None else argv)
+    except (cfg.Error, AgentError) as error:
+        _give_up(EXIT_CONFIGURATION, f"{error}")
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    clock = SystemClock()
+    try:
+        journal = Journal(settings.state_path, clock)
+    except (AgentError, ValueError, OSError) as error:
+        _give_up(EXIT_JOURNAL, f"the journal in {settings.state_path} cannot be used: {error}")
+    LOG.info(
+        "%s %s begins for host %s", PROJECT, version("libvirt-attachment-agent"), settings.host
+    )
+    signals = Signals(*STOP, signal.SIGHUP)
+    daemon = Daemon(cfg.CONF, settings, journal, clock)
+    daemon.start()
+    daemon.run(signals)
+    LOG.info("stopping")
+    daemon.stop()
+    LOG.info("stopped")
+    logging.shutdown()
+    # A thread that hangs in a storage tool must not keep us: it is a crash that we saw coming.
+    os._exit(0)
+
+
+def configure(conf: Any, argv: Sequence[str]) -> Settings:
+    """Read files and command line, set up logging and os-brick.  Raises cfg.Error, Invalid."""
+    options.register(conf)
+    oslo_log.register_options(conf)
+    conf(
+        list(argv),
+        project=PROJECT,
+        version=version("libvirt-attachment-agent"),
+        default_config_files=None,
+    )
+    oslo_log.setup(conf, PROJECT, fix_eventlet=False)
+    found = options.settings(conf)
+    prepare_os_brick(conf)
+    return found
+
+
+def _policy(settings: Settings) -> Policy:
+    return Policy(
+        max_open_operations=settings.max_open_operations,
+        retention_seconds=settings.retention_seconds,
+        allow_multiattach=settings.multiattach,
+        allow_bootable_multiattach=settings.bootable_multiattach,
+    )
+
+
+def _reload() -> None:
+    """What oslo.log can change while it runs: the level of detail."""
+    cfg.CONF.mutate_config_files()
+
+
+def _give_up(code: int, why: str) -> None:
+    print(f"{PROJECT}: {why}", file=sys.stderr)
+    sys.exit(code)

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from agent.errors import SharingConflict
 from agent.guest.domain_xml import DiskFacts, DomainFacts, parse_domain
 from agent.model.attachment import Attachment
-from agent.model.device import Device
-from agent.ports import DomainLook, Host
+from agent.ports import DomainLook, Domains, Host, Promises
 
 
 @dataclass(frozen=True)
@@ -24,11 +23,13 @@ class Halves:
 
     def disk(self, alias: str) -> DiskFacts | None:
         """The disk in the half that the guest sees, else in the other."""
-        for half in (self.live, self.inactive):
-            disk = half and half.disk_by_alias(alias)
-            if disk:
-                return disk
-        return None
+        return self.live_disk(alias) or self.defined_disk(alias)
+
+    def live_disk(self, alias: str) -> DiskFacts | None:
+        return None if self.live is None else self.live.disk_by_alias(alias)
+
+    def defined_disk(self, alias: str) -> DiskFacts | None:
+        return None if self.inactive is None else self.inactive.disk_by_alias(alias)
 
 
 def halves(look: DomainLook) -> Halves:
@@ -79,14 +80,13 @@ def _is_volume(
     )
 
 
-def users(host: Host, volume_id: str, device: Device | None, besides: str) -> list[str]:
+def users(host: Host, volume_id: str, source: str | None, besides: str) -> list[str]:
     """Who needs the volume here, in words; ``besides`` is the operation that asks."""
     promised = [
         f"attachment {promise.attachment_id} of instance {promise.instance_id}"
         for promise in host.journal.promises(besides)
         if promise.volume_id == volume_id
     ]
-    source = None if device is None else device.path
     return promised + [str(use) for use in uses_of(host, volume_id, source)]
 
 
@@ -99,15 +99,34 @@ def refuse_conflicts(host: Host, attachment: Attachment, source: str | None) -> 
         if same_instance:
             raise SharingConflict(
                 f"the instance has volume {attachment.volume_id} already, as "
-                f"{use.disk.target_dev}; nothing was touched: detach that disk first"
+                f"{use.disk.target_dev}: detach that disk first"
             )
         if not attachment.multiattach:
             raise SharingConflict(
                 f"volume {attachment.volume_id} is in use by {use}, and this attachment is "
-                "exclusive (multiattach false); nothing was touched"
+                "exclusive (multiattach false): detach it there first"
             )
         if not use.disk.shareable:
             raise SharingConflict(
                 f"volume {attachment.volume_id} is in exclusive use by {use}: its disk is not "
-                "shareable; nothing was touched: attach it there again with multiattach"
+                "shareable: attach it there again with multiattach"
             )
+
+
+def is_used_below(directory: str, domains: Domains, journal: Promises) -> bool:
+    """Does a disk of any domain, live or defined, or a promise need a file below ``directory``?
+
+    A promise whose device is not known yet counts: its volume may just have been found there.
+    """
+    prefix = directory.rstrip("/") + "/"
+    if any(
+        promise.device is None or promise.device.path.startswith(prefix)
+        for promise in journal.promises(besides="")
+    ):
+        return True
+    return any(
+        disk.source is not None and disk.source.startswith(prefix)
+        for look in domains.all()
+        for facts in (halves(look).live, halves(look).inactive)
+        for disk in (facts.disks if facts else ())
+    )

@@ -6,25 +6,24 @@ turned into a name that lasts and an identity read from the kernel, and the host
 after each disconnect. os-brick's own locks stay as they are (docs/connections.rst).
 """
 
-import hashlib
 import json
 import logging
 import os
 import shutil
-import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
-import os_brick
-from os_brick import privileged
-from os_brick.initiator import utils as brick_utils
 from os_brick.privileged import rootwrap
-from oslo_service import backend
 
 from agent.errors import ConnectFailed, NotAllPaths, Unavailable, Unsupported
+from agent.host.brick_library import (
+    guard,
+    os_brick_connector,
+    os_brick_properties,
+    settle_udev,
+)
+from agent.host.brick_library import prepare_os_brick as prepare_os_brick
 from agent.host.brick_refusals import (
     FOREIGN,
     PACKAGES,
@@ -32,11 +31,12 @@ from agent.host.brick_refusals import (
     Trail,
     connect_refusal,
     disconnect_refusal,
+    reason_of,
 )
 from agent.host.identity import BlockDevices, Found
 from agent.host.image import look_at_image
 from agent.host.local_paths import LocalPaths
-from agent.host.mounts import unmount
+from agent.host.mounts import Mounts
 from agent.model.attachment import Attachment
 from agent.model.connection import (
     Connection,
@@ -52,9 +52,6 @@ from agent.model.device import Device, Disconnected
 
 LOG = logging.getLogger(__name__)
 
-UDEV_SECONDS = 10
-"""How long udev may take for the events of a device that has just come."""
-
 TOOLS = {
     "iscsi": ("iscsiadm",),
     "iser": ("iscsiadm",),
@@ -65,51 +62,6 @@ TOOLS = {
 """What os-brick runs, by protocol; what is missing is told before anything is touched."""
 
 SCSI = (IscsiConnection, FibreChannelConnection)
-
-
-def prepare_os_brick(conf: Any) -> None:
-    """Set up os-brick for this process; to be called before anything else imports it.
-
-    Threads instead of eventlet, its commands run by this process (which is root) instead of a
-    privsep daemon. Where the operator gave no [oslo_concurrency] lock_path, os-brick's lock files
-    go below state_path; another program that uses os-brick on this host must share them.
-    """
-    backend.init_backend(backend.BackendType.THREADING)
-    for context in (privileged.default, privileged.brick_privsep_hide_output):
-        context.set_client_mode(False)
-    if conf.oslo_concurrency.lock_path is None and "state_path" in conf:
-        own = str(Path(conf.state_path) / "os-brick")
-        conf.set_default("lock_path", own, "oslo_concurrency")
-    os_brick.setup(conf)
-
-
-def os_brick_connector(protocol: str, **options: Any) -> Any:
-    """os-brick's connector of a protocol."""
-    # Imported late: its connectors make oslo.service choose a backend, once for the process.
-    from os_brick.initiator import connector
-
-    return connector.InitiatorConnector.factory(protocol, "", **options)
-
-
-def os_brick_properties(**options: Any) -> Mapping[str, Any]:
-    """What os-brick knows about this host's initiators."""
-    from os_brick.initiator import connector
-
-    found: Mapping[str, Any] = connector.get_connector_properties("", **options)
-    return found
-
-
-def settle_udev() -> None:
-    """Returns once udev has handled what the kernel told it so far."""
-    try:
-        subprocess.run(
-            ["udevadm", "settle", f"--timeout={UDEV_SECONDS}"],
-            capture_output=True,
-            timeout=UDEV_SECONDS + 5,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        LOG.warning("udev was not waited for: %s", error)
 
 
 class BrickConnectors:
@@ -144,9 +96,8 @@ class BrickConnectors:
         self._use_multipath = use_multipath
         self._enforce_multipath = enforce_multipath
         self._device_scan_attempts = device_scan_attempts
-        self._mount_base = nfs_mount_point_base
+        self._mounts = Mounts(nfs_mount_point_base, mount_needed)
         self._mount_options = nfs_mount_options or None
-        self._mount_needed = mount_needed
         self._factory = factory
         self._initiator = initiator
         self._execute = execute
@@ -184,7 +135,7 @@ class BrickConnectors:
         if isinstance(connection, RbdConnection):
             return _network_device(attachment, connection)
         trail = Trail(self._execute)
-        with _guard(attachment):
+        with guard(attachment):
             try:
                 connector = self._connector(connection, trail)
                 info = connector.connect_volume(self._properties_of(connection))
@@ -198,11 +149,12 @@ class BrickConnectors:
         if isinstance(connection, RbdConnection | LocalConnection):
             return Disconnected()  # nothing of it was made by us
         if connection.source_type == "file":
-            self._leave_mount(connection)
+            if connection.export is not None:
+                self._mounts.leave(connection.export)  # os-brick never does
             return Disconnected()
         trail = Trail(self._execute)
         today = self._devices.find(device.identity) if device else None
-        with _guard(attachment):
+        with guard(attachment):
             try:
                 connector = self._connector(connection, trail)
                 if self._is_anothers(connector, attachment, device, today):
@@ -215,14 +167,14 @@ class BrickConnectors:
         return self._gone(connection, device)
 
     def names(self, source: str) -> frozenset[str]:
-        if self._is_mounted_file(source):
+        if self._mounts.hold(source):
             return frozenset((source,))  # one name each, and a dead server would hang a stat
         return self._devices.names(source)
 
     def present(self, device: Device) -> bool:
         if not device.path.startswith("/"):
             return True  # QEMU reaches it over the network
-        if self._is_mounted_file(device.path):
+        if self._mounts.hold(device.path):
             return os.path.exists(device.path)
         found = self._devices.look(device.path)
         if found and device.identity.items() <= found.identity.items():
@@ -240,11 +192,10 @@ class BrickConnectors:
                         host=self._host,
                     )
                 except FOREIGN as error:
-                    raise Unavailable("the initiator of this host", str(error)) from error
+                    raise Unavailable(
+                        "the initiator of this host", reason_of(error, Trail(self._execute))
+                    ) from error
             return self._properties
-
-    def _is_mounted_file(self, path: str) -> bool:
-        return path.startswith(f"{self._mount_base}/")
 
     # os-brick
 
@@ -258,8 +209,8 @@ class BrickConnectors:
             "execute": trail.execute,
         }
         if connection.export is not None:
-            options[f"{protocol}_mount_point_base"] = self._mount_base
-            options["conn"] = {"mount_point_base": self._mount_base}
+            options[f"{protocol}_mount_point_base"] = self._mounts.base
+            options["conn"] = {"mount_point_base": self._mounts.base}
         if isinstance(connection, NfsConnection):
             options["nfs_mount_options"] = self._mount_options
         return self._factory(protocol.upper(), **options)
@@ -277,12 +228,14 @@ class BrickConnectors:
     def _check_vendor(self, connection: VendorConnection) -> None:
         if connection.driver_volume_type == "gpfs":  # a file that is on this host anyway
             self._local.check_file(connection.properties().get("device_path"))
+        trail = Trail(self._execute)
         try:
-            self._connector(connection, Trail(self._execute))
+            self._connector(connection, trail)
         except FOREIGN as error:
             raise Unsupported(
-                f"this host cannot connect {connection.driver_volume_type}: {error}; nothing was "
-                "touched: install and configure the vendor's software"
+                f"this host cannot connect {connection.driver_volume_type}: "
+                f"{reason_of(error, trail)}; nothing was touched: install and configure the "
+                "vendor's software"
             ) from error
 
     # what came of it
@@ -383,31 +336,6 @@ class BrickConnectors:
             + (f", held by {holders}" if holders else "")
             + "; it is tried again: see what uses it ('lsof', 'multipath -ll')"
         )
-
-    def _leave_mount(self, connection: Connection) -> None:
-        """os-brick never unmounts. The caller holds the lock of the export."""
-        if connection.export is None or self._mount_needed is None:
-            return
-        directory = self._mount_of(connection.export)
-        if not self._mount_needed(directory) and not unmount(directory):
-            LOG.info("%s stays mounted: files below it are open", directory)
-
-    def _mount_of(self, export: str) -> str:
-        """Where os-brick mounts it (os_brick.remotefs, as the volume service's own drivers do)."""
-        name = hashlib.md5(export.encode(), usedforsecurity=False).hexdigest()
-        return os.path.join(self._mount_base, name)
-
-
-def _guard(attachment: Attachment) -> AbstractContextManager[None]:
-    """os-brick's lock of a storage service whose volumes share targets, as os-brick decides.
-
-    Without a service there is no name to lock; the caller's lock of the target still holds."""
-    if attachment.service_uuid is None:
-        return nullcontext()
-    guard: AbstractContextManager[None] = brick_utils.guard_connection(
-        {"service_uuid": attachment.service_uuid, "shared_targets": attachment.shared_targets}
-    )
-    return guard
 
 
 def _device_info(device: Device | None, today: str | None) -> dict[str, Any] | None:

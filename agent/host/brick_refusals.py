@@ -70,9 +70,6 @@ class Trail:
             self.logged_in = True
         return done
 
-    def reason(self) -> str | None:
-        return str(self.failures[-1]) if self.failures else None
-
 
 def connect_refusal(error: Exception, connection: Connection, trail: Trail) -> AgentError:
     """Of an error that connect_volume raised."""
@@ -81,7 +78,7 @@ def connect_refusal(error: Exception, connection: Connection, trail: Trail) -> A
         return _hangs(connection, error)
     if _refused_us(trail):
         return AuthFailed(
-            f"{target} refused our credentials ({trail.reason()}); nothing stays connected: see "
+            f"{target} refused our credentials ({reason_of(error, trail)}); nothing stays connected: see "
             "the auth_ fields of connection_info and the initiator's name on the storage side"
         )
     if isinstance(error, exception.NoFibreChannelHostsFound):
@@ -94,7 +91,7 @@ def connect_refusal(error: Exception, connection: Connection, trail: Trail) -> A
     if isinstance(error, LookupError):
         return Invalid(f"connection_info.data lacks what os-brick needs: {error}")
     return ConnectFailed(
-        f"{target} did not give this host the volume: {_reason(error, trail)}; nothing stays "
+        f"{target} did not give this host the volume: {reason_of(error, trail)}; nothing stays "
         "connected: look at the network and the storage side, then try again"
     )
 
@@ -105,7 +102,7 @@ def disconnect_refusal(error: Exception, connection: Connection, trail: Trail) -
         return _hangs(connection, error)
     return ConnectFailed(
         f"the volume of {connection.target_names} could not be taken off this host: "
-        f"{_reason(error, trail)}; its device stays, and it is tried again"
+        f"{reason_of(error, trail)}; its device stays, and it is tried again"
     )
 
 
@@ -144,7 +141,8 @@ def _hangs(connection: Connection, error: exception.ExecutionTimeout) -> Unavail
     )
 
 
-def _reason(error: Exception, trail: Trail) -> str:
+def reason_of(error: Exception, trail: Trail) -> str:
+    """Why, in words that are safe to show."""
     if trail.failures:
         return str(trail.failures[-1])
     if isinstance(error, exception.ExceptionChainer):  # its text is tracebacks

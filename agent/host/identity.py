@@ -111,10 +111,17 @@ class BlockDevices:
         by_id = self._dev / "disk" / "by-id"
         for prefix in STABLE_NAMES:
             for link in sorted(by_id.glob(f"{prefix}*")):
-                meant = self.look(str(link))
-                if meant and (meant.node == found.node or meant.identity == found.identity):
+                if os.path.realpath(link) == found.node or self._is_sibling(link, found):
                     return str(link)
         return None
+
+    def _is_sibling(self, link: Path, found: Found) -> bool:
+        """Another path of the same LUN, without multipath: udev gives the name to one of them."""
+        numbers = [found.identity[name] for name in ("wwn", "eui64") if name in found.identity]
+        if not any(link.name.endswith(number) for number in numbers):
+            return False
+        meant = self.look(str(link))
+        return meant is not None and meant.identity == found.identity
 
     def ask_again(self, found: Found) -> None:
         """Make the kernel read identity and size anew: it caches them for as long as the device

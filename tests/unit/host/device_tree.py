@@ -1,0 +1,150 @@
+"""A /dev and a /sys of a host that has what a test says: files and links below one directory.
+
+A device node is a file that holds its number; everything else is as the kernel and udev lay it
+out.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from agent.host.identity import BlockDevices
+
+SCSI_SERIAL_PAGE = b"\x00\x80\x00"
+"""VPD page 0x80 up to its length."""
+
+
+def number_in(path: Path) -> str | None:
+    """What stat is to a real node."""
+    text = path.read_text(errors="replace") if path.stat().st_size < 16 else ""
+    return text if text.replace(":", "").isdigit() else None
+
+
+class DeviceTree:
+    def __init__(self, root: Path) -> None:
+        self.dev = root / "dev"
+        self.sys = root / "sys"
+        for directory in ("dev/disk/by-id", "sys/class/block", "sys/dev/block"):
+            (root / directory).mkdir(parents=True)
+        self.devices = BlockDevices(self.dev, self.sys, number_in)
+
+    def add(
+        self,
+        name: str,
+        number: str,
+        attributes: Mapping[str, str | bytes],
+        *,
+        by_id: Sequence[str] = (),
+        slaves: Sequence[str] = (),
+        below: str = "class/block",
+        mib: int = 64,
+    ) -> str:
+        """The path of the node. ``attributes``: contents by path below its sysfs directory."""
+        facts = self.sys / below / name
+        given = {
+            "dev": number,
+            "uevent": f"DEVNAME={name}\nDEVTYPE=disk\n",
+            "size": str(mib * 2048),
+            "ro": "0",
+        }
+        for attribute, content in {**given, **attributes}.items():
+            file = facts / attribute
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content if isinstance(content, bytes) else f"{content}\n".encode())
+        named = self.sys / "class" / "block" / name
+        if not named.exists():
+            named.symlink_to(facts)
+        (self.sys / "dev" / "block" / number).symlink_to(named)
+        for slave in slaves:
+            self._relate(name, slave)
+        node = self.dev / name
+        node.write_text(number)
+        for link in by_id:
+            self.link(f"disk/by-id/{link}", name)
+        return str(node)
+
+    def _relate(self, name: str, slave: str) -> None:
+        block = self.sys / "class" / "block"
+        for directory, other in ((block / name / "slaves", slave), (block / slave / "holders", name)):
+            directory.mkdir(exist_ok=True)
+            (directory / other).symlink_to(block / other)
+
+    def scsi(
+        self,
+        name: str,
+        number: str,
+        wwn: str,
+        *,
+        serial: str = "",
+        state: str = "running",
+        by_id: Sequence[str] = (),
+    ) -> str:
+        page = SCSI_SERIAL_PAGE + bytes([len(serial)]) + serial.encode()
+        return self.add(
+            name,
+            number,
+            {
+                "device/wwid": f"naa.{wwn}",
+                "device/vpd_pg80": page if serial else b"",
+                "device/state": state,
+                "device/rescan": "",
+            },
+            by_id=by_id,
+        )
+
+    def multipath(self, name: str, number: str, wwn: str, slaves: Sequence[str]) -> str:
+        return self.add(
+            name,
+            number,
+            {"dm/uuid": f"mpath-3{wwn}", "dm/name": "mpatha"},
+            by_id=(f"dm-uuid-mpath-3{wwn}", f"wwn-0x{wwn}"),
+            slaves=slaves,
+        )
+
+    def nvme(
+        self,
+        name: str,
+        number: str,
+        *,
+        nguid: str = "00000000-0000-0000-0000-000000000000",
+        uuid: str,
+        controllers: Mapping[str, str],
+    ) -> str:
+        """A namespace of a subsystem with these controllers ({name: state})."""
+        subsystem = "devices/virtual/nvme-subsystem/nvme-subsys0"
+        node = self.add(
+            name,
+            number,
+            {"nguid": nguid, "uuid": uuid, "wwid": f"uuid.{uuid}", "device/serial": "shared"},
+            by_id=(f"nvme-uuid.{uuid}",),
+            below=subsystem,
+        )
+        for controller, state in controllers.items():
+            directory = self.sys / subsystem / controller
+            directory.mkdir(exist_ok=True)
+            (directory / "state").write_text(f"{state}\n")
+        return node
+
+    def loop(self, name: str, number: str, backing_file: Path) -> str:
+        return self.add(
+            name, number, {"loop/backing_file": str(backing_file), "loop/offset": "0"}
+        )
+
+    def link(self, link: str, name: str) -> str:
+        """/dev/<link> means /dev/<name> from now on."""
+        path = self.dev / link
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.symlink_to(os.path.relpath(self.dev / name, path.parent))
+        return str(path)
+
+    def remove(self, name: str) -> None:
+        """The device goes; links of udev's to it go too."""
+        number = (self.dev / name).read_text()
+        for link in (self.dev / "disk" / "by-id").iterdir():
+            if link.resolve() == self.dev / name:
+                link.unlink()
+        (self.dev / name).unlink()
+        (self.sys / "dev" / "block" / number).unlink()
+        facts = self.sys / "class" / "block" / name
+        facts.rename(self.sys / f"gone-{name}")

@@ -51,7 +51,7 @@ def _transport(make: Callable[[Any, Any], Any], conf: Any, url: str | None) -> A
         query: Mapping[str, str] = parsed.query
         parsed.query = {**NEEDED, **query}
         return make(conf, parsed)
-    except oslo_messaging.MessagingException:  # its text may show the password
+    except (oslo_messaging.MessagingException, ValueError):  # its text may show the password
         raise Invalid(
             "[DEFAULT] transport_url cannot be used: it must be like "
             "rabbit://user:password@broker:5672/vhost"

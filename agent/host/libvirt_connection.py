@@ -1,20 +1,23 @@
-"""One connection to libvirt, shared by every thread, and made again whenever it is lost.
+"""The way to libvirt, for every thread, made again whenever it is lost.
 
 A connection of libvirt is dead for good once its socket is, so a thread of ours (the keeper) opens
-the next one, greets those who follow (they register for events) and hands it to callers. Nothing
-here waits without an end, whatever libvirtd does:
+the next one, greets those who follow (they register for events) and lets callers in. It tells of
+events and of libvirtd's end; each call under way has a connection beside it to itself. Nothing here
+waits without an end, whatever libvirtd does:
 
 - it does not answer any more: keep-alive, which the event loop sends, breaks the connection;
 - it takes a connection and never answers the first question (keep-alive is not on yet): callers
   wait ``open_timeout_seconds``;
 - it lives and one call hangs (a QEMU whose monitor is stuck): the caller waits
-  ``call_timeout_seconds`` and the connection is retired, because libvirtd serves only five calls
-  of one connection at a time (``max_client_requests``) and then stops reading, keep-alive included.
+  ``call_timeout_seconds`` and the link is retired, so that its place is free for another call.
 
-A retired connection is closed when the last call on it has returned, as a call under way would be
-left with a connection that is none.
+A retired link is closed when the last call on it has returned, as a call under way would be left
+with a connection that is none.
 
 Rejected: asking in the caller's own thread and relying on keep-alive. It does not see a stuck QEMU.
+Rejected: one connection for all calls. The thread that has called first reads for all; the client
+library (9.0.0) loses the wake-up that tells it of a second call if it comes a moment too early, and
+the second call hangs until keep-alive stirs the socket: for seconds, and often.
 """
 
 import logging
@@ -40,8 +43,8 @@ Answer = TypeVar("Answer")
 VirConnect = Any
 """A libvirt.virConnect."""
 
-CALLS_AT_ONCE: Final = 4
-"""On one connection. Below libvirtd's max_client_requests (5): one is left to the keeper."""
+CALLS_AT_ONCE: Final = 8
+"""Of the twenty that libvirtd serves at once (max_workers): others have guests here too."""
 
 RETRY_SECONDS: Final = 1.0
 """Between two tries to open. On a local socket a try costs microseconds."""
@@ -62,9 +65,10 @@ class Follower(Protocol):
 
 @dataclass(eq=False)
 class _Link:
-    """One virConnect, and how many calls are under way on it."""
+    """The connection that tells of events; those of calls: how many are under way, who is idle."""
 
     connection: VirConnect
+    idle: list[VirConnect] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
     calls: int = 0
     retired: bool = False
@@ -116,7 +120,7 @@ class LibvirtConnection:
         the question raises, libvirtError included.
         """
         link = self._enter()
-        task = _Task(lambda: question(link.connection), lambda: self._leave(link))
+        task = _Task(lambda: self._ask(link, question), lambda: self._leave(link))
         self._hands.give(task)
         if not task.ended.wait(self._call_timeout_seconds):
             reason = f"a call has not ended within {self._call_timeout_seconds:g} s"
@@ -184,13 +188,25 @@ class LibvirtConnection:
                     raise Unavailable("libvirt", self._why_not())
                 self._changed.wait(remaining_seconds)
 
+    def _ask(self, link: _Link, question: Callable[[VirConnect], Answer]) -> Answer:
+        with self._changed:
+            own = link.idle.pop() if link.idle else None
+        connection = own or self._connect()
+        try:
+            return question(connection)
+        finally:
+            with self._changed:
+                link.idle.append(connection)
+            if not connection.isAlive():
+                self._lose(link, "the connection of a call broke")
+
     def _leave(self, link: _Link) -> None:
         with self._changed:
             link.calls -= 1
             to_free = link.retired and link.calls == 0
             self._changed.notify_all()
         if to_free:
-            _free(link.connection)
+            _free(link)
 
     def _lose(self, link: _Link, reason: str) -> None:
         """Give no more calls to it. Safe anywhere, also in libvirt's callbacks."""
@@ -206,7 +222,7 @@ class LibvirtConnection:
         if self._failure is not None:
             return self._failure
         if self._link is not None:
-            return f"all {CALLS_AT_ONCE} calls of its connection are under way and none ends"
+            return f"{CALLS_AT_ONCE} calls are under way and none ends"
         if self._keeper is None:
             return "nobody has asked yet"
         return f"opening {self.uri} takes longer than {self._open_timeout_seconds:g} s"
@@ -214,7 +230,7 @@ class LibvirtConnection:
     @staticmethod
     def _is_lost(link: _Link, error: libvirt.libvirtError) -> bool:
         known = is_connection_lost(error.get_error_code(), error.get_error_domain())
-        return known or not link.connection.isAlive()
+        return known or link.over.is_set()
 
     # the keeper
 
@@ -240,9 +256,8 @@ class LibvirtConnection:
             self._retire(link)
 
     def _open(self) -> _Link:
-        link = _Link(libvirt.open(self.uri))
+        link = _Link(self._connect())
         try:
-            self._set_keepalive(link.connection)
             link.connection.registerCloseCallback(self._on_close, link)
             for follower in self._followers:
                 follower.greet(link.connection)
@@ -251,13 +266,15 @@ class LibvirtConnection:
             raise
         return link
 
-    def _set_keepalive(self, connection: VirConnect) -> None:
+    def _connect(self) -> VirConnect:
+        connection = libvirt.open(self.uri)
         try:
             connection.setKeepAlive(*self._keepalive)
         except libvirt.libvirtError as error:
             # Without a daemon (qemu:///embed) there is nobody to keep alive.
             if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
                 raise
+        return connection
 
     def _on_close(self, _connection: VirConnect, reason: int, link: _Link) -> None:
         """Comes in any thread, also in one that is within a call."""
@@ -295,7 +312,7 @@ class LibvirtConnection:
             link.retired = True
             to_free = link.calls == 0
         if to_free:
-            _free(link.connection)
+            _free(link)
 
 
 CLOSE_REASONS: Final = {
@@ -306,11 +323,12 @@ CLOSE_REASONS: Final = {
 }
 
 
-def _free(connection: VirConnect) -> None:
-    try:
-        connection.close()
-    except libvirt.libvirtError as error:
-        LOG.debug("closing a retired connection: %s", error)
+def _free(link: _Link) -> None:
+    for connection in (link.connection, *link.idle):
+        try:
+            connection.close()
+        except libvirt.libvirtError as error:
+            LOG.debug("closing a retired connection: %s", error)
 
 
 class _Task:

@@ -153,8 +153,12 @@ class Screen:
 
 
 def flat(value: object, name: str = "") -> Iterator[tuple[str, str]]:
-    """Nested values as dotted names; what is null or empty is left out."""
-    if isinstance(value, Mapping):
+    """Nested values as dotted names, plain inner ones (an address, an identity) in one line; what
+    is null or empty is left out."""
+    if name and isinstance(value, Mapping) and all(isinstance(v, str) for v in value.values()):
+        if value:
+            yield name, " ".join(f"{key}={inner}" for key, inner in value.items())
+    elif isinstance(value, Mapping):
         for key, inner in value.items():
             yield from flat(inner, f"{name}.{key}" if name else str(key))
     elif isinstance(value, list | tuple):

@@ -117,6 +117,19 @@ def test_a_configuration_that_does_not_serve_is_named(case: str, tmp_path: Path)
     assert reason in err.getvalue()
 
 
+@pytest.mark.parametrize("url", ["rabbit://u:Tr0ub4dor@[::bad", "nonsense://u:Tr0ub4dor@x:1/"])
+def test_a_broker_address_that_cannot_be_used_is_a_usage_error(url: str, config_file: Path) -> None:
+    """With the real client, in its own process: oslo.messaging works with the global options."""
+    program = Path(sys.executable).with_name("attachctl")
+    with config_file.open("a") as file:
+        file.write(f"transport_url = {url}\n")
+    command = [str(program), "--config-file", str(config_file), "list"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stdout) == (Exit.USAGE, "")
+    assert "transport_url cannot be used" in ran.stderr
+    assert "Tr0ub4dor" not in ran.stderr
+
+
 def test_the_program_itself_reads_the_journal_and_says_nothing_else(
     journal: Journal, config_file: Path
 ) -> None:

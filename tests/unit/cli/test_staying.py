@@ -26,7 +26,10 @@ STEPS = (
     StepState(name="connect-volume", state="intended"),
     StepState(name="plug-disk", state="planned"),
 )
-DISK = {"disk": {"target_dev": "vdb"}, "device": {"size_bytes": 1 << 30}}
+DISK = {
+    "disk": {"target_dev": "vdb", "live": True, "address": {"type": "pci", "bus": "0x05"}},
+    "device": {"size_bytes": 1 << 30},
+}
 
 
 def at(state: str, **different: object) -> Answer:
@@ -47,6 +50,8 @@ def test_every_change_is_told_once_and_the_result_comes_alone_on_standard_output
         "attach done",
         f"  operation          {PARKED}",
         "  disk.target_dev    vdb",
+        "  disk.live          yes",
+        "  disk.address       type=pci bus=0x05",
         "  device.size_bytes  1073741824",
     ]
     assert ran.code == 0

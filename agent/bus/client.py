@@ -60,7 +60,7 @@ MONITOR_SECONDS = 3
 FIRST_SECONDS = 1.0
 """How long the first contact waits for the agent itself."""
 
-CLOSE_SECONDS = 1.0
+CLOSE_SECONDS = 0.2
 
 BROKER_TRIES = 1
 """Reconnects within one send; above it the call's own time counts."""

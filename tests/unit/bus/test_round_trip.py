@@ -1,0 +1,230 @@
+"""Client and servers over kombu's queues in memory: real serialisation, no broker.
+
+What only a broker does (durability, unknown hosts, restarts) is in tests/functional/test_bus.py.
+"""
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib import import_module
+from typing import Any
+
+import pytest
+from oslo_config import cfg
+
+from agent.bus.client import AgentClient, Refused
+from agent.bus.servers import Servers
+from agent.bus.transport import rpc_transport
+from agent.bus.wire import COMMANDS_TOPIC, CONTROL_TOPIC, EXCHANGE, WAIT_TOPIC
+from agent.errors import Invalid
+from agent.model.attachment import Attachment
+from agent.model.request import AttachRequest, DetachRequest
+from agent.ports import QUERIES
+from tests.desk import RecordingDesk, new_id
+from tests.samples import INSTANCES, attachment_payload
+
+oslo_messaging: Any = import_module("oslo_messaging")  # after agent.bus: see there
+
+URL = "kombu+memory:///"
+HOST = "hypervisor-1"
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[RecordingDesk]:
+    desk = RecordingDesk()
+    servers = Servers(cfg.CONF, desk, HOST, url=URL)
+    servers.start()
+    yield desk
+    servers.stop()
+
+
+@pytest.fixture(scope="module")
+def client(served: RecordingDesk) -> Iterator[AgentClient]:
+    with AgentClient(cfg.CONF, HOST, url=URL) as client:
+        client.ping()
+        yield client
+
+
+@pytest.fixture(scope="module")
+def raw(served: RecordingDesk) -> Iterator[Any]:
+    """oslo.messaging's own client."""
+    transport = rpc_transport(cfg.CONF, URL)
+    target = oslo_messaging.Target(exchange=EXCHANGE, server=HOST, version="1.0")
+    yield oslo_messaging.get_rpc_client(transport, target, timeout=10)
+    transport.cleanup()
+
+
+@pytest.fixture
+def desk(served: RecordingDesk) -> RecordingDesk:
+    served.commands.clear()
+    served.queries.clear()
+    served.answers.clear()
+    return served
+
+
+def test_attach_sends_a_request_that_the_agent_parses(
+    client: AgentClient, desk: RecordingDesk
+) -> None:
+    answer = client.attach(attachment_payload(), deadline_seconds=60)
+    ((verb, arguments, addressed),) = desk.commands
+    assert (verb, addressed, set(arguments)) == ("attach", True, {"request"})
+    request = AttachRequest.parse(arguments["request"])
+    assert request.deadline_seconds == 60
+    assert request.not_after > datetime.now(UTC)
+    assert answer.operation_id == request.request_id
+    assert answer.state == "accepted"
+
+
+def test_a_parsed_attachment_is_sent_with_its_secrets(
+    client: AgentClient, desk: RecordingDesk
+) -> None:
+    encryption = {"format": "luks", "passphrase": "not-a-passphrase"}
+    client.attach(Attachment.parse(attachment_payload(encryption=encryption)))
+    request: Any = desk.commands[0][1]["request"]
+    assert request["attachment"] == attachment_payload(encryption=encryption)
+
+
+def test_detach_sends_a_request_that_the_agent_parses(
+    client: AgentClient, desk: RecordingDesk
+) -> None:
+    until = datetime(2099, 1, 1, tzinfo=UTC)
+    given = new_id()
+    client.detach("att-1", INSTANCES[0], generation=3, request_id=given, not_after=until)
+    client.detach("att-1", INSTANCES[0], attachment=attachment_payload())
+    first, second = (DetachRequest.parse(arguments["request"]) for _, arguments, _ in desk.commands)
+    assert (first.request_id, first.not_after, first.generation) == (given, until, 3)
+    assert first.attachment is None
+    assert second.attachment is not None
+    assert second.generation is None
+
+
+def test_every_question_of_the_port_has_its_method(
+    client: AgentClient, desk: RecordingDesk
+) -> None:
+    operation = {"operation_id": new_id(), "verb": "attach", "state": "done"}
+    rows = {"list_locks": "locks", "list_quarantine": "quarantine"}
+    rows |= {"list_operations": "operations", "list_attachments": "attachments"}
+    desk.answers = {name: {key: [{"row": 1}]} for name, key in rows.items()}
+    desk.answers |= dict.fromkeys(
+        ("get_operation", "cancel_operation", "abandon_operation"), operation
+    )
+    desk.answers["get_connector"] = {"connector": {"initiator": "iqn.example"}}
+    arguments: dict[str, tuple[Any, ...]] = {
+        "get_instance": (INSTANCES[0],),
+        "get_operation": (operation["operation_id"],),
+        "cancel_operation": (operation["operation_id"],),
+        "abandon_operation": (operation["operation_id"],),
+        "release_quarantine": ("volume-1",),
+        "plan": ("attach", {"attachment": attachment_payload()}),
+    }
+    for name in QUERIES:
+        answer = getattr(client, name)(*arguments.get(name, ()))
+        if name in rows:
+            assert answer == [{"row": 1}]
+        elif name.endswith("_operation"):
+            assert answer.state == "done"
+        elif name == "get_connector":
+            assert answer == {"initiator": "iqn.example"}
+        else:
+            assert answer == {"asked": name}
+    asked = [name for name, _ in desk.queries]
+    assert asked == list(QUERIES)
+
+
+def test_filters_go_as_one_argument(client: AgentClient, desk: RecordingDesk) -> None:
+    desk.answers["list_operations"] = {"operations": []}
+    client.list_operations(open=True, verb="attach")
+    assert desk.queries[-1] == ("list_operations", {"filters": {"open": True, "verb": "attach"}})
+
+
+def test_what_has_no_answer_is_refused(client: AgentClient, desk: RecordingDesk) -> None:
+    error = {"code": "unknown-operation", "retriable": False, "detail": "no such operation"}
+    desk.answers["get_operation"] = {"error": error}
+    with pytest.raises(Refused) as caught:
+        client.get_operation(new_id())
+    told = caught.value
+    assert {"code": told.code, "retriable": told.retriable, "detail": told.detail} == error
+
+
+def test_an_operations_own_error_is_no_refusal(client: AgentClient, desk: RecordingDesk) -> None:
+    error = {"code": "busy", "retriable": True, "detail": "wait"}
+    desk.answers["get_operation"] = {
+        "operation_id": new_id(),
+        "verb": "attach",
+        "state": "undone",
+        "error": error,
+    }
+    answer = client.get_operation(new_id())
+    assert answer.error is not None
+    assert answer.error.code == "busy"
+
+
+def test_an_answer_may_grow(client: AgentClient, desk: RecordingDesk) -> None:
+    desk.answers["get_operation"] = {
+        "operation_id": new_id(),
+        "verb": "attach",
+        "state": "running",
+        "progress": {"done": 1, "total": 2, "unit": "bytes", "mood": "good"},
+        "colour": "green",
+    }
+    assert client.get_operation(new_id()).state == "running"
+
+
+def test_a_verb_that_the_agent_does_not_know_is_unsupported(client: AgentClient) -> None:
+    with pytest.raises(Refused, match="does not know swap") as caught:
+        client.command("swap", {})
+    assert caught.value.code == "unsupported"
+
+
+def test_wait_returns_when_the_operation_is_closed(
+    client: AgentClient, desk: RecordingDesk
+) -> None:
+    operation_id = new_id()
+    closer = threading.Timer(0.2, desk.close, [operation_id])
+    closer.start()
+    answer = client.wait(operation_id, timeout_seconds=60)
+    closer.join()
+    assert answer.state == "done"
+
+
+def test_wait_returns_the_state_at_its_timeout(client: AgentClient) -> None:
+    answer = client.wait(new_id(), timeout_seconds=0.1)
+    assert answer.state == "running"
+
+
+@pytest.mark.parametrize("topic", [COMMANDS_TOPIC, CONTROL_TOPIC, WAIT_TOPIC])
+@pytest.mark.parametrize(
+    ("method", "kwargs"),
+    [
+        ("_command", {}),
+        ("__init__", {}),
+        ("target", {}),
+        ("nothing", {}),
+        ("ping", {"namespace": "x"}),
+        ("ping", {"version": "1.1"}),
+        ("ping", {"version": "2.0"}),
+    ],
+)
+def test_only_an_unknown_method_or_version_is_an_exception(
+    raw: Any, topic: str, method: str, kwargs: dict[str, str]
+) -> None:
+    with pytest.raises(oslo_messaging.RemoteError) as caught:
+        raw.prepare(topic=topic, **kwargs).call({}, method)
+    assert caught.value.exc_type in ("NoSuchMethod", "UnsupportedVersion")
+    assert "File " not in f"{caught.value}"
+
+
+@pytest.mark.parametrize("arguments", [{}, {"verb": 1}, {"request": [1]}, {"request": {}, "x": 2}])
+def test_any_keywords_are_answered_by_value(
+    raw: Any, desk: RecordingDesk, arguments: dict[str, Any]
+) -> None:
+    answer = raw.prepare(topic=COMMANDS_TOPIC).call({}, "attach", **arguments)
+    assert answer["state"] == "accepted"
+    assert desk.commands[-1][1] == arguments
+
+
+@pytest.mark.parametrize("url", ["rabbit", "nosuch://user:hunter2@broker/", "http://x"])
+def test_a_url_that_cannot_be_used_is_invalid_and_not_shown(url: str) -> None:
+    with pytest.raises(Invalid, match="transport_url") as caught:
+        AgentClient(cfg.CONF, "host", url=url)
+    assert "hunter2" not in f"{caught.value}"

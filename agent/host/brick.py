@@ -339,12 +339,16 @@ class BrickConnectors:
 
 
 def _device_info(device: Device | None, today: str | None) -> dict[str, Any] | None:
-    """os-brick's own answer of the connect, with the path that is true today: by it, it decides
-    what to flush. None: nothing was ever read or written through the device."""
+    """os-brick's own answer of the connect, with a path that is true today: by it, and by how it
+    is written, os-brick decides what to flush. None: nothing ever went through the device."""
     if device is None:
         return None
-    stale = {key: value for key, value in device.device_info.items() if key != "path"}
-    return stale if today is None else {**stale, "path": today}
+    then = device.device_info
+    info = {key: value for key, value in then.items() if key != "path"}
+    if today is not None:
+        known = (str(then.get("path")), device.path)
+        info["path"] = next((path for path in known if os.path.realpath(path) == today), today)
+    return info
 
 
 def _network_device(attachment: Attachment, connection: RbdConnection) -> Device:

@@ -78,8 +78,8 @@ def connect_refusal(error: Exception, connection: Connection, trail: Trail) -> A
         return _hangs(connection, error)
     if _refused_us(trail):
         return AuthFailed(
-            f"{target} refused our credentials ({reason_of(error, trail)}); nothing stays connected: see "
-            "the auth_ fields of connection_info and the initiator's name on the storage side"
+            f"{target} refused this host: {reason_of(error, trail)}; nothing stays connected: see "
+            "the credentials in connection_info, and whether the storage side lets this host in"
         )
     if isinstance(error, exception.NoFibreChannelHostsFound):
         return ConnectFailed("this host has no working Fibre Channel HBA; look at its ports")

@@ -65,7 +65,10 @@ class DeviceTree:
 
     def _relate(self, name: str, slave: str) -> None:
         block = self.sys / "class" / "block"
-        for directory, other in ((block / name / "slaves", slave), (block / slave / "holders", name)):
+        for directory, other in (
+            (block / name / "slaves", slave),
+            (block / slave / "holders", name),
+        ):
             directory.mkdir(exist_ok=True)
             (directory / other).symlink_to(block / other)
 
@@ -126,9 +129,7 @@ class DeviceTree:
         return node
 
     def loop(self, name: str, number: str, backing_file: Path) -> str:
-        return self.add(
-            name, number, {"loop/backing_file": str(backing_file), "loop/offset": "0"}
-        )
+        return self.add(name, number, {"loop/backing_file": str(backing_file), "loop/offset": "0"})
 
     def link(self, link: str, name: str) -> str:
         """/dev/<link> means /dev/<name> from now on."""

@@ -1,0 +1,382 @@
+"""What os-brick is asked for each protocol, and what its answer becomes: golden calls.
+
+``pytest --rewrite-golden`` writes the files from what is now.
+"""
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.errors import AgentError
+from agent.host.brick import BrickConnectors
+from agent.model.attachment import Attachment
+from agent.model.device import Device
+from tests.samples import attachment
+from tests.unit.host.device_tree import DeviceTree
+
+GOLDEN = Path(__file__).parent / "golden" / "brick"
+
+WWN = "60014051f2d74ac5b7e49d1a2f3c8e90"
+UUID = "5b1f8a3e-2c47-4d0a-9e61-7f0c2b9d1a34"
+NQN = "nqn.2014-08.org.example:subsystem-1"
+IQN = "iqn.2010-10.org.openstack:volume-457b1507"
+
+
+@dataclass
+class Recorder:
+    """os-brick as the adapter sees it: writes down what it is asked, answers ``info``.
+
+    Treats the properties that it is given as os-brick does: takes some out, adds others."""
+
+    info: Mapping[str, Any] = field(default_factory=dict)
+    at_address: list[str] = field(default_factory=list)
+    on_connect: Callable[[Any], None] = lambda execute: None
+    on_disconnect: Callable[[], None] = lambda: None
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def factory(self, protocol: str, **options: Any) -> "Recorder":
+        self.execute = options.pop("execute")
+        self.calls.append(("factory", protocol, options))
+        return self
+
+    def connect_volume(self, properties: dict[str, Any]) -> dict[str, Any]:
+        self._note("connect_volume", properties)
+        self.on_connect(self.execute)
+        return dict(self.info)
+
+    def disconnect_volume(self, properties: dict[str, Any], info: dict[str, Any] | None) -> None:
+        self._note("disconnect_volume", properties, info)
+        self.on_disconnect()
+
+    def get_volume_paths(self, properties: dict[str, Any]) -> list[str]:
+        return self.at_address
+
+    def _note(self, call: str, properties: dict[str, Any], *others: Any) -> None:
+        self.calls.append((call, copy.deepcopy(properties), *others))
+        properties.clear()
+        properties["device_path"] = "/dev/of-os-brick"
+
+    def of(self, call: str) -> tuple[Any, ...]:
+        (found,) = [noted for noted in self.calls if noted[0] == call]
+        return found
+
+
+@dataclass
+class Bench:
+    tree: DeviceTree
+    brick: Recorder
+    mounts: Path
+
+    def connectors(self, **different: Any) -> BrickConnectors:
+        options: dict[str, Any] = {
+            "host": "hypervisor-1",
+            "my_ip": "192.0.2.10",
+            "use_multipath": False,
+            "enforce_multipath": True,
+            "device_scan_attempts": 2,
+            "nfs_mount_point_base": str(self.mounts),
+            "nfs_mount_options": "",
+            "local_allowed_paths": (str(self.tree.dev),),
+            "factory": self.brick.factory,
+            "devices": self.tree.devices,
+            "settle": lambda: None,
+            "which": lambda tool: f"/sbin/{tool}",
+            **different,
+        }
+        return BrickConnectors(**options)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    root = tmp_path.resolve()
+    tree = DeviceTree(root)
+    (tree.sys / "class" / "fc_host" / "host1").mkdir(parents=True)
+    return Bench(tree, Recorder(), root / "mounts")
+
+
+def scsi(bench: Bench) -> None:
+    """One path; udev has named it."""
+    by_id = (f"wwn-0x{WWN}", f"scsi-3{WWN}")
+    path = bench.tree.scsi("sdb", "8:16", WWN, serial="457b1507", by_id=by_id)
+    bench.brick.info = {"type": "block", "scsi_wwn": f"3{WWN}", "path": path}
+
+
+def multipath(bench: Bench) -> None:
+    for name, number in (("sdb", "8:16"), ("sdc", "8:32")):
+        bench.tree.scsi(name, number, WWN, serial="457b1507")
+    path = bench.tree.multipath("dm-3", "253:3", WWN, ("sdb", "sdc"))
+    bench.brick.info = {
+        "type": "block",
+        "scsi_wwn": f"3{WWN}",
+        "path": path,
+        "multipath_id": f"3{WWN}",
+    }
+
+
+def nvme(bench: Bench) -> None:
+    controllers = {"nvme0": "live", "nvme1": "live"}
+    path = bench.tree.nvme("nvme0n1", "259:1", uuid=UUID, controllers=controllers)
+    bench.brick.info = {"type": "block", "path": path}
+
+
+def loop(bench: Bench) -> None:
+    path = bench.tree.loop("loop7", "7:7", Path("/srv/volume-1"))
+    bench.brick.info = {"type": "local", "path": path}
+
+
+def image(bench: Bench) -> None:
+    export = bench.mounts / "b5eb23c7a5fc91adee43dbafbfde9a6a"
+    export.mkdir(parents=True)
+    (export / "volume-75e4a9f1").write_bytes(bytes(4096))
+    bench.brick.info = {"path": str(export / "volume-75e4a9f1")}
+
+
+def vendor(bench: Bench) -> None:
+    bench.tree.add("sdx", "65:112", {})
+    bench.brick.info = {"type": "block", "path": bench.tree.link("storpool/v1", "sdx")}
+
+
+def nothing(bench: Bench) -> None:
+    """os-brick is not asked."""
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    there: Callable[[Bench], None]
+    protocol: str
+    data: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+CHAP = {"auth_method": "CHAP", "auth_username": "user", "auth_password": "pass-1"}
+ONE_PATH = {"target_portal": "192.0.2.1:3260", "target_iqn": IQN, "target_lun": 1}
+TWO_PATHS = {
+    **ONE_PATH,
+    "target_portals": ["192.0.2.1:3260", "192.0.2.2:3260"],
+    "target_iqns": [IQN, IQN],
+    "target_luns": [1, 1],
+}
+FABRIC = {
+    "target_wwn": ["5006016041e0c8d1", "5006016841e0c8d1"],
+    "target_lun": 3,
+    "initiator_target_map": {"2100001b32a0": ["5006016041e0c8d1", "5006016841e0c8d1"]},
+}
+PORTALS = [["192.0.2.20", 4420, "tcp"], ["192.0.2.21", 4420, "RoCEv2"]]
+
+CASES = [
+    Case("iscsi", scsi, "iscsi", {**ONE_PATH, **CHAP, "encrypted": False, "vendor": {"a": [1]}}),
+    Case("iscsi-multipath", multipath, "iscsi", TWO_PATHS, {"use_multipath": True}),
+    Case(
+        "iscsi-multipath-not-enforced",
+        multipath,
+        "iscsi",
+        {**TWO_PATHS, "enforce_multipath": False},
+        {"use_multipath": True, "enforce_multipath": False},
+    ),
+    Case("iser", scsi, "iser", ONE_PATH),
+    Case("fibre-channel", multipath, "fibre_channel", FABRIC, {"use_multipath": True}),
+    Case(
+        "nvmeof",
+        nvme,
+        "nvmeof",
+        {"target_nqn": NQN, "vol_uuid": UUID, "portals": PORTALS, "ns_id": 10},
+    ),
+    Case(
+        "nvmeof-old-format",
+        nvme,
+        "nvmeof",
+        {
+            "nqn": NQN,
+            "target_portal": "192.0.2.20",
+            "target_port": 4420,
+            "transport_type": "tcp",
+            "ns_id": 10,
+        },
+    ),
+    Case(
+        "nfs",
+        image,
+        "nfs",
+        {
+            "export": "192.0.2.40:/vols",
+            "name": "volume-75e4a9f1",
+            "format": "raw",
+            "options": None,
+            "mount_point_base": "/var/lib/cinder/mnt",
+        },
+        {"nfs_mount_options": "vers=4.2"},
+    ),
+    Case(
+        "rbd",
+        nothing,
+        "rbd",
+        {"name": "volumes/volume-8b9b", "hosts": ["192.0.2.31"], "ports": ["6789"]},
+    ),
+    Case("local", loop, "local", {"device_path": "DEV/loop7"}),
+    Case("storpool", vendor, "storpool", {"volume": "v1", "client_id": 7, "access_mode": "rw"}),
+]
+
+
+def wire(bench: Bench, case: Case, **different: Any) -> dict[str, Any]:
+    data = dict(case.data)
+    if "device_path" in data:
+        data["device_path"] = data["device_path"].replace("DEV", str(bench.tree.dev))
+    return {"connection_info": {"driver_volume_type": case.protocol, "data": data}, **different}
+
+
+def call_and_device(bench: Bench, case: Case) -> dict[str, Any]:
+    case.there(bench)
+    asked = attachment(**wire(bench, case), size_bytes=64 * 1024 * 1024)
+    device = bench.connectors(**case.options).connect(asked)
+    root = str(bench.mounts.parent)
+    calls = [call for call in bench.brick.calls if call[0] in ("factory", "connect_volume")]
+    text = json.dumps({"calls": calls, "device": device.reveal()}, indent=1, sort_keys=True)
+    found: dict[str, Any] = json.loads(text.replace(root, "ROOT"))
+    return found
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_call_and_the_device(case: Case, bench: Bench, request: pytest.FixtureRequest) -> None:
+    found = call_and_device(bench, case)
+    file = GOLDEN / f"{case.name}.json"
+    if request.config.getoption("--rewrite-golden"):
+        file.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    assert found == json.loads(file.read_text())
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case.name != "rbd"], ids=lambda case: case.name
+)
+def test_os_brick_may_do_what_it_likes_with_what_it_is_given(case: Case, bench: Bench) -> None:
+    case.there(bench)
+    asked = attachment(**wire(bench, case))
+    before = asked.reveal()
+    bench.connectors(**case.options).connect(asked)
+    assert asked.reveal() == before
+
+
+def test_an_encrypted_volume_is_decrypted_by_qemu_not_by_os_brick(bench: Bench) -> None:
+    scsi(bench)
+    case = Case("", scsi, "iscsi", {**ONE_PATH, "encrypted": True})
+    key = {"format": "luks", "secret_file": "/etc/secrets/volume"}
+    device = bench.connectors().connect(attachment(**wire(bench, case, encryption=key)))
+    assert bench.brick.of("connect_volume")[1]["encrypted"] is False
+    assert device.path == str(bench.tree.dev / "disk/by-id" / f"wwn-0x{WWN}")
+
+
+ISCSI = Case("", scsi, "iscsi", {**ONE_PATH, **CHAP})
+
+
+def connected(bench: Bench, case: Case = ISCSI, **options: Any) -> tuple[Attachment, Device]:
+    case.there(bench)
+    asked = attachment(**wire(bench, case))
+    device = bench.connectors(**{**case.options, **options}).connect(asked)
+    bench.brick.calls.clear()
+    return asked, device
+
+
+class TestDisconnect:
+    def test_os_brick_gets_its_own_answer_with_the_path_of_today(self, bench: Bench) -> None:
+        """By the path it decides whether to flush."""
+        asked, device = connected(bench)
+        bench.tree.remove("sdb")
+        today = bench.tree.scsi("sdq", "65:0", WWN, serial="457b1507")
+        bench.brick.on_disconnect = lambda: bench.tree.remove("sdq")
+        bench.connectors().disconnect(asked, device)
+        info = bench.brick.of("disconnect_volume")[2]
+        assert info == {"type": "block", "scsi_wwn": f"3{WWN}", "path": today}
+
+    def test_a_device_that_is_gone_is_not_looked_for_under_its_old_name(self, bench: Bench) -> None:
+        asked, device = connected(bench)
+        bench.tree.remove("sdb")
+        bench.connectors().disconnect(asked, device)
+        assert "path" not in bench.brick.of("disconnect_volume")[2]
+
+    def test_what_was_never_connected_has_no_device_info(self, bench: Bench) -> None:
+        asked, _ = connected(bench)
+        bench.brick.calls.clear()
+        bench.connectors().disconnect(asked, None)
+        assert bench.brick.of("disconnect_volume")[2] is None
+
+    def test_a_lun_that_was_given_to_another_volume_is_left_alone(self, bench: Bench) -> None:
+        asked, device = connected(bench)
+        bench.tree.remove("sdb")
+        other = bench.tree.scsi("sdb", "8:16", "6001405bbbbbbbbbbbbbbbbbbbbbbbbb")
+        bench.brick.at_address = [other]
+        bench.connectors().disconnect(asked, device)
+        assert all(call[0] == "factory" for call in bench.brick.calls)
+
+    def test_a_device_that_stays_is_an_error_that_names_it(self, bench: Bench) -> None:
+        asked, device = connected(bench)
+        with pytest.raises(AgentError, match=r"/dev/sdb is still on this host") as refused:
+            bench.connectors().disconnect(asked, device)
+        assert refused.value.code == "connect-failed"
+        assert refused.value.retriable
+
+    def test_who_holds_it_is_named(self, bench: Bench) -> None:
+        asked, device = connected(bench)
+        bench.tree.add("dm-9", "253:9", {"dm/uuid": "LVM-x"}, slaves=("sdb",))
+        with pytest.raises(AgentError, match="held by dm-9"):
+            bench.connectors().disconnect(asked, device)
+
+    def test_a_namespace_stays_until_it_is_unmapped(self, bench: Bench) -> None:
+        case = next(case for case in CASES if case.name == "nvmeof")
+        asked, device = connected(bench, case)
+        assert bench.connectors().disconnect(asked, device).awaiting_unmap
+        bench.brick.on_disconnect = lambda: bench.tree.remove("nvme0n1")
+        assert not bench.connectors().disconnect(asked, device).awaiting_unmap
+
+    @pytest.mark.parametrize("name", ["local", "rbd"])
+    def test_what_we_did_not_make_is_not_unmade(self, bench: Bench, name: str) -> None:
+        asked, device = connected(bench, next(case for case in CASES if case.name == name))
+        bench.connectors().disconnect(asked, device)
+        assert bench.brick.calls == []
+        assert bench.connectors().present(device)
+
+
+class TestPresent:
+    def test_under_another_name_too(self, bench: Bench) -> None:
+        _, device = connected(bench)
+        assert bench.connectors().present(device)
+        bench.tree.remove("sdb")
+        assert not bench.connectors().present(device)
+        bench.tree.scsi("sdq", "65:0", WWN, serial="457b1507")
+        assert bench.connectors().present(device)
+
+    def test_not_as_another_volume(self, bench: Bench) -> None:
+        _, device = connected(bench)
+        bench.tree.remove("sdb")
+        other = bench.tree.scsi("sdb", "8:16", "6001405bbbbbbbbbbbbbbbbbbbbbbbbb")
+        bench.tree.link(f"disk/by-id/wwn-0x{WWN}", Path(other).name)
+        assert not bench.connectors().present(device)
+
+
+def test_a_file_below_a_mount_is_named_without_asking_its_server(bench: Bench) -> None:
+    """The path leads nowhere: a stat would fail, and hang where the server is away."""
+    source = f"{bench.mounts}/0123/../volume-1"
+    assert bench.connectors().names(source) == {source}
+
+
+def test_the_initiator_is_asked_once(bench: Bench) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def initiator(**options: Any) -> dict[str, Any]:
+        asked.append(options)
+        return {"initiator": "iqn.1993-08.org.debian:01:1"}
+
+    connectors = bench.connectors(initiator=initiator)
+    assert connectors.properties() == connectors.properties()
+    assert asked == [
+        {
+            "my_ip": "192.0.2.10",
+            "multipath": False,
+            "enforce_multipath": True,
+            "host": "hypervisor-1",
+        }
+    ]

@@ -13,6 +13,7 @@ from oslo_config import cfg
 
 from agent.bus.client import Refused, Unreachable
 from agent.cli.main import run
+from agent.journal.book import Book
 from agent.journal.record import Held, Record
 from agent.journal.store import Journal
 from agent.model.device import Device
@@ -62,43 +63,55 @@ def state_path(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
-@pytest.fixture
-def journal(state_path: Path) -> Iterator[Journal]:
-    """Two instances share a volume, one of them read-only and about to leave; older operations."""
-    journal = Journal(state_path, Clock())
-    writer = attachment(
-        attachment_id=ATTACHMENTS[0],
-        instance_id=INSTANCES[0],
-        volume_id=VOLUME,
-        multiattach=True,
-        generation=3,
-        connection_info=ISCSI,
-    )
-    reader = attachment(
-        attachment_id=ATTACHMENTS[1],
-        instance_id=INSTANCES[1],
-        volume_id=VOLUME,
-        multiattach=True,
-        access_mode="ro",
-        connection_info=ISCSI,
-    )
-    held = [
-        Held(writer, DONE, DEVICE, {"target_dev": "vdb", "alias": writer.alias}),
-        Held(reader, DONE, DEVICE, {"target_dev": "vdc", "alias": reader.alias}, promised=False),
-    ]
-    attach = Record(
-        operation_id=UNDONE,
-        verb="attach",
-        digest="",
-        instance_id=INSTANCES[1],
-        attachment_id=ATTACHMENTS[1],
-        volume_id=VOLUME,
-        attachment=reader,
-        steps=("check-guest", "connect-volume", "verify-identity", "plug-disk"),
+WRITER = attachment(
+    attachment_id=ATTACHMENTS[0],
+    instance_id=INSTANCES[0],
+    volume_id=VOLUME,
+    multiattach=True,
+    generation=3,
+    connection_info=ISCSI,
+)
+READER = attachment(
+    attachment_id=ATTACHMENTS[1],
+    instance_id=INSTANCES[1],
+    volume_id=VOLUME,
+    multiattach=True,
+    access_mode="ro",
+    connection_info=ISCSI,
+)
+ATTACH_STEPS = (
+    "check-guest",
+    "connect-volume",
+    "verify-identity",
+    "plug-disk",
+    "plug-other-half",
+    "note-in-domain",
+)
+DETACH_STEPS = ("check-disk", "unplug-disk", "forget-disk", "note-in-domain", "disconnect-volume")
+
+
+def record(operation_id: str, verb: str, **different: Any) -> Record:
+    """An operation on the reader's attachment."""
+    fields: dict[str, Any] = {
+        "digest": "",
+        "instance_id": INSTANCES[1],
+        "attachment_id": ATTACHMENTS[1],
+        "volume_id": VOLUME,
+        "attachment": READER,
+        "not_after": NOW,
+        **different,
+    }
+    return Record(operation_id, verb, **fields)
+
+
+def undone_attach() -> Record:
+    return record(
+        UNDONE,
+        "attach",
+        steps=ATTACH_STEPS,
         commit=3,
         created_at=NOW - 7200,
         updated_at=NOW - 7190,
-        not_after=NOW,
         state="undone",
         direction="undoing",
         known={"undo_from": 1},
@@ -108,30 +121,36 @@ def journal(state_path: Path) -> Iterator[Journal]:
             detail="no portal of iqn.2010-10.org.openstack:volume-457b1507 answered",
         ),
     )
-    detach = Record(
-        operation_id=PARKED,
-        verb="detach",
-        digest="",
-        instance_id=INSTANCES[1],
-        attachment_id=ATTACHMENTS[1],
-        volume_id=VOLUME,
-        attachment=reader,
-        steps=("unplug-disk", "forget-disk", "note-in-domain", "disconnect-volume"),
-        commit=0,
+
+
+def parked_detach() -> Record:
+    return record(
+        PARKED,
+        "detach",
+        steps=DETACH_STEPS,
+        commit=1,
+        position=1,
+        intended=1,
         created_at=NOW - 300,
         updated_at=NOW - 60,
-        not_after=NOW,
         state="waiting",
-        intended=0,
         waiting_for="the guest to release vdc",
         wake_at=NOW + 60,
     )
 
-    def write(book: Any) -> None:
-        for row in held:
-            book.keep(row)
-        for record in (attach, detach):
-            book.add(record)
+
+@pytest.fixture
+def journal(state_path: Path) -> Iterator[Journal]:
+    """Two instances share a volume, one of them read-only and about to leave; older operations."""
+    journal = Journal(state_path, Clock())
+
+    def write(book: Book) -> None:
+        disk = {"target_dev": "vdb", "alias": WRITER.alias}
+        book.keep(Held(WRITER, DONE, DEVICE, disk))
+        disk = {"target_dev": "vdc", "alias": READER.alias}
+        book.keep(Held(READER, DONE, DEVICE, disk, promised=False))
+        book.add(undone_attach())
+        book.add(parked_detach())
         book.quarantine("vol-left", DEVICE, "wwn is 0x5000, expected 0x6001", NOW - 86400 * 3)
 
     journal.write(write)

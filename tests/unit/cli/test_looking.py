@@ -17,6 +17,7 @@ from agent.errors import SharingConflict
 from agent.journal.store import Journal
 from agent.model.outcome import Answer, refused
 from tests.unit.cli.conftest import (
+    ATTACH_STEPS,
     ATTACHMENTS,
     HOST,
     INSTANCES,
@@ -68,10 +69,21 @@ AUDITED = {
 }
 PLANNED = {
     "verb": "attach",
-    "steps": ["check-guest", "connect-volume", "verify-identity", "plug-disk", "plug-other-half"],
+    "steps": list(ATTACH_STEPS),
     "commit": "plug-disk",
     "controller_xml": None,
-    "disk_xml": '<disk type="block" device="disk">\n  <target dev="vdb" bus="virtio"/>\n</disk>\n',
+    "disk_xml": """\
+<disk type="block" device="disk">
+  <driver name="qemu" type="raw" cache="none" error_policy="report"/>
+  <source dev="/dev/disk/by-id/known-after-connect"/>
+  <backingStore/>
+  <target dev="vdb" bus="virtio"/>
+  <shareable/>
+  <serial>457b1507-2a57-481c-936b-79297ffddb5a</serial>
+  <alias name="ua-3b1f0c9e-52a4-4c7d-9a55-0d8f6f1f2a01"/>
+  <address type="pci" domain="0x0000" bus="0x05" slot="0x00" function="0x0"/>
+</disk>
+""",
     "refusal": None,
 }
 LOCKS = [
@@ -108,14 +120,13 @@ CASES: dict[str, tuple[str, ...]] = {
 }
 
 
-STEPS = ("check-guest", "connect-volume", "verify-identity", "plug-disk")
-
-
 def running(current: str) -> Answer:
     """An attach at one of its steps."""
-    done = STEPS.index(current)
-    states = ["done"] * done + ["intended"] + ["planned"] * (len(STEPS) - done - 1)
-    steps = [{"name": name, "state": state} for name, state in zip(STEPS, states, strict=True)]
+    done = ATTACH_STEPS.index(current)
+    states = ["done"] * done + ["intended"] + ["planned"] * (len(ATTACH_STEPS) - done - 1)
+    steps = [
+        {"name": name, "state": state} for name, state in zip(ATTACH_STEPS, states, strict=True)
+    ]
     return waiting("attach", state="running", waiting_for=None, steps=steps)
 
 

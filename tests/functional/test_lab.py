@@ -14,6 +14,7 @@ from typing import Any
 import libvirt
 import pytest
 
+from tests.functional.stranger import ask_to_unplug, is_plugged, plug, unplug
 from tests.lab.guest import Guest, GuestRefused, Shape, block_of
 from tests.lab.lab import Lab
 from tests.lab.loop_volume import LoopVolume
@@ -41,36 +42,6 @@ def volume(lab: Lab) -> Iterator[LoopVolume]:
     with lab.volume() as volume:
         yield volume
         volume.assert_unused()
-
-
-def plug(guest: Guest, volume: LoopVolume, *, bus: str = "virtio", read_only: bool = False) -> None:
-    """Plug with plain libvirt calls, as little as a shared disk needs."""
-    target = "vdz" if bus == "virtio" else "sdz"
-    guest.domain.attachDeviceFlags(
-        f"""<disk type='block' device='disk'>
-          <driver name='qemu' type='raw' cache='none'/>
-          <source dev='{volume.path}'/><target dev='{target}' bus='{bus}'/>
-          {"<readonly/>" if read_only else ""}<shareable/>
-          <serial>{volume.volume_id}</serial><alias name='{alias(volume)}'/></disk>""",
-        libvirt.VIR_DOMAIN_AFFECT_LIVE,
-    )
-
-
-def alias(volume: LoopVolume) -> str:
-    return f"ua-{volume.volume_id}"
-
-
-def ask_to_unplug(guest: Guest, volume: LoopVolume) -> None:
-    guest.domain.detachDeviceAlias(alias(volume), libvirt.VIR_DOMAIN_AFFECT_LIVE)
-
-
-def is_plugged(guest: Guest, volume: LoopVolume) -> bool:
-    return bool(guest.description().xpath(f"//disk/alias[@name='{alias(volume)}']"))
-
-
-def unplug(guest: Guest, volume: LoopVolume) -> None:
-    ask_to_unplug(guest, volume)
-    wait_until(lambda: not is_plugged(guest, volume), "libvirt lets go", seconds=20)
 
 
 @pytest.mark.parametrize("bus", ["virtio", "scsi"])

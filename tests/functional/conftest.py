@@ -1,0 +1,82 @@
+"""One lab for all themes: a broker, a libvirtd, four booted guests, an agent as its own process.
+
+Every test that uses the agent must leave it, the guests and the volumes as it found them.
+"""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from oslo_config import cfg
+
+from agent.bus.client import AgentClient
+from tests.functional.orchestrator import Orchestrator, assert_no_disk
+from tests.lab.agent_process import AgentProcess
+from tests.lab.guest import Guest, Shape
+from tests.lab.lab import Lab
+from tests.lab.loop_volume import LoopVolume
+
+BARE = Shape(has_system=False, spare_ports=4, memory_mib=32)
+"""Starts at once; lets go of virtio-scsi disks by itself, and of virtio-blk ones never."""
+
+MakeVolume = Callable[..., LoopVolume]
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    cfg.CONF([], project="attachment-agent")
+    with Lab() as lab:
+        lab.begin_broker()
+        yield lab
+
+
+@pytest.fixture(scope="session")
+def guests(lab: Lab) -> list[Guest]:
+    return lab.guests(4)
+
+
+@pytest.fixture(scope="session")
+def shared_agent(lab: Lab) -> AgentProcess:
+    return lab.agent()
+
+
+@pytest.fixture(scope="session")
+def shared_client(lab: Lab) -> Iterator[AgentClient]:
+    with AgentClient(cfg.CONF, "lab-host", url=lab.broker.url) as client:
+        yield client
+
+
+@pytest.fixture
+def agent(shared_agent: AgentProcess) -> AgentProcess:
+    """Running, whatever the test before has done to it."""
+    if not shared_agent.is_running():
+        shared_agent.start()
+    return shared_agent
+
+
+@pytest.fixture
+def orchestrator(
+    agent: AgentProcess, shared_client: AgentClient, guests: list[Guest]
+) -> Iterator[Orchestrator]:
+    orchestrator = Orchestrator(shared_client)
+    yield orchestrator
+    orchestrator.assert_idle()
+    assert_no_disk(guests)
+
+
+@pytest.fixture
+def make_volume(lab: Lab) -> Iterator[MakeVolume]:
+    made: list[LoopVolume] = []
+
+    def make(**wanted: int | str) -> LoopVolume:
+        made.append(lab.volume(**wanted))
+        return made[-1]
+
+    yield make
+    for volume in made:
+        volume.assert_unused()
+        volume.close()
+
+
+@pytest.fixture
+def volume(make_volume: MakeVolume) -> LoopVolume:
+    return make_volume()

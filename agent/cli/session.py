@@ -90,17 +90,13 @@ class Session:
         try:
             return question(open_read_only(directory))
         except (sqlite3.Error, ValueError) as error:
-            raise _unreadable(
-                directory / FILE_NAME,
-                f"{error}; attachctl and the agent must be of one version",
-            ) from None
+            raise _unreadable(directory / FILE_NAME, f"{error}") from None
 
     def _turn_to_journal(self, error: Unreachable) -> None:
         self._reads_journal = True
         self.screen.note(f"note: {error}")
         self.screen.note(
-            f"note: this is what the agent wrote last, read from {self.settings.state_path}; "
-            "nothing else was asked"
+            f"note: this is what the agent wrote last, read from {self.settings.state_path}"
         )
 
 

@@ -1,11 +1,20 @@
 """With the broker down, on the hypervisor itself: what the journal says, read-only."""
 
+import io
 import json
 import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from oslo_config import cfg
 
+from agent.cli.main import configure
+from agent.cli.screen import Screen
+from agent.cli.session import Session
+from agent.cli.trouble import Trouble
 from agent.journal.store import Journal
 from tests.unit.cli.conftest import (
     ATTACHMENTS,
@@ -114,14 +123,39 @@ def test_a_file_that_is_no_journal_is_named(attachctl: Attachctl, state_path: Pa
     assert "journal.sqlite cannot be read" in ran.err
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_who_may_not_read_it_is_told_to_be_root(
+def test_a_journal_of_a_newer_agent_is_not_guessed_at(
     attachctl: Attachctl, journal: Journal, state_path: Path
 ) -> None:
-    (state_path / "journal.sqlite").chmod(0)
+    journal.close()
+    newer = sqlite3.connect(state_path / "journal.sqlite")
+    newer.execute("PRAGMA user_version = 99")
+    newer.close()
     ran = attachctl("list", agent=AbsentAgent())
-    assert ran.code == 4
-    assert "sudo" in ran.err
+    assert (ran.code, ran.out) == (4, "")
+    assert "schema 99" in ran.err
+
+
+@contextmanager
+def somebody_else() -> Iterator[None]:
+    """Root reads everything: be nobody for a while. Whoever is not root need not."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_who_may_not_read_it_is_told_to_be_root(journal: Journal, config_file: Path) -> None:
+    settings = configure(cfg.ConfigOpts(), str(config_file))
+    session = Session(settings, pytest.fail, Screen(io.StringIO(), io.StringIO()), offline=True)
+    for file in (settings.state_path / "journal.sqlite", config_file):
+        file.chmod(0)
+    with somebody_else(), pytest.raises(Trouble, match=r"journal\.sqlite cannot .* only root"):
+        session.look(lambda book: book.attachments())
+    with somebody_else(), pytest.raises(Trouble, match=r"agent\.conf cannot .* only root"):
+        configure(cfg.ConfigOpts(), str(config_file))
 
 
 def test_an_audit_without_libvirt_says_what_is_left_to_look_at(

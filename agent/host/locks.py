@@ -1,7 +1,10 @@
 """Named locks of this machine: first come, first served, bounded, and readable by the operator.
 
 Within the process a queue for each name; across processes flock(2) on a file of our own, which
-the kernel lets go when its holder dies. The file holds one JSON line about the holder.
+the kernel lets go when its holder dies. The file holds one JSON line about the holder::
+
+    <state_path>/locks/volume_<id>-<hash>.lock     while held, or left by a kill: then it is free
+    <state_path>/locks/target_<iqn>-<hash>.lock
 
 Rejected: lockf (POSIX) locks, so also oslo.concurrency's and fasteners': they belong to the
 process, and closing any descriptor of the file drops them for every thread.
@@ -16,7 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -146,8 +149,9 @@ class FileLocks:
         finally:
             turn.held_since = None
             # Unlinked while still held: who opened it before finds, once he has the lock, that
-            # the name means another file, and opens again.
-            path.unlink(missing_ok=True)
+            # the name means another file, and opens again. A file that stays does no harm.
+            with suppress(OSError):
+                path.unlink()
             os.close(descriptor)
 
     def _take(self, path: Path, turn: _Turn) -> int:

@@ -133,6 +133,24 @@ class TestReaders:
             subprocess.run([sys.executable, "-c", program, str(directory)], check=True, cwd=ROOT)
             assert sorted(path.name for path in directory.iterdir()) == before
 
+    def test_where_it_may_not_write_it_shows_everything_or_nothing(self, killed: Path) -> None:
+        """The log cannot be read without its index, and without the log the file is old."""
+        (killed / f"{FILE_NAME}-shm").unlink()
+        with _may_only_read(killed):
+            program = (
+                "import os, sqlite3, sys\n"
+                "from pathlib import Path\n"
+                "from agent.journal.store import open_read_only\n"
+                "if os.geteuid() == 0:\n"
+                f"    os.seteuid({NOBODY})\n"
+                "try:\n"
+                "    open_read_only(Path(sys.argv[1]))\n"
+                "except sqlite3.OperationalError:\n"
+                "    sys.exit(7)\n"
+            )
+            argv = [sys.executable, "-c", program, str(killed)]
+            assert subprocess.run(argv, cwd=ROOT).returncode == 7
+
     @pytest.fixture
     def closed(self, own_directory: Path) -> Path:
         with opened(own_directory) as journal:

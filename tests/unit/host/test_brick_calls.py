@@ -15,6 +15,7 @@ import pytest
 from agent.errors import AgentError
 from agent.host.brick import BrickConnectors
 from agent.model.attachment import Attachment
+from agent.model.connection import MOUNTED_PROTOCOLS
 from agent.model.device import Device
 from tests.samples import attachment
 from tests.unit.host.device_tree import DeviceTree
@@ -219,6 +220,7 @@ CASES = [
         {"name": "volumes/volume-8b9b", "hosts": ["192.0.2.31"], "ports": ["6789"]},
     ),
     Case("local", loop, "local", {"device_path": "DEV/loop7"}),
+    Case("quobyte", image, "quobyte", {"export": "192.0.2.40:/vols", "name": "volume-75e4a9f1"}),
     Case("storpool", vendor, "storpool", {"volume": "v1", "client_id": 7, "access_mode": "rw"}),
 ]
 
@@ -281,6 +283,12 @@ def connected(bench: Bench, case: Case = ISCSI, **options: Any) -> tuple[Attachm
     return asked, device
 
 
+def test_the_kernel_asks_a_lun_again_who_it_is(bench: Bench) -> None:
+    """It caches the answer, and the LUN may have been another volume's."""
+    connected(bench)
+    assert (bench.tree.sys / "class/block/sdb/device/rescan").read_text() == "1"
+
+
 class TestDisconnect:
     def test_os_brick_gets_its_own_answer_with_the_path_of_today(self, bench: Bench) -> None:
         """By the path it decides whether to flush."""
@@ -297,6 +305,21 @@ class TestDisconnect:
         bench.tree.remove("sdb")
         bench.connectors().disconnect(asked, device)
         assert "path" not in bench.brick.of("disconnect_volume")[2]
+
+    def test_the_path_is_written_as_os_brick_wrote_it_while_it_is_true(self, bench: Bench) -> None:
+        """It takes a path for a multipath map's by how it is written."""
+        case = next(case for case in CASES if case.name == "fibre-channel")
+        asked, device = connected(bench, case)
+        link = str(bench.tree.dev / "disk/by-id" / f"dm-uuid-mpath-3{WWN}")
+        written = device.model_copy(update={"device_info": {"type": "block", "path": link}})
+
+        def disconnect() -> None:
+            for name in ("dm-3", "sdb", "sdc"):
+                bench.tree.remove(name)
+
+        bench.brick.on_disconnect = disconnect
+        bench.connectors().disconnect(asked, written)
+        assert bench.brick.of("disconnect_volume")[2]["path"] == link
 
     def test_what_was_never_connected_has_no_device_info(self, bench: Bench) -> None:
         asked, _ = connected(bench)
@@ -358,9 +381,34 @@ class TestPresent:
 
 
 def test_a_file_below_a_mount_is_named_without_asking_its_server(bench: Bench) -> None:
-    """The path leads nowhere: a stat would fail, and hang where the server is away."""
-    source = f"{bench.mounts}/0123/../volume-1"
+    """A stat would tell more names, and hang where the server is away."""
+    image(bench)
+    source = bench.brick.info["path"]
     assert bench.connectors().names(source) == {source}
+    assert bench.connectors(nfs_mount_point_base="/elsewhere").names(source) > {source}
+
+
+class TestFilesOfVendors:
+    def test_a_file_of_this_host_must_be_allowed(self, bench: Bench, tmp_path: Path) -> None:
+        """gpfs hands any path to the guest."""
+        file = tmp_path.resolve() / "volume-1"
+        file.write_bytes(bytes(4096))
+        bench.brick.info = {"type": "gpfs", "path": str(file)}
+        asked = attachment(
+            connection_info={"driver_volume_type": "gpfs", "data": {"device_path": str(file)}}
+        )
+        with pytest.raises(AgentError, match="below none of"):
+            bench.connectors().connect(asked)
+        device = bench.connectors(local_allowed_paths=(str(file.parent),)).connect(asked)
+        assert (device.path, device.size_bytes) == (str(file), 4096)
+        assert asked.connection.source_type == "file"
+
+    @pytest.mark.parametrize("protocol", ["nfs", *MOUNTED_PROTOCOLS])
+    @pytest.mark.parametrize("name", ["../../etc/shadow", "a/b", "..", ""])
+    def test_no_name_leads_out_of_an_export(self, protocol: str, name: str) -> None:
+        data = {"export": "192.0.2.40:/vols", "name": name}
+        with pytest.raises(AgentError, match="plain file name"):
+            attachment(connection_info={"driver_volume_type": protocol, "data": data})
 
 
 def test_the_initiator_is_asked_once(bench: Bench) -> None:

@@ -199,13 +199,12 @@ class BlockDevices:
         return _text(facts / "loop" / "backing_file")
 
     def _wwid(self, facts: Path) -> str:
-        """As SCSI's sysfs writes it, also for a multipath map (3600… there: 3 is NAA, 2 EUI)."""
-        mapped = _text(facts / "dm" / "uuid")
-        if mapped.startswith("mpath-3"):
-            return f"naa.{mapped.removeprefix('mpath-3')}"
-        if mapped.startswith("mpath-2"):
-            return f"eui.{mapped.removeprefix('mpath-2')}"
-        return _text(facts / "device" / "wwid") or _text(facts / "wwid")
+        """As sysfs writes it, also for a multipath map, where 3 stands for NAA and 2 for EUI-64."""
+        kind, _, mapped = _text(facts / "dm" / "uuid").partition("-")
+        if kind != "mpath":
+            return _text(facts / "device" / "wwid") or _text(facts / "wwid")
+        prefix = {"3": "naa.", "2": "eui."}.get(mapped[:1])
+        return f"{prefix}{mapped[1:]}" if prefix else mapped
 
     def _serial(self, facts: Path) -> str:
         """SCSI's unit serial number, virtio's serial. Not NVMe's: it is the controller's, which

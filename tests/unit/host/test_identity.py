@@ -35,6 +35,21 @@ def test_a_map_says_what_its_paths_say(tree: DeviceTree) -> None:
     assert identity(tree, dm) == identity(tree, sdb)
 
 
+@pytest.mark.parametrize(
+    ("written", "wwn"),
+    [
+        (f"3{WWN}", WWN),
+        ("20025385b71b00c5a", "0025385b71b00c5a"),
+        ("eui.0025385b71b00c5a", "0025385b71b00c5a"),
+    ],
+)
+def test_a_map_without_paths_is_known_by_its_own_name(
+    tree: DeviceTree, written: str, wwn: str
+) -> None:
+    dm = tree.add("dm-4", "253:4", {"dm/uuid": f"mpath-{written}"})
+    assert identity(tree, dm) == {"wwn": wwn}
+
+
 def test_a_namespace_is_not_known_by_its_controllers_serial(tree: DeviceTree) -> None:
     head = tree.nvme("nvme0n1", "259:1", uuid=UUID, controllers={"nvme0": "live"})
     assert identity(tree, head) == {"uuid": UUID.replace("-", "")}

@@ -1,10 +1,17 @@
-"""A desk for tests of the bus: takes every message, remembers it, answers like an agent."""
+"""A desk for tests of the bus: takes every message, remembers it, answers like an agent.
 
+``python -m tests.desk URL HOST`` serves one until it is killed.
+"""
+
+import sys
 import threading
 import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from oslo_config import cfg
+
+from agent.bus.servers import Servers
 from agent.model.outcome import Answer, State
 
 
@@ -71,3 +78,8 @@ class RecordingDesk:
 
 def new_id() -> str:
     return str(uuid.uuid4())
+
+
+if __name__ == "__main__":
+    Servers(cfg.CONF, RecordingDesk(), sys.argv[2], url=sys.argv[1]).start()
+    threading.Event().wait()

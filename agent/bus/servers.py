@@ -18,6 +18,8 @@ import logging
 import re
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from oslo_messaging import (
@@ -106,6 +108,7 @@ class _Line:
         self._closing = threading.Event()
         self._server: Any = None
         self._starter = threading.Thread(target=self._start, name=f"start {topic}", daemon=True)
+        self._closer = threading.Thread(target=self._close, name=f"stop {topic}", daemon=True)
 
     def start(self) -> None:
         self._starter.start()
@@ -120,9 +123,22 @@ class _Line:
                 LOG.error("no requests on %s, the broker refuses us: %s", self.topic, error)
                 self._closing.wait(RETRY_SECONDS)
             else:
+                self._spare_the_connection(server)
                 self._server = server
                 LOG.info("requests are taken on %s", self.topic)
                 return
+
+    def _spare_the_connection(self, server: Any) -> None:
+        """From a message whose context oslo.messaging fails at, which it has acknowledged before:
+        it would close the connection and be deaf for a second, for each of them."""
+        for consumer in _listener(server).conn.connection._consumers:
+            consumer.callback = partial(self._take, consumer.callback)
+
+    def _take(self, take: Callable[[Any], None], message: Any) -> None:
+        try:
+            take(message)
+        except (TypeError, ValueError, RecursionError) as error:
+            LOG.warning("dropped a message on %s that is no call: %s", self.topic, error)
 
     def connected(self) -> bool:
         if self._server is None:
@@ -137,10 +153,10 @@ class _Line:
 
     def close(self) -> threading.Thread:
         """The thread that does it: an absent broker holds it for ever."""
-        self._closing.set()
-        closer = threading.Thread(target=self._close, name=f"stop {self.topic}", daemon=True)
-        closer.start()
-        return closer
+        if not self._closing.is_set():
+            self._closing.set()
+            self._closer.start()
+        return self._closer
 
     def _close(self) -> None:
         self._starter.join()

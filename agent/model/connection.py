@@ -27,7 +27,10 @@ from agent.model.value import Count, Positive, Secret, Value, dump_secret
 
 Lane = Literal["scsi", "nvme", "other"]
 
-_SECRET_KEY = re.compile(r"password|passphrase|keyring|secret(?!_(uuid|type))|token|api_?key", re.I)
+_SECRET_KEY = re.compile(
+    r"passw|passphrase|pwd|keyring|secret(?!_(uuid|type))|token|credential|(api|private|access)_?key",
+    re.I,
+)
 
 
 class Data(Value):
@@ -44,17 +47,36 @@ class Data(Value):
     @model_validator(mode="after")
     def _hide_vendor_secrets(self) -> "Data":
         for key, value in (self.__pydantic_extra__ or {}).items():
-            if isinstance(value, str) and _SECRET_KEY.search(key):
-                self.__pydantic_extra__[key] = SecretStr(value)
+            self.__pydantic_extra__[key] = _hide(key, value)
         return self
 
     @model_serializer(mode="wrap")
     def _dump(self, dump: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         plain: dict[str, Any] = dump(self)
         for key, value in (self.__pydantic_extra__ or {}).items():
-            if isinstance(value, SecretStr):
-                plain[key] = dump_secret(value, info)
+            plain[key] = _dump_hidden(value, info)
         return plain
+
+
+def _hide(key: str, value: Any) -> Any:
+    """A copy of a vendor's value in which texts with a secret's name do not show."""
+    if isinstance(value, str) and _SECRET_KEY.search(key):
+        return SecretStr(value)
+    if isinstance(value, dict):
+        return {name: _hide(str(name), part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_hide(key, part) for part in value]
+    return value
+
+
+def _dump_hidden(value: Any, info: SerializationInfo) -> Any:
+    if isinstance(value, SecretStr):
+        return dump_secret(value, info)
+    if isinstance(value, dict):
+        return {name: _dump_hidden(part, info) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_dump_hidden(part, info) for part in value]
+    return value
 
 
 class Connection(Value):

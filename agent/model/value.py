@@ -47,8 +47,11 @@ Uuid = Annotated[
     BeforeValidator(_lower_uuid),
     Field(json_schema_extra={"pattern": f"^{_UUID.pattern}$"}),
 ]
-Count = Annotated[StrictInt, Field(ge=0)]
-Positive = Annotated[StrictInt, Field(ge=1)]
+LARGEST = 2**63 - 1
+"""The largest number that SQLite and libvirt hold; JSON knows no limit."""
+
+Count = Annotated[StrictInt, Field(ge=0, le=LARGEST)]
+Positive = Annotated[StrictInt, Field(ge=1, le=LARGEST)]
 
 
 class Value(BaseModel):
@@ -80,5 +83,12 @@ def _explain(error: ValidationError) -> str:
     lines = []
     for fault in error.errors(include_input=False, include_url=False):
         place = ".".join(str(part) for part in fault["loc"]) or "request"
-        lines.append(f"{place}: {fault['msg'].removeprefix('Value error, ')}")
+        message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] in _NO_OBJECT:
+            message = "must be an object with named fields"
+        lines.append(f"{place}: {message}")
     return "; ".join(lines)
+
+
+_NO_OBJECT = frozenset(("dict_type", "model_type", "model_attributes_type"))
+"""Faults for which pydantic names the class."""

@@ -1,0 +1,132 @@
+"""What follows from what was asked: alias, serial, cache, sharing, shared targets."""
+
+from typing import Any
+
+import pytest
+
+from agent.model.attachment import Attachment
+from agent.model.disk import IoTune
+from tests.samples import VOLUMES, attachment, attachment_payload
+
+PROTOCOLS: list[tuple[str, dict[str, Any], tuple[str, ...], str]] = [
+    (
+        "iscsi",
+        {"target_portal": "p", "target_iqn": "iqn-1", "target_lun": 1},
+        ("iqn-1",),
+        "scsi",
+    ),
+    (
+        "iser",
+        {
+            "target_portal": "p",
+            "target_iqn": "iqn-2",
+            "target_lun": 1,
+            "target_portals": ["p", "q"],
+            "target_iqns": ["iqn-2", "iqn-1"],
+            "target_luns": [1, 1],
+        },
+        ("iqn-1", "iqn-2"),
+        "scsi",
+    ),
+    ("fibre_channel", {"target_wwn": ["51", "50"], "target_lun": 0}, ("50", "51"), "scsi"),
+    ("fibre_channel", {"target_wwn": "50", "target_luns": [0]}, ("50",), "scsi"),
+    ("nvmeof", {"target_nqn": "nqn-1", "portals": [["p", 4420, "tcp"]]}, ("nqn-1",), "nvme"),
+    (
+        "nvmeof",
+        {"nqn": "nqn-2", "target_portal": "p", "target_port": 4420, "transport_type": "rdma"},
+        ("nqn-2",),
+        "nvme",
+    ),
+    ("nfs", {"export": "host:/export", "name": "volume-1"}, ("host:/export",), "other"),
+    ("rbd", {"name": "pool/image"}, ("rbd:pool/image",), "other"),
+    ("local", {"device_path": "/dev/vg/volume"}, ("/dev/vg/volume",), "other"),
+    ("storpool", {"volume": "v", "client_id": 1}, ("storpool",), "other"),
+]
+
+
+def info(protocol: str, data: dict[str, Any]) -> dict[str, Any]:
+    return {"driver_volume_type": protocol, "data": data}
+
+
+@pytest.mark.parametrize(("protocol", "data", "targets", "lane"), PROTOCOLS)
+class TestConnections:
+    def test_what_is_shared_and_where_it_runs(
+        self, protocol: str, data: dict[str, Any], targets: tuple[str, ...], lane: str
+    ) -> None:
+        connection = attachment(connection_info=info(protocol, data)).connection
+        assert connection.driver_volume_type == protocol
+        assert connection.targets == targets
+        assert connection.lane == lane
+
+    def test_the_journal_gives_back_what_came(
+        self, protocol: str, data: dict[str, Any], targets: tuple[str, ...], lane: str
+    ) -> None:
+        """Exactly: no default is added, no vendor key lost, no number becomes a text."""
+        payload = attachment_payload(connection_info=info(protocol, {**data, "vendor": [1, "a"]}))
+        noun = Attachment.parse(payload)
+        assert noun.reveal() == payload
+        assert Attachment.parse(noun.reveal()) == noun
+        assert noun.connection.properties() == payload["connection_info"]["data"]
+
+
+class TestWhatFollows:
+    def test_the_alias_and_serial_by_which_it_is_found(self) -> None:
+        noun = attachment(attachment_id="A_b-9")
+        assert (noun.alias, noun.serial) == ("ua-A_b-9", VOLUMES[0])
+
+    def test_a_lun_shows_its_own_serial(self) -> None:
+        assert attachment(disk={"type": "lun", "bus": "scsi"}).serial is None
+
+    @pytest.mark.parametrize(
+        ("ours", "theirs", "read_only"),
+        [("rw", None, False), ("rw", "rw", False), ("ro", "rw", True), ("rw", "ro", True)],
+    )
+    def test_read_only_if_either_says_so(
+        self, ours: str, theirs: str | None, read_only: bool
+    ) -> None:
+        data = {"device_path": "/dev/loop7", **({} if theirs is None else {"access_mode": theirs})}
+        noun = attachment(access_mode=ours, connection_info=info("local", data))
+        assert noun.read_only is read_only
+
+    def test_what_several_share_is_not_cached(self) -> None:
+        shared = attachment(multiattach=True, disk={"cache": "writeback"})
+        assert (shared.cache, shared.forced_cache) == ("none", True)
+        alone = attachment(disk={"cache": "writeback"})
+        assert (alone.cache, alone.forced_cache) == ("writeback", False)
+        assert not attachment(multiattach=True).forced_cache
+
+    def test_a_shared_disk_reports_errors_unless_told_otherwise(self) -> None:
+        assert attachment().error_policy is None
+        assert attachment(multiattach=True).error_policy == "report"
+        asked = attachment(multiattach=True, disk={"error_policy": "stop"})
+        assert asked.error_policy == "stop"
+
+    def test_defaults_of_the_wire(self) -> None:
+        noun = attachment()
+        assert (noun.multiattach, noun.shared_targets, noun.require_all_paths) == (
+            False,
+            None,
+            False,
+        )
+        assert (noun.access_mode, noun.generation, noun.size_bytes) == ("rw", None, None)
+        disk = noun.disk
+        assert (disk.bus, disk.type, disk.cache, disk.target_dev) == (
+            "virtio",
+            "disk",
+            "none",
+            None,
+        )
+
+    def test_limits_are_those_that_were_given(self) -> None:
+        tune = IoTune(read_iops_sec=0, total_bytes_sec=5, group_name="one")
+        assert tune.limits() == {"read_iops_sec": 0, "total_bytes_sec": 5, "group_name": "one"}
+
+    def test_the_expected_identity_is_what_was_given(self) -> None:
+        noun = attachment(identity={"wwn": "0x5000", "serial": None})
+        assert noun.identity is not None
+        assert noun.identity.expected() == {"wwn": "0x5000"}
+
+    def test_a_noun_does_not_change(self) -> None:
+        noun = attachment()
+        with pytest.raises(ValueError, match="frozen"):
+            noun.multiattach = True  # type: ignore[misc]

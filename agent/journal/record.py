@@ -19,6 +19,8 @@ class Record:
     ``position`` is the next step to apply. ``intended`` is the last step whose intent is written,
     -1 for none: what undoing begins with. ``executing`` is true from an intent until its step has
     returned, so a restart can tell that the agent died in it (``deaths`` counts those).
+    ``promised`` is true while it counts as a user of its volume: from the intent to connect it
+    until undoing begins. ``told`` is what the last notification of it said.
     ``attachment`` is None for a detach of what this agent knows to be gone.
     """
 
@@ -43,6 +45,8 @@ class Record:
     executing: bool = False
     deaths: int = 0
     failures: int = 0
+    promised: bool = False
+    told: str | None = None
     cancel_wanted: bool = False
     known: dict[str, Any] = field(default_factory=dict)
     waiting_for: str | None = None
@@ -68,8 +72,8 @@ class Record:
 
     @property
     def promises(self) -> bool:
-        """Does it count as a user of its volume?  Undoing has withdrawn that, durably."""
-        return self.verb == "attach" and self.open and self.direction != "undoing"
+        """Does it count as a user of its volume?"""
+        return self.open and self.promised
 
     @property
     def device(self) -> Device | None:
@@ -98,8 +102,7 @@ class Record:
 
     def _step_state(self, index: int) -> Literal["planned", "intended", "done", "reverted"]:
         if self.direction == "undoing":
-            went = min(self.known.get("undo_from", -1), self.commit - 1)
-            if index > went:
+            if index > self.known.get("undo_from", -1):
                 return "planned"
             return "reverted" if index > self.intended else "intended"
         if index < self.position:

@@ -4,6 +4,7 @@ Pure over the journal's rows: it runs inside the accepting transaction, so two r
 exclude each other cannot both be taken. Nothing here asks the host.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from agent.errors import (
@@ -152,20 +153,21 @@ class Admission:
     # conflicts
 
     def _attachment_is_free(self, attachment_id: str) -> None:
-        """Behind a running operation one queues; behind a parked one one would wait for ever."""
+        """Behind a running operation one queues; behind a parked one one would wait for long."""
         for record in self.book.open_operations():
-            if record.attachment_id == attachment_id and (record.parked or _stuck(record)):
+            if record.attachment_id == attachment_id and (record.parked or record.trouble):
                 raise Busy(
                     f"{record.verb} {record.operation_id} of this attachment is {record.state}, "
-                    f"waiting for {record.waiting_for}"
+                    f"waiting for {record.waiting_for or 'its next try'}; nothing was done: send "
+                    "it again when that has ended"
                 )
 
     def _same_attachment(self, attachment: Attachment) -> None:
-        held = self.book.attachment(attachment.attachment_id)
-        if held is not None and _what(held.attachment) != _what(attachment):
+        known = self._attachment_here(attachment.attachment_id)
+        if known is not None and _what(known) != _what(attachment):
             raise Invalid(
-                f"attachment {attachment.attachment_id} is volume {held.attachment.volume_id} on "
-                f"instance {held.attachment.instance_id}; nothing was touched: ids are not reused"
+                f"attachment {attachment.attachment_id} is volume {known.volume_id} on instance "
+                f"{known.instance_id}; nothing was touched: ids are not reused"
             )
 
     def _volume_is_settled(self, volume_id: str) -> None:
@@ -176,57 +178,79 @@ class Admission:
                 f"device, then 'attachctl quarantine release {volume_id}'"
             )
         for record in self.book.open_operations():
-            if record.volume_id == volume_id and _stuck(record):
+            if record.volume_id == volume_id and record.trouble is not None:
                 raise Busy(
                     f"{record.verb} {record.operation_id} of volume {volume_id} is unsettled on "
-                    "this host; new connects wait until it is"
+                    f"this host ({record.trouble.detail}); new connects wait until it is"
                 )
 
     def _sharing(self, attachment: Attachment) -> None:
-        leaving = {
-            record.attachment_id: record
-            for record in self.book.open_operations()
-            if record.verb == "detach"
-        }
-        for promise in self.book.promises(besides=""):
-            if promise.volume_id != attachment.volume_id:
-                continue
-            if promise.attachment_id == attachment.attachment_id:
-                continue
-            if promise.instance_id == attachment.instance_id:
-                detach = leaving.get(promise.attachment_id)
-                if detach is not None:
-                    raise Busy(
-                        f"detach {detach.operation_id} of this volume from this instance is "
-                        f"{detach.state}, waiting for {detach.waiting_for or 'its turn'}"
-                    )
+        self._leaves_first(attachment)
+        for other in self._others_of(attachment):
+            if other.instance_id == attachment.instance_id:
                 raise SharingConflict(
                     f"the instance has volume {attachment.volume_id} already, by attachment "
-                    f"{promise.attachment_id}; nothing was touched"
+                    f"{other.attachment_id}; nothing was touched"
                 )
-            if not (attachment.multiattach and promise.multiattach):
+            if not (attachment.multiattach and other.multiattach):
                 raise SharingConflict(
-                    f"instance {promise.instance_id} on this host uses volume "
-                    f"{attachment.volume_id} by attachment {promise.attachment_id}, and both must "
+                    f"instance {other.instance_id} on this host uses volume "
+                    f"{attachment.volume_id} by attachment {other.attachment_id}, and both must "
                     "say multiattach to share it; nothing was touched"
                 )
 
-    def _known_attachment(self, request: DetachRequest) -> Attachment | None:
-        """None: ended here already, nothing is left of it but its fence."""
-        held = self.book.attachment(request.attachment_id)
+    def _leaves_first(self, attachment: Attachment) -> None:
+        """The instance still has the volume by another attachment, which is being detached."""
+        for record in self.book.open_operations():
+            if (
+                record.verb == "detach"
+                and record.attachment_id != attachment.attachment_id
+                and record.instance_id == attachment.instance_id
+                and record.volume_id == attachment.volume_id
+            ):
+                raise Busy(
+                    f"detach {record.operation_id} of this volume from this instance is "
+                    f"{record.state}, waiting for {record.waiting_for or 'its turn'}"
+                )
+
+    def _others_of(self, attachment: Attachment) -> Iterator[Attachment]:
+        """Who has the volume, or was promised it by an accepted attach."""
+        here = [held.attachment for held in self.book.attachments() if held.promised]
+        coming = [
+            record.attachment
+            for record in self.book.open_operations()
+            if record.verb == "attach" and record.direction != "undoing" and record.attachment
+        ]
+        for other in (*here, *coming):
+            if (
+                other.volume_id == attachment.volume_id
+                and other.attachment_id != attachment.attachment_id
+            ):
+                yield other
+
+    def _attachment_here(self, attachment_id: str) -> Attachment | None:
+        """As it is in place, or as an open operation has it."""
+        held = self.book.attachment(attachment_id)
         if held is not None:
             return held.attachment
         for record in self.book.open_operations():
-            if record.attachment_id == request.attachment_id and record.attachment is not None:
+            if record.attachment_id == attachment_id and record.attachment is not None:
                 return record.attachment
-        if request.attachment is not None:
-            return request.attachment
-        if self.book.fence(request.attachment_id) is None:
-            raise UnknownAttachment(
-                f"this agent never saw attachment {request.attachment_id}: send the whole "
-                "attachment with the detach"
-            )
         return None
+
+    def _known_attachment(self, request: DetachRequest) -> Attachment | None:
+        """None: ended here already, nothing is left of it but its fence."""
+        known = self._attachment_here(request.attachment_id)
+        if known is None and request.attachment is None:
+            if self.book.fence(request.attachment_id) is None:
+                raise UnknownAttachment(
+                    f"this agent never saw attachment {request.attachment_id}: send the whole "
+                    "attachment with the detach"
+                )
+            return None
+        if known is not None and request.attachment is not None:
+            self._same_attachment(request.attachment)
+        return known or request.attachment
 
 
 def _refuse_older(attachment_id: str, given: int | None, newest: int | None) -> None:
@@ -239,10 +263,6 @@ def _refuse_older(attachment_id: str, given: int | None, newest: int | None) -> 
         )
     if given < newest:
         raise Stale(f"generation {given} of attachment {attachment_id} is older than {newest}")
-
-
-def _stuck(record: Record) -> bool:
-    return record.state == "unsettled"
 
 
 def _what(attachment: Attachment) -> tuple[str, str]:

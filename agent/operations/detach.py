@@ -6,6 +6,7 @@ from agent.journal.book import Book
 from agent.journal.record import Record
 from agent.saga.plan import Learnt, Plan, Step
 from agent.steps.disk import ForgetDisk, NoteInDomain, UnplugDisk
+from agent.steps.guest_checks import CheckDisk
 from agent.steps.volume import DisconnectVolume
 
 
@@ -18,24 +19,29 @@ def plan_detach(record: Record) -> Plan:
         () if record.attachment is None else (DisconnectVolume(record.attachment),)
     )
     return Plan(
-        reversible=(),
+        reversible=(CheckDisk(*guest_side),),
         commit=UnplugDisk(*guest_side),
         onward=(
             ForgetDisk(*guest_side),
             NoteInDomain(record.instance_id, alias, None),
             *disconnect,
         ),
-        result=detached,
+        result=detached if record.attachment is not None else looked_at,
         on_done=drop_attachment,
     )
 
 
 def detached(known: Learnt) -> dict[str, Any]:
     return {
-        "disconnected": known.get("disconnected", True),
+        "disconnected": known.get("disconnected", False),
         "awaiting_unmap": known.get("awaiting_unmap", False),
         "instance_present": known.get("instance_present", False),
     }
+
+
+def looked_at(known: Learnt) -> dict[str, Any]:
+    """The volume was disconnected, or left to its other users, by the detach before."""
+    return detached({"disconnected": True, **known})
 
 
 def drop_attachment(book: Book, record: Record) -> None:

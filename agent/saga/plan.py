@@ -19,7 +19,7 @@ Learnt = Mapping[str, Any]
 @dataclass(frozen=True)
 class Parked:
     """The step waits for the world: no thread, no lock. Woken by an event of the instance, or at
-    ``wake_at`` (seconds since the epoch); then it is applied again."""
+    ``wake_at`` (seconds since the epoch); then it is applied (or reverted) again."""
 
     waiting_for: str
     wake_at: float
@@ -50,6 +50,10 @@ class Step:
 
     name: ClassVar[str]
     optional: ClassVar[bool] = False
+    only_looks: ClassVar[bool] = False
+    """It changes nothing: an operation that got no further may still expire."""
+    promises: ClassVar[bool] = False
+    """From its intent until undoing begins the operation counts as a user of its volume."""
 
     @property
     def lane(self) -> Lane:
@@ -58,21 +62,22 @@ class Step:
     def apply(self, scene: Scene) -> Learnt | Parked:
         raise NotImplementedError
 
-    def revert(self, scene: Scene) -> None:
+    def revert(self, scene: Scene) -> Parked | None:
         """Nothing to take back, unless the step says otherwise."""
+        return None
 
 
 @dataclass(frozen=True)
 class Commit(Step):
     """The first half that reaches the guest. From here on the plan only goes forward."""
 
+    irrevocable: ClassVar[bool] = False
+    """Once intended, the guest may have been asked for what nobody can take back: the plan goes
+    forward from the intent on, and nobody asks whether it happened."""
+
     def happened(self, scene: Scene) -> bool:
         """Is it so, by the host's word?  Raises Unavailable where that is unknown."""
         raise NotImplementedError
-
-    def under_way(self, known: Learnt) -> bool:
-        """Was the guest asked for something that nobody can take back?"""
-        return False
 
 
 Closing = Callable[[Book, Record], None]
@@ -99,3 +104,11 @@ class Plan:
     @property
     def commit_position(self) -> int:
         return len(self.reversible)
+
+    def touched(self, intended: int) -> bool:
+        """May the host have been changed, where ``intended`` is the last intent?"""
+        return any(not step.only_looks for step in self.steps[: intended + 1])
+
+    def irrevocable(self, intended: int) -> bool:
+        """Can it only go forward, where ``intended`` is the last intent?"""
+        return self.commit.irrevocable and intended >= self.commit_position

@@ -8,13 +8,16 @@ wake-up between "looked" and "parked" is never lost.
 import heapq
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import count
 
 
 @dataclass
 class _Instance:
+    """``parked`` is {operation: when to wake it}."""
+
     ready: deque[str] = field(default_factory=deque)
     running: str | None = None
-    parked: set[str] = field(default_factory=set)
+    parked: dict[str, float] = field(default_factory=dict)
     stirred: bool = False
 
 
@@ -24,10 +27,13 @@ class Schedule:
     def __init__(self) -> None:
         self._instances: dict[str, _Instance] = {}
         self._instance_of: dict[str, str] = {}
+        self._accepted: dict[str, int] = {}
+        self._count = count()
         self._alarms: list[tuple[float, str]] = []
 
     def accept(self, operation_id: str, instance_id: str) -> None:
         self._instance_of[operation_id] = instance_id
+        self._accepted[operation_id] = next(self._count)
         self._instances.setdefault(instance_id, _Instance()).ready.append(operation_id)
 
     def take(self) -> list[str]:
@@ -47,15 +53,17 @@ class Schedule:
         if instance.stirred:
             instance.ready.appendleft(operation_id)
         else:
-            instance.parked.add(operation_id)
+            instance.parked[operation_id] = wake_at
             heapq.heappush(self._alarms, (wake_at, operation_id))
 
     def close(self, operation_id: str) -> None:
+        """It runs, or is parked: one that waits its turn is not closed."""
         instance_id = self._instance_of.pop(operation_id)
+        del self._accepted[operation_id]
         instance = self._instances[instance_id]
         if instance.running == operation_id:
             instance.running = None
-        instance.parked.discard(operation_id)
+        instance.parked.pop(operation_id, None)
         if not (instance.running or instance.ready or instance.parked):
             del self._instances[instance_id]
 
@@ -65,17 +73,12 @@ class Schedule:
         if instance is None:
             return
         instance.stirred = True
-        for operation_id in sorted(instance.parked):
+        for operation_id in sorted(instance.parked, key=self._accepted.__getitem__, reverse=True):
             self._wake(instance, operation_id)
 
     def stir_all(self) -> None:
         for instance_id in list(self._instances):
             self.stir(instance_id)
-
-    def wake(self, operation_id: str) -> None:
-        instance_id = self._instance_of.get(operation_id)
-        if instance_id is not None and operation_id in self._instances[instance_id].parked:
-            self._wake(self._instances[instance_id], operation_id)
 
     def is_parked(self, operation_id: str) -> bool:
         return operation_id in self._of(operation_id).parked
@@ -83,14 +86,24 @@ class Schedule:
     def ring(self, now: float) -> None:
         """Wake what is due."""
         while self._alarms and self._alarms[0][0] <= now:
-            _, operation_id = heapq.heappop(self._alarms)
-            self.wake(operation_id)
+            wake_at, operation_id = heapq.heappop(self._alarms)
+            if self._is_set(wake_at, operation_id):
+                self._wake(self._of(operation_id), operation_id)
 
     def next_alarm(self) -> float | None:
+        while self._alarms and not self._is_set(*self._alarms[0]):
+            heapq.heappop(self._alarms)
         return self._alarms[0][0] if self._alarms else None
 
+    def _is_set(self, wake_at: float, operation_id: str) -> bool:
+        """Alarms of what was woken or closed before stay in the heap, and mean nothing."""
+        instance_id = self._instance_of.get(operation_id)
+        return instance_id is not None and (
+            self._instances[instance_id].parked.get(operation_id) == wake_at
+        )
+
     def _wake(self, instance: _Instance, operation_id: str) -> None:
-        instance.parked.discard(operation_id)
+        del instance.parked[operation_id]
         instance.ready.appendleft(operation_id)
 
     def _of(self, operation_id: str) -> _Instance:

@@ -17,7 +17,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from agent.errors import AgentError, Cancelled, Deadline, Expired, Internal, TooLate, Unavailable
+from agent.errors import (
+    AgentError,
+    Busy,
+    Cancelled,
+    Deadline,
+    Expired,
+    Internal,
+    TooLate,
+    Unavailable,
+)
 from agent.journal.book import Book
 from agent.journal.record import Record
 from agent.journal.store import Journal
@@ -48,84 +57,101 @@ class Settler:
             return self._revert_next(record, plan)
         if record.direction == "committed":
             return self._onward(record, plan)
-        reason = self._reason_to_turn(record, plan)
-        if reason is not None:
-            return self._turn(record, plan, reason)
+        cause = self._reason_to_turn(record, plan)
+        if cause is not None:
+            return self._turn(record, plan, cause)
+        earlier = self._earlier(record)
+        if earlier is not None:
+            return self._park(record, earlier)
         return self._forward(record, plan)
 
     def recover(self, record: Record, plan: Plan) -> Record:
         """After a restart: what was executing died once more, and steps look again."""
         deaths = record.deaths + 1 if record.executing else record.deaths
-        position = 0 if record.direction == "forward" else record.position
-        found = record.but(executing=False, deaths=deaths, position=position)
-        if deaths >= DEATHS_BEFORE_UNDOING and record.direction == "forward":
-            name = plan.steps[record.position].name
-            return self._turn(
-                found.but(position=record.position),
-                plan,
-                Internal(f"the agent was killed {deaths} times while executing {name}"),
-            )
-        return self._save(found.but(wake_at=None)) if found != record else record
+        found = record.but(executing=False, deaths=deaths, wake_at=None)
+        begins_anew = record.direction == "forward" and not plan.irrevocable(record.intended)
+        if deaths >= DEATHS_BEFORE_UNDOING:
+            name = plan.steps[record.current].name
+            killed = Internal(f"the agent was killed {deaths} times on its way through {name}")
+            if begins_anew:
+                return self._turn(found, plan, Problem.of(killed))
+            return self._retry(found, killed)
+        return self._save(found.but(position=0) if begins_anew else found)
 
     # forward
 
-    def _reason_to_turn(self, record: Record, plan: Plan) -> AgentError | None:
-        now = self.host.clock.now()
-        if plan.commit.under_way(record.known):
+    def _reason_to_turn(self, record: Record, plan: Plan) -> Problem | None:
+        if record.cause is not None:
+            return record.cause  # it has turned, as soon as the host tells about the commit
+        if plan.irrevocable(record.intended):
             return None
-        if record.intended < 0 and now > record.not_after:
-            return Expired("not_after passed while the request waited its turn; nothing was done")
+        now = self.host.clock.now()
+        if now > record.not_after and not plan.touched(record.intended):
+            return Problem.of(Expired(f"not_after passed{_while(record)}"))
         if record.cancel_wanted:
-            return Cancelled("cancelled by request")
+            return Problem.of(Cancelled("cancelled by request"))
         if record.deadline_at is not None and now > record.deadline_at:
-            waited = f" while waiting for {record.waiting_for}" if record.waiting_for else ""
-            return Deadline(f"deadline_seconds passed{waited}; what was done is undone")
+            return Problem.of(Deadline(f"deadline_seconds passed{_while(record)}"))
+        return None
+
+    def _earlier(self, record: Record) -> Parked | None:
+        """What was accepted before it for the same attachment comes to its end first.
+
+        They share an instance, so one does not run beside the other; but the earlier may have
+        parked, and given the instance's turn away."""
+        if record.intended >= 0:
+            return None
+        for other in self.journal.read(lambda book: book.open_operations()):
+            if other.attachment_id == record.attachment_id and other.sequence < record.sequence:
+                now = self.host.clock.now()
+                ends = [record.not_after, record.deadline_at or record.not_after]
+                return Parked(
+                    f"the end of {other.verb} {other.operation_id} of this attachment",
+                    wake_at=max(now + 1.0, min(now + RETRY_SECONDS[-1], *ends)),
+                )
         return None
 
     def _forward(self, record: Record, plan: Plan) -> Record:
         step = plan.steps[record.position]
-        outcome = self._apply(record, step)
-        record, learnt = outcome
-        if isinstance(learnt, Unavailable):
-            return self._park_unknown(record, learnt)
-        if isinstance(learnt, AgentError):
-            if step is plan.commit and plan.commit.under_way(record.known):
-                return self._retry(record, learnt)
-            return self._turn(record, plan, learnt)
+        record, learnt = self._apply(record, step)
         if isinstance(learnt, Parked):
             return self._park(record, learnt)
+        if isinstance(learnt, Unavailable):
+            return self._wait(record, learnt)
+        if isinstance(learnt, AgentError):
+            if plan.irrevocable(record.intended):
+                return self._insist(record, learnt)
+            return self._turn(record, plan, Problem.of(learnt))
         if step is plan.commit:
             return self._committed(record, plan, learnt)
-        return self._moved(record, learnt)
+        return self._save(_stepped(record, learnt).but(position=record.position + 1))
 
-    def _turn(self, record: Record, plan: Plan, cause: AgentError) -> Record:
+    def _turn(self, record: Record, plan: Plan, cause: Problem) -> Record:
         """Undo, unless the commit happened: an error means unknown, never not done."""
         if record.intended >= plan.commit_position:
             asked = self._ask(lambda: plan.commit.happened(self._scene(record)))
             if isinstance(asked, AgentError):
-                return self._park_unknown(record, asked)
+                return self._wait(record.but(cause=cause), asked)
             if asked:
-                return self._committed(record, plan, {})
-        undo_from = min(record.intended, plan.commit_position - 1)
+                return self._committed(record.but(cause=None), plan, {})
         turned = record.but(
             direction="undoing",
+            promised=False,
             executing=False,
-            intended=undo_from,
-            known={**record.known, "undo_from": undo_from},
-            cause=Problem.of(cause),
+            known={**record.known, "undo_from": record.intended},
+            cause=cause,
             waiting_for=None,
             wake_at=None,
+            deaths=0,
             failures=0,
         )
-        if undo_from < 0:
-            return self._close(turned, plan)
-        return self._save(turned)
+        return self._close(turned, plan) if record.intended < 0 else self._save(turned)
 
     def _committed(self, record: Record, plan: Plan, learnt: Learnt) -> Record:
         committed = _stepped(record, learnt).but(
             direction="committed", position=plan.commit_position + 1
         )
-        return self._close(committed, plan) if not plan.onward else self._save(committed)
+        return self._save(committed) if plan.onward else self._close(committed, plan)
 
     # onward
 
@@ -135,10 +161,10 @@ class Settler:
         if isinstance(learnt, Parked):
             return self._park(record, learnt)
         if isinstance(learnt, Unavailable):
-            return self._park_unknown(record, learnt)
+            return self._wait(record, learnt)
         if isinstance(learnt, AgentError):
             if not step.optional:
-                return self._retry(record, learnt)
+                return self._insist(record, learnt)
             record = record.but(warnings=(*record.warnings, f"{step.name}: {learnt.detail}"))
             learnt = {}
         moved = _stepped(record, learnt).but(position=record.position + 1)
@@ -147,14 +173,14 @@ class Settler:
     # undoing
 
     def _revert_next(self, record: Record, plan: Plan) -> Record:
-        if record.intended < 0:
-            return self._close(record, plan)
         step = plan.steps[record.intended]
         reverted = self._ask(lambda: step.revert(self._scene(record)))
+        if isinstance(reverted, Parked):
+            return self._park(record, reverted)
         if isinstance(reverted, Unavailable):
-            return self._park_unknown(record, reverted)
+            return self._wait(record, reverted)
         if isinstance(reverted, AgentError):
-            return self._retry(record, reverted)
+            return self._insist(record, reverted)
         left = _stepped(record, {}).but(intended=record.intended - 1)
         return self._close(left, plan) if left.intended < 0 else self._save(left)
 
@@ -165,13 +191,14 @@ class Settler:
 
     def _apply(self, record: Record, step: Step) -> tuple[Record, Learnt | Parked | AgentError]:
         intended = record.but(
-            state="running",
+            state="unsettled" if record.trouble else "running",
             executing=True,
+            promised=record.promised or step.promises,
             intended=max(record.intended, record.position),
             waiting_for=None,
             wake_at=None,
         )
-        intended = self._save(intended, "start" if record.state == "accepted" else None)
+        intended = self._save(intended, "start" if record.intended < 0 else None)
         return intended, self._ask(lambda: step.apply(self._scene(intended)))
 
     def _ask(self, question: Any) -> Any:
@@ -186,34 +213,35 @@ class Settler:
 
     # what becomes durable
 
-    def _moved(self, record: Record, learnt: Learnt) -> Record:
-        return self._save(_stepped(record, learnt).but(position=record.position + 1))
-
     def _park(self, record: Record, parked: Parked) -> Record:
-        told = record.known.get("waiting_told", False)
         waiting = record.but(
             state="waiting",
             executing=False,
-            deaths=0,
-            known={**record.known, **parked.learnt, "waiting_told": True},
+            deaths=_deaths(record),
+            failures=0,
+            trouble=None,
+            known={**record.known, **parked.learnt},
             waiting_for=parked.waiting_for,
             wake_at=parked.wake_at,
         )
-        return self._save(waiting, None if told else "waiting")
+        return self._save(waiting, "waiting")
 
-    def _park_unknown(self, record: Record, error: AgentError) -> Record:
-        """The host cannot be asked: unknown, so wait, whatever the direction."""
-        part = getattr(error, "part", "the host")
+    def _wait(self, record: Record, error: AgentError) -> Record:
+        """The host cannot be asked, or is busy: unknown, so wait, whatever the direction."""
         delay = _delay(record.failures, self.host.libvirt_retry_seconds)
         waiting = record.but(
-            state="waiting",
+            state="unsettled" if record.trouble else "waiting",
             executing=False,
-            deaths=0,
+            deaths=_deaths(record),
             failures=record.failures + 1,
-            waiting_for=f"{part} ({error.detail})",
+            waiting_for=_what_for(error),
             wake_at=self.host.clock.now() + delay,
         )
-        return self._save(waiting, "waiting" if record.failures == 0 else None)
+        return self._save(waiting, "waiting")
+
+    def _insist(self, record: Record, error: AgentError) -> Record:
+        """There is no way back: what must end first is waited for, everything else tried again."""
+        return self._wait(record, error) if isinstance(error, Busy) else self._retry(record, error)
 
     def _retry(self, record: Record, error: AgentError) -> Record:
         """It must succeed in the end: unsettled, visible, tried again with back-off."""
@@ -226,19 +254,10 @@ class Settler:
             waiting_for=f"another try of {record.steps[record.current]}",
             wake_at=self.host.clock.now() + _delay(record.failures),
         )
-        return self._save(unsettled, "error" if record.state != "unsettled" else None)
+        return self._save(unsettled, "error")
 
     def _close(self, record: Record, plan: Plan) -> Record:
-        closed = record.but(
-            state=_final_state(record),
-            executing=False,
-            waiting_for=None,
-            wake_at=None,
-            trouble=None,
-            result=None if record.direction == "undoing" else plan.result(record.known),
-            warnings=(*record.warnings, *record.known.get("warnings", ())),
-            updated_at=self.host.clock.now(),
-        )
+        closed = _closed(record, plan).but(updated_at=self.host.clock.now())
 
         def write(book: Book) -> None:
             book.save(closed)
@@ -250,11 +269,15 @@ class Settler:
         return closed
 
     def _save(self, record: Record, event: str | None = None) -> Record:
+        """``event`` is told unless it was the last one told of this operation."""
         record = record.but(updated_at=self.host.clock.now())
+        news = None if event is None else _news(record, event)
+        is_new = news is not None and news != record.told
+        record = record.but(told=news) if is_new else record
 
         def write(book: Book) -> None:
             book.save(record)
-            if event is not None:
+            if event is not None and is_new:
                 notify(book, self.host.name, record, event)
 
         self.journal.write(write)
@@ -268,7 +291,7 @@ def next_step(record: Record, plan: Plan) -> Step:
 
 def refuse_late_cancel(record: Record, plan: Plan) -> None:
     """Raises TooLate where the operation can only go on."""
-    if record.direction == "committed" or plan.commit.under_way(record.known):
+    if record.direction == "committed" or plan.irrevocable(record.intended):
         raise TooLate(
             f"{record.verb} has reached the guest and cannot be taken back; it goes on, "
             "watch the operation"
@@ -297,7 +320,7 @@ def _stepped(record: Record, learnt: Learnt) -> Record:
     return record.but(
         state="running",
         executing=False,
-        deaths=0,
+        deaths=_deaths(record),
         failures=0,
         known={**record.known, **learnt},
         waiting_for=None,
@@ -306,13 +329,53 @@ def _stepped(record: Record, learnt: Learnt) -> Record:
     )
 
 
+def _closed(record: Record, plan: Plan) -> Record:
+    if record.direction == "committed":
+        state, cause, result = _DONE, None, plan.result(record.known)
+    else:
+        assert record.cause is not None, "what is undone has a cause"
+        touched = plan.touched(record.known["undo_from"])
+        end = "what had been done was undone" if touched else "nothing was touched"
+        cause = record.cause.model_copy(update={"detail": f"{record.cause.detail}; {end}"})
+        state, result = _STATES.get(cause.code, _UNDONE), None
+    return record.but(
+        state=state,
+        executing=False,
+        promised=False,
+        waiting_for=None,
+        wake_at=None,
+        trouble=None,
+        cause=cause,
+        result=result,
+        warnings=(*record.warnings, *record.known.get("warnings", ())),
+    )
+
+
+_DONE: State = "done"
+_UNDONE: State = "undone"
+_STATES: dict[str, State] = {"cancelled": "cancelled", "expired": "expired"}
+"""By the code of the cause; every other cause leaves ``undone``."""
+
+
+def _deaths(record: Record) -> int:
+    """Those of a step count until it has returned, also while earlier ones are looked at anew."""
+    is_beyond = record.direction != "forward" or record.position >= record.intended
+    return 0 if is_beyond else record.deaths
+
+
+def _news(record: Record, event: str) -> str:
+    """What a notification tells: the same is not told twice in a row."""
+    about = record.trouble.code if event == "error" and record.trouble else record.waiting_for
+    return f"{event}: {about}"
+
+
+def _what_for(error: AgentError) -> str:
+    return f"{error.part} ({error.detail})" if isinstance(error, Unavailable) else error.detail
+
+
+def _while(record: Record) -> str:
+    return f" while waiting for {record.waiting_for}" if record.waiting_for else ""
+
+
 def _delay(failures: int, at_most: float = RETRY_SECONDS[-1]) -> float:
     return min(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)], at_most)
-
-
-def _final_state(record: Record) -> State:
-    if record.direction != "undoing":
-        return "done"
-    assert record.cause is not None, "what is undone has a cause"
-    by_cause: dict[str, State] = {"cancelled": "cancelled", "expired": "expired"}
-    return by_cause.get(record.cause.code, "undone")

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from typing import Any
 
-from agent.errors import AgentError, Busy, Invalid, UnknownOperation, WrongHost
+from agent.errors import AgentError, Busy, Cancelled, Invalid, UnknownOperation, WrongHost
 from agent.journal.book import Book
 from agent.journal.record import Record
 from agent.journal.store import Journal
+from agent.model.device import Device
 from agent.model.outcome import Problem, refused
 from agent.model.request import (
     REQUESTS,
@@ -25,7 +26,7 @@ from agent.model.request import (
 from agent.operations import plan_of
 from agent.operations.admit import Admission, Policy
 from agent.ports import Host
-from agent.saga.plan import Lane
+from agent.saga.plan import Lane, Plan
 from agent.saga.settle import Settler, notify, refuse_late_cancel
 from agent.service.queries import Queries
 from agent.service.workers import Workers
@@ -184,13 +185,16 @@ class Agent:
                 f"operation {operation_id} is {record.state}: only one that waits or is "
                 "unsettled can be abandoned; nothing was changed"
             )
-        abandoned = _abandoned(taken).but(updated_at=self._host.clock.now())
+        plan = plan_of(taken)
+        abandoned = _abandoned(taken, plan).but(updated_at=self._host.clock.now())
 
         def close(book: Book) -> None:
+            held = book.attachment(abandoned.attachment_id)
             book.save(abandoned)
-            _keep_leftover(book, abandoned)
-            if abandoned.direction == "committed":
-                plan_of(abandoned).on_done(book, abandoned)
+            if abandoned.state == "done":
+                plan.on_done(book, abandoned)
+            device = taken.device or (None if held is None else held.device)
+            _keep_leftover(book, abandoned, plan, device)
             notify(book, self._host.name, abandoned, "error")
 
         try:
@@ -199,6 +203,7 @@ class Agent:
             self.workers.accept(taken)
             raise
         LOG.warning("abandoned %s %s by operator", abandoned.verb, operation_id)
+        self.workers.stir(abandoned.instance_id)  # what waited for its end
         self._on_change(abandoned)
         return abandoned.answer().wire()
 
@@ -232,25 +237,34 @@ def _known(book: Book, operation_id: str) -> Record:
     return record
 
 
-def _abandoned(record: Record) -> Record:
+def _abandoned(record: Record, plan: Plan) -> Record:
     """Closed where it stands. What is left on the host is quarantined, not forgotten."""
-    left = f"abandoned by the operator at step {record.steps[max(0, record.current)]}"
+    where = f"abandoned by the operator at step {record.steps[max(0, record.current)]}"
+    is_done = record.direction == "committed"
+    why = record.trouble or record.cause or Problem.of(Cancelled(where))
     return record.but(
-        state="done" if record.direction == "committed" else "undone",
+        state="done" if is_done else "undone",
+        promised=False,
         waiting_for=None,
         wake_at=None,
         trouble=None,
-        cause=record.trouble or record.cause,
-        warnings=(*record.warnings, left),
+        cause=why,
+        result=plan.result(record.known) if is_done else None,
+        warnings=(*record.warnings, where),
     )
 
 
-def _keep_leftover(book: Book, record: Record) -> None:
+def _keep_leftover(book: Book, record: Record, plan: Plan, device: Device | None) -> None:
     """A device that nobody counts on any more may neither be used nor touched again."""
-    is_in_place = (record.verb == "attach") == (record.direction == "committed")
-    held = book.attachment(record.attachment_id)
-    device = record.device or (None if held is None else held.device)
-    if is_in_place or device is None or record.volume_id is None:
+    is_touched = plan.touched(max(record.intended, record.known.get("undo_from", -1)))
+    is_counted = any(
+        promise.volume_id == record.volume_id
+        for promise in book.promises(besides=record.operation_id)
+    )
+    if record.attachment is None or is_counted or not is_touched:
         return
+    if device is None:
+        source = record.attachment.connection.known_source
+        device = Device(path=source or "unknown", identity={}, size_bytes=0)
     reason = f"left behind by {record.verb} {record.operation_id}, {record.warnings[-1]}"
-    book.quarantine(record.volume_id, device, reason, record.updated_at)
+    book.quarantine(record.attachment.volume_id, device, reason, record.updated_at)

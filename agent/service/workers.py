@@ -87,9 +87,10 @@ class Workers:
         """The wish is in the journal; the operation sees it before its next step."""
         with self._changed:
             record = self._records.get(operation_id)
-            if record is not None:
-                self._records[operation_id] = record.but(cancel_wanted=True)
-            self._schedule.wake(operation_id)
+            if record is None:
+                return
+            self._records[operation_id] = record.but(cancel_wanted=True)
+            self._schedule.stir(record.instance_id)
             self._dispatch()
 
     def take_out(self, operation_id: str) -> Record | None:
@@ -98,8 +99,9 @@ class Workers:
             record = self._records.get(operation_id)
             if record is None or not self._schedule.is_parked(operation_id):
                 return None
-            self._schedule.close(operation_id)
-            return self._records.pop(operation_id)
+            self._forget(record)
+            self._dispatch()
+            return record
 
     def stir(self, instance_id: str) -> None:
         """Something happened to the instance."""
@@ -147,6 +149,13 @@ class Workers:
         self._running += 1
         self._pools[next_step(record, plan).lane].submit(self._take_step, record, plan)
 
+    def _forget(self, record: Record) -> None:
+        """It is closed: what waits for the end of it looks again."""
+        del self._records[record.operation_id]
+        self._schedule.close(record.operation_id)
+        if any(other.attachment_id == record.attachment_id for other in self._records.values()):
+            self._schedule.stir(record.instance_id)
+
     # in a lane's thread
 
     def _take_step(self, record: Record, plan: Plan) -> None:
@@ -155,14 +164,14 @@ class Workers:
             self._running -= 1
             self._keep(moved)
             if not moved.open:
-                del self._records[moved.operation_id]
-                self._schedule.close(moved.operation_id)
+                self._forget(moved)
             elif moved.wake_at is not None:
                 self._schedule.park(moved.operation_id, moved.wake_at)
             elif not self._stopping:
                 self._submit(self._records[moved.operation_id])
             self._dispatch()
             self._changed.notify_all()
+        self._on_change(moved)
 
     def _keep(self, moved: Record) -> None:
         """A cancel may have come while the step ran."""
@@ -176,7 +185,6 @@ class Workers:
                 self._unrecovered.discard(record.operation_id)
             else:
                 moved = self._settler.advance(record, plan)
-            self._on_change(moved)
             return moved
         except Exception:  # the thread's top: the journal itself failed, or a defect of ours
             LOG.exception("operation %s could not be moved", record.operation_id)

@@ -4,18 +4,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from agent.errors import UnknownInstance, WrongDevice
+from agent.errors import Unavailable, UnknownInstance, WrongDevice
 from agent.guest.disk_xml import differences, disk_xml
-from agent.guest.domain_xml import DiskFacts, DomainFacts, Note, metadata_xml
+from agent.guest.domain_xml import DiskFacts, Note, metadata_xml
 from agent.guest.placement import Place, choose_place, keep_place
 from agent.model.attachment import Attachment
 from agent.ports import Host
 from agent.saga.plan import Commit, Learnt, Parked, Scene, Step
-from agent.steps.guest_checks import find_guest
+from agent.steps.guest_checks import find_guest, refuse_other_disk, refuse_other_serial
 from agent.steps.users import Halves, halves, refuse_conflicts
 
 ASK_AGAIN_SECONDS = (5.0, 10.0, 20.0, 40.0)
 """Back-off between unplug requests to a guest that does not let go; then the host's setting."""
+
+JOB_SECONDS = 10.0
+"""Between two looks whether a job of the domain has ended; events tell of most ends at once."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class PlugDisk(Commit):
         device = scene.device
         assert device is not None, "connect-volume comes first"
         guest = find_guest(host, attachment.instance_id)
+        refuse_other_disk(host, guest, attachment, device.path)
         refuse_conflicts(host, attachment, device.path)
         _complete_half(scene, attachment, guest, live=guest.look.active)
         return {"disk": _found(host, attachment, device.path)}
@@ -38,9 +42,28 @@ class PlugDisk(Commit):
         look = scene.host.domains.look(self.attachment.instance_id)
         if look is None:
             return False
+        if look.job is not None:
+            raise Unavailable("libvirt", f"domain {look.name} has a {look.job} running")
         guest = halves(look)
-        half = guest.live if look.active else guest.inactive
-        return half is not None and half.disk_by_alias(self.attachment.alias) is not None
+        alias = self.attachment.alias
+        disk = guest.live_disk(alias) if look.active else guest.defined_disk(alias)
+        return disk is not None and not _differences(scene, self.attachment, disk)
+
+    def revert(self, scene: Scene) -> Parked | None:
+        """Out of both halves, unless the attachment was in place before this operation.
+
+        Forgetting comes first: libvirt does it in its turn, so after it a plug whose answer was
+        lost is either to be seen or will never come."""
+        attachment, host = self.attachment, scene.host
+        if _was_in_place(scene, attachment):
+            return None
+        look = host.domains.look(attachment.instance_id)
+        if look is None:
+            return None
+        defined = halves(look).defined_disk(attachment.alias)
+        if defined is None or _is_same_device(scene, defined):
+            host.domains.forget(attachment.instance_id, attachment.alias)
+        return _let_go_if_running(scene, attachment)
 
 
 @dataclass(frozen=True)
@@ -69,6 +92,7 @@ class UnplugDisk(Commit):
     """Ask the guest to let go, and wait parked until it has; of a shut-off one: undefine it."""
 
     name: ClassVar[str] = "unplug-disk"
+    irrevocable: ClassVar[bool] = True
     instance_id: str
     alias: str
     attachment: Attachment | None
@@ -77,22 +101,10 @@ class UnplugDisk(Commit):
         look = scene.host.domains.look(self.instance_id)
         if look is None:
             return {"instance_present": False}
-        if look.active:
-            waiting = _let_go(scene, halves(look), self.alias, self.attachment)
-            return waiting or {"instance_present": True}
-        _forget(scene.host, halves(look), self.alias, self.attachment)
-        return {"instance_present": True}
-
-    def happened(self, scene: Scene) -> bool:
-        look = scene.host.domains.look(self.instance_id)
-        if look is None:
-            return True
         guest = halves(look)
-        half = guest.live if look.active else guest.inactive
-        return half is None or half.disk_by_alias(self.alias) is None
-
-    def under_way(self, known: Learnt) -> bool:
-        return "asked_at" in known
+        if not look.active:
+            _forget(scene.host, guest, self.alias, self.attachment)
+        return _let_go(scene, guest, self.alias, self.attachment) or {"instance_present": True}
 
 
 @dataclass(frozen=True)
@@ -105,13 +117,15 @@ class ForgetDisk(Step):
     attachment: Attachment | None
 
     def apply(self, scene: Scene) -> Learnt | Parked:
-        look = scene.host.domains.look(self.instance_id)
+        domains = scene.host.domains
+        look = domains.look(self.instance_id)
+        if look is not None:
+            _forget(scene.host, halves(look), self.alias, self.attachment)
+            # Started from the old definition meanwhile, the guest has the disk once more.
+            look = domains.look(self.instance_id)
         if look is None:
             return {"instance_present": False}
-        guest = halves(look)
-        _forget(scene.host, guest, self.alias, self.attachment)
-        # Started from the old definition meanwhile, the guest has the disk once more.
-        return _let_go(scene, guest, self.alias, self.attachment) or {}
+        return _let_go(scene, halves(look), self.alias, self.attachment) or {}
 
 
 @dataclass(frozen=True)
@@ -147,9 +161,13 @@ def _complete_half(scene: Scene, attachment: Attachment, guest: Halves, *, live:
     half = guest.live if live else guest.inactive
     assert device is not None
     assert half is not None
-    if half.disk_by_alias(attachment.alias) is not None:
-        return
     domains = scene.host.domains
+    disk = half.disk_by_alias(attachment.alias)
+    if disk is not None and (live or not _differences(scene, attachment, disk)):
+        return
+    if disk is not None:
+        # What an earlier crash left names a device that the volume was once.
+        domains.forget(attachment.instance_id, attachment.alias)
     put = domains.plug if live else domains.define
     place = _place(attachment, guest)
     if place.controller_xml and int(place.address["controller"]) not in half.scsi_controllers:
@@ -172,7 +190,7 @@ def _found(host: Host, attachment: Attachment, source: str) -> Mapping[str, Any]
     guest = halves(look)
     disk = guest.disk(attachment.alias)
     if disk is None:
-        raise WrongDevice("libvirt took the disk and does not show it; it is looked at again")
+        raise WrongDevice("libvirt took the disk and does not show it")
     wrong = differences(disk, attachment, host.connectors.names, source)
     if wrong:
         raise WrongDevice(f"the disk in the guest is not as asked: {'; '.join(wrong)}")
@@ -181,13 +199,39 @@ def _found(host: Host, attachment: Attachment, source: str) -> Mapping[str, Any]
         "alias": attachment.alias,
         "serial": disk.serial,
         "address": disk.address,
-        "live": _has(guest.live, attachment.alias),
-        "persistent": _has(guest.inactive, attachment.alias),
+        "live": guest.live_disk(attachment.alias) is not None,
+        "persistent": guest.defined_disk(attachment.alias) is not None,
     }
 
 
-def _has(half: DomainFacts | None, alias: str) -> bool:
-    return half is not None and half.disk_by_alias(alias) is not None
+def _differences(scene: Scene, attachment: Attachment, disk: DiskFacts) -> list[str]:
+    assert scene.device is not None
+    return differences(disk, attachment, scene.host.connectors.names, scene.device.path)
+
+
+def _is_same_device(scene: Scene, disk: DiskFacts) -> bool:
+    assert scene.device is not None
+    names = scene.host.connectors.names
+    return disk.source is not None and bool(names(disk.source) & names(scene.device.path))
+
+
+def _was_in_place(scene: Scene, attachment: Attachment) -> bool:
+    return any(
+        promise.operation_id is None and promise.attachment_id == attachment.attachment_id
+        for promise in scene.host.journal.promises(besides=scene.operation_id)
+    )
+
+
+def _let_go_if_running(scene: Scene, attachment: Attachment) -> Parked | None:
+    """A disk with the alias that is another device is not what this operation plugged."""
+    look = scene.host.domains.look(attachment.instance_id)
+    if look is None:
+        return None
+    guest = halves(look)
+    disk = guest.live_disk(attachment.alias)
+    if disk is None or not _is_same_device(scene, disk):
+        return None
+    return _let_go(scene, guest, attachment.alias, attachment)
 
 
 def _let_go(
@@ -198,46 +242,35 @@ def _let_go(
     The event or the next look tells: nobody waits here. A wake-up that finds the disk still there
     asks again only when the time has come, or a guest that refuses would be asked for ever.
     """
-    disk = guest.live and guest.live.disk_by_alias(alias)
-    if not disk:
+    disk = guest.live_disk(alias)
+    if disk is None:
         return None
-    host, now = scene.host, scene.host.clock.now()
-    _refuse_another(disk, attachment)
-    asks = int(scene.known.get("asks", 0))
-    asked_at = scene.known.get("asked_at")
-    delay = ASK_AGAIN_SECONDS[min(asks, len(ASK_AGAIN_SECONDS)) - 1] if asks else 0.0
-    if asks > len(ASK_AGAIN_SECONDS):
-        delay = host.unplug_retry_seconds
-    if asked_at is None or now >= asked_at + delay:
-        host.domains.unplug(guest.look.instance_id, alias)
-        look = host.domains.look(guest.look.instance_id)
-        if look is None or not _has(halves(look).live, alias):
+    host, look, now = scene.host, guest.look, scene.host.clock.now()
+    if look.job is not None:
+        return Parked(f"the end of the {look.job} of domain {look.name}", now + JOB_SECONDS)
+    refuse_other_serial(disk, attachment)
+    asks, asked_at = scene.known.get("asks", 0), scene.known.get("asked_at", now)
+    if now >= asked_at + _pause_seconds(host, asks):
+        host.domains.unplug(look.instance_id, alias)
+        after = host.domains.look(look.instance_id)
+        if after is None or halves(after).live_disk(alias) is None:
             return None
         asks, asked_at = asks + 1, now
-        delay = ASK_AGAIN_SECONDS[min(asks, len(ASK_AGAIN_SECONDS)) - 1]
     return Parked(
         waiting_for=f"the guest to release {disk.target_dev}",
-        wake_at=asked_at + delay,
+        wake_at=asked_at + _pause_seconds(host, asks),
         learnt={"asks": asks, "asked_at": asked_at},
     )
 
 
+def _pause_seconds(host: Host, asks: int) -> float:
+    """Between the last of so many requests and the next."""
+    pauses = (0.0, *ASK_AGAIN_SECONDS, host.unplug_retry_seconds)
+    return pauses[min(asks, len(pauses) - 1)]
+
+
 def _forget(host: Host, guest: Halves, alias: str, attachment: Attachment | None) -> None:
-    disk = guest.inactive and guest.inactive.disk_by_alias(alias)
-    if disk:
-        _refuse_another(disk, attachment)
+    disk = guest.defined_disk(alias)
+    if disk is not None:
+        refuse_other_serial(disk, attachment)
         host.domains.forget(guest.look.instance_id, alias)
-
-
-def _refuse_another(disk: DiskFacts, attachment: Attachment | None) -> None:
-    """Alias and serial are what plugging stored: a disk with another serial is not ours."""
-    if (
-        attachment is not None
-        and attachment.serial is not None
-        and disk.serial is not None
-        and (disk.serial != attachment.serial)
-    ):
-        raise WrongDevice(
-            f"the disk {disk.target_dev} with alias {disk.alias} has serial {disk.serial}, "
-            f"expected {attachment.serial}; it was not touched"
-        )

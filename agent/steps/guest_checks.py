@@ -3,11 +3,19 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from agent.errors import Busy, Invalid, SharingConflict, UnknownInstance, Unsupported
+from agent.errors import (
+    Busy,
+    Invalid,
+    SharingConflict,
+    UnknownInstance,
+    Unsupported,
+    WrongDevice,
+)
 from agent.guest.disk_xml import differences
+from agent.guest.domain_xml import DiskFacts
 from agent.guest.placement import choose_place
 from agent.model.attachment import Attachment
-from agent.ports import Host
+from agent.ports import DomainLook, Host
 from agent.saga.plan import Learnt, Scene, Step
 from agent.steps.users import Halves, halves, refuse_conflicts
 
@@ -20,6 +28,7 @@ class CheckGuest(Step):
     """Refuse what cannot succeed. Changes nothing."""
 
     name: ClassVar[str] = "check-guest"
+    only_looks: ClassVar[bool] = True
     attachment: Attachment
 
     def apply(self, scene: Scene) -> Learnt:
@@ -27,7 +36,7 @@ class CheckGuest(Step):
         guest = find_guest(host, attachment.instance_id)
         refuse_old_libvirt(host, attachment)
         refuse_missing_iothread(guest, attachment)
-        refuse_other_disk(host, guest, attachment)
+        refuse_other_disk(host, guest, attachment, attachment.connection.known_source)
         refuse_conflicts(host, attachment, attachment.connection.known_source)
         if guest.disk(attachment.alias) is None:
             choose_place(attachment.disk, guest.live, guest.inactive)
@@ -35,15 +44,40 @@ class CheckGuest(Step):
         return {"warnings": warnings if attachment.forced_cache else []}
 
 
+@dataclass(frozen=True)
+class CheckDisk(Step):
+    """Refuse what must not be unplugged, before the guest is asked. Changes nothing."""
+
+    name: ClassVar[str] = "check-disk"
+    only_looks: ClassVar[bool] = True
+    instance_id: str
+    alias: str
+    attachment: Attachment | None
+
+    def apply(self, scene: Scene) -> Learnt:
+        look = scene.host.domains.look(self.instance_id)
+        if look is None:
+            return {}
+        refuse_job(look)
+        guest = halves(look)
+        for disk in (guest.live_disk(self.alias), guest.defined_disk(self.alias)):
+            if disk is not None:
+                refuse_other_serial(disk, self.attachment)
+        disk = guest.disk(self.alias)
+        return {} if disk is None else {"source": disk.source}
+
+
 def find_guest(host: Host, instance_id: str) -> Halves:
     look = host.domains.look(instance_id)
     if look is None:
-        raise UnknownInstance(
-            f"libvirt on {host.name} has no domain {instance_id}; nothing was touched"
-        )
+        raise UnknownInstance(f"libvirt on {host.name} has no domain {instance_id}")
+    refuse_job(look)
+    return halves(look)
+
+
+def refuse_job(look: DomainLook) -> None:
     if look.job is not None:
         raise Busy(f"domain {look.name} has a {look.job} running; try again when it has ended")
-    return halves(look)
 
 
 def refuse_old_libvirt(host: Host, attachment: Attachment) -> None:
@@ -51,7 +85,7 @@ def refuse_old_libvirt(host: Host, attachment: Attachment) -> None:
     if attachment.multiattach and version < SHAREABLE_SINCE:
         raise Unsupported(
             f"multiattach needs libvirt {_dotted(SHAREABLE_SINCE)} or newer, this host has "
-            f"{_dotted(version)}; nothing was touched"
+            f"{_dotted(version)}"
         )
 
 
@@ -60,24 +94,33 @@ def refuse_missing_iothread(guest: Halves, attachment: Attachment) -> None:
     for half in (guest.live, guest.inactive):
         if wanted is not None and half is not None and wanted not in half.iothread_ids:
             known = ", ".join(str(number) for number in sorted(half.iothread_ids)) or "none"
-            raise Invalid(
-                f"disk.iothread {wanted}: the domain has iothreads {known}; nothing was touched"
-            )
+            raise Invalid(f"disk.iothread {wanted}: the domain has iothreads {known}")
 
 
-def refuse_other_disk(host: Host, guest: Halves, attachment: Attachment) -> None:
-    """The alias may be there already (an earlier half): then it must be what is asked."""
-    for half in (guest.live, guest.inactive):
-        disk = half and half.disk_by_alias(attachment.alias)
-        if not disk:
-            continue
-        known = attachment.connection.known_source
-        wrong = differences(disk, attachment, host.connectors.names, known)
+def refuse_other_disk(
+    host: Host, guest: Halves, attachment: Attachment, source: str | None
+) -> None:
+    """The alias may be there already (an earlier half): then it must be what is asked.
+
+    Only the running guest's source counts: a definition that names an old one is replaced."""
+    alias = attachment.alias
+    for disk, known in ((guest.live_disk(alias), source), (guest.defined_disk(alias), None)):
+        wrong = differences(disk, attachment, host.connectors.names, known) if disk else []
         if wrong:
             raise SharingConflict(
                 f"the guest has attachment {attachment.attachment_id} already, otherwise than "
-                f"asked: {'; '.join(wrong)}; nothing was touched: detach it first"
+                f"asked: {'; '.join(wrong)}; detach it first"
             )
+
+
+def refuse_other_serial(disk: DiskFacts, attachment: Attachment | None) -> None:
+    """Alias and serial are what plugging stored: a disk with another serial is not ours."""
+    wanted = None if attachment is None else attachment.serial
+    if wanted is not None and disk.serial is not None and disk.serial != wanted:
+        raise WrongDevice(
+            f"the disk {disk.target_dev} with alias {disk.alias} has serial {disk.serial}, "
+            f"expected {wanted}; it is not touched: see who has plugged it"
+        )
 
 
 def _dotted(version: tuple[int, int, int]) -> str:

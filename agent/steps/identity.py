@@ -30,12 +30,13 @@ class VerifyIdentity(Step):
             scene.host.journal.quarantine(self.attachment.volume_id, device, reason)
             raise WrongDevice(
                 f"the device is not volume {self.attachment.volume_id}: {reason}; it was not "
-                "plugged, is quarantined, and waits for 'attachctl quarantine'"
+                "plugged and stays here, quarantined: look at it, then 'attachctl quarantine "
+                f"release {self.attachment.volume_id}'"
             )
         if device.read_only and not self.attachment.read_only:
             raise ReadOnlyDevice(
-                f"{device.path} cannot be written, and the attachment is rw; nothing was "
-                "plugged: attach it with access_mode ro, or make the volume writable"
+                f"{device.path} cannot be written, and the attachment is rw: attach it with "
+                "access_mode ro, or make the volume writable"
             )
         return {}
 
@@ -59,5 +60,9 @@ def _known_otherwise(
         known = set(promise.device.identity.items())
         if promise.volume_id != attachment.volume_id and shown & known:
             yield f"volume {promise.volume_id} is the same device"
-        if promise.volume_id == attachment.volume_id and not shown & known:
+        if (
+            promise.volume_id == attachment.volume_id
+            and not shown & known
+            and host.connectors.present(promise.device)
+        ):
             yield f"the volume is connected here as another device, {promise.device.path}"

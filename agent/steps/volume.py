@@ -16,6 +16,7 @@ class ConnectVolume(Step):
     """Make the volume a device of this host; taken back unless somebody else uses it by then."""
 
     name: ClassVar[str] = "connect-volume"
+    promises: ClassVar[bool] = True
     attachment: Attachment
 
     @property
@@ -60,12 +61,16 @@ def disconnect_unless_used(scene: Scene, attachment: Attachment, device: Device 
     os-brick logs out of a target when its last device goes, but cannot know that two guests
     share one device.
     """
-    host = scene.host
-    with host.locks.volume(attachment.volume_id):
-        if host.journal.quarantined(attachment.volume_id) is not None:
-            return {"disconnected": False, "awaiting_unmap": False, "quarantined": True}
-        if users(host, attachment.volume_id, device, besides=scene.operation_id):
-            return {"disconnected": False, "awaiting_unmap": False}
+    host, volume_id = scene.host, attachment.volume_id
+    source = scene.known.get("source") or attachment.connection.known_source
+    if device is not None:
+        source = device.path
+    with host.locks.volume(volume_id):
+        if host.journal.quarantined(volume_id) is not None:
+            stays = f"volume {volume_id} is quarantined: its device stays on this host"
+            return {"disconnected": False, "warnings": [stays]}
+        if users(host, volume_id, source, besides=scene.operation_id):
+            return {"disconnected": False}
         with host.locks.targets(attachment.connection.targets):
             gone = host.connectors.disconnect(attachment, device)
     return {"disconnected": True, "awaiting_unmap": gone.awaiting_unmap}

@@ -1,0 +1,708 @@
+"""The one table of what the sweeps tell: every verb in every situation that matters."""
+
+from collections.abc import Callable
+from typing import Any
+
+from lxml import etree
+
+from agent.errors import AuthFailed, ConnectFailed, PlugRefused
+from agent.journal.book import Book
+from tests.world.domains import Attitude
+from tests.world.story import (
+    INSTANCES,
+    VOLUMES,
+    Act,
+    Story,
+    Together,
+    attach,
+    attached,
+    attachment,
+    cancel,
+    detach,
+    let_pass,
+    moment,
+    request_id,
+    volume,
+)
+from tests.world.world import World
+
+DONE = frozenset({"done"})
+UNDONE = frozenset({"undone"})
+CANCELLED = frozenset({"cancelled"})
+EXPIRED = frozenset({"expired"})
+
+ONE, TWO = INSTANCES[0], INSTANCES[1]
+
+SHARED = {"multiattach": True}
+
+
+def host(**guest: Any) -> Act:
+    """Volumes 1 and 2 on one target, and one guest."""
+
+    def begin(world: World) -> None:
+        volume(world, 1)
+        volume(world, 2)
+        world.domains.add(ONE, **guest)
+
+    return begin
+
+
+def plugged(**different: Any) -> Act:
+    """The guest has volume 1."""
+
+    def begin(world: World) -> None:
+        host(**different)(world)
+        attached(world)
+
+    return begin
+
+
+def shared(world: World) -> None:
+    """Two guests have volume 1; the first has volume 2 of the same target as well."""
+    host()(world)
+    world.domains.add(TWO)
+    attached(world, 1, **SHARED)
+    attached(world, 2, instance=2, **SHARED)
+    attached(world, 3, volume=2)
+
+
+def then(*changes: Callable[[World], Any]) -> Act:
+    def begin(world: World) -> None:
+        for change in changes:
+            change(world)
+
+    return begin
+
+
+def meanwhile(instant: str, *acts: Act) -> Act:
+    def plan(world: World) -> None:
+        world.meanwhile[instant] = then(*acts)
+
+    return plan
+
+
+def guest_is(attitude: Attitude) -> Act:
+    def change(world: World) -> None:
+        world.domains.guests[ONE].attitude = attitude
+
+    return change
+
+
+def away(world: World) -> None:
+    world.domains.is_away = True
+
+
+def back(world: World) -> None:
+    world.domains.is_away = False
+    world.agent.workers.stir_all()
+
+
+def destroy(world: World) -> None:
+    if ONE in world.domains.guests:
+        world.domains.destroy(ONE)
+
+
+def start(world: World) -> None:
+    world.domains.start(ONE)
+
+
+def undefine(world: World) -> None:
+    world.domains.undefine(ONE)
+
+
+def reset(world: World) -> None:
+    world.domains.reset(ONE)
+
+
+def occupy(world: World) -> None:
+    world.domains.guests[ONE].job = "migration"
+
+
+def leave_alone(world: World) -> None:
+    world.domains.guests[ONE].job = None
+
+
+def lose_journal(world: World) -> None:
+    def forget_all(book: Book) -> None:
+        for held in book.attachments():
+            book.drop(held.attachment.attachment_id)
+        book.prune(world.clock.seconds + 1)
+
+    world.journal.write(forget_all)
+
+
+def lose_half(half: str) -> Act:
+    """As a crash of somebody else's tool has left it."""
+
+    def change(world: World) -> None:
+        guest = world.domains.guests[ONE]
+        domain = etree.fromstring(getattr(guest, half))
+        for disk in domain.findall("devices/disk"):
+            domain.find("devices").remove(disk)
+        setattr(guest, half, etree.tostring(domain, encoding="unicode"))
+
+    return change
+
+
+def point_elsewhere(half: str, path: str = "/dev/disk/by-id/wwn-old") -> Act:
+    """The half names a device that the volume was once."""
+
+    def change(world: World) -> None:
+        guest = world.domains.guests[ONE]
+        domain = etree.fromstring(getattr(guest, half))
+        domain.find("devices/disk/source").set("dev", path)
+        setattr(guest, half, etree.tostring(domain, encoding="unicode"))
+
+    return change
+
+
+def other_cache(world: World) -> None:
+    guest = world.domains.guests[ONE]
+    guest.live = (guest.live or "").replace('cache="none"', 'cache="writeback"')
+
+
+def other_serial(world: World) -> None:
+    guest = world.domains.guests[ONE]
+    for half in ("live", "inactive"):
+        domain = etree.fromstring(getattr(guest, half))
+        domain.find("devices/disk/serial").text = VOLUMES[7]
+        setattr(guest, half, etree.tostring(domain, encoding="unicode"))
+
+
+def foreign_disk(world: World) -> None:
+    """Somebody else has given volume 1 to the second guest, without us."""
+    attached(world, 2, instance=2)
+    lose_journal(world)
+    for half in ("live", "inactive"):
+        guest = world.domains.guests[TWO]
+        text = getattr(guest, half)
+        domain = etree.fromstring(text)
+        disk = domain.find("devices/disk")
+        disk.remove(disk.find("alias"))
+        domain.remove(domain.find("metadata"))
+        setattr(guest, half, etree.tostring(domain, encoding="unicode"))
+
+
+def storage_fails(world: World) -> None:
+    world.storage.connect_error = AuthFailed("the target refused our credentials")
+
+
+def device_stays(world: World) -> None:
+    world.storage.disconnect_error = ConnectFailed("the device could not be flushed")
+
+
+def plug_refused(world: World) -> None:
+    world.domains.plug_error = PlugRefused("QEMU does not like it")
+
+
+def define_refused(world: World) -> None:
+    world.domains.define_error = PlugRefused("libvirt does not like it")
+
+
+def abandon(request: int) -> Act:
+    def act(world: World) -> None:
+        answer = world.agent.query("abandon_operation", {"operation_id": request_id(request)})
+        assert answer.get("state") in ("done", "undone"), answer
+
+    return act
+
+
+# what else must be true
+
+
+def connected(*volumes: str) -> Act:
+    def check(world: World) -> None:
+        assert {device.volume_id for device in world.storage.devices.values()} == set(volumes)
+
+    return check
+
+
+def because(request: int, code: str) -> Act:
+    def check(world: World) -> None:
+        cause = world.record(request_id(request)).cause
+        assert cause is not None
+        assert cause.code == code, cause
+
+    return check
+
+
+def result(request: int, **wanted: Any) -> Act:
+    def check(world: World) -> None:
+        found = world.record(request_id(request)).result
+        assert found is not None
+        assert {name: found[name] for name in wanted} == wanted
+
+    return check
+
+
+def quarantined(world: World) -> None:
+    assert list(world.journal.read(lambda book: book.quarantined())) == [VOLUMES[0]]
+
+
+def still_plugged(world: World) -> None:
+    """As if the operation had not been: the row, the disk, the device."""
+    assert world.journal.read(lambda book: book.attachment("att-1")) is not None
+    assert world.domains.in_use(next(iter(world.storage.devices.values())).names)
+
+
+def untouched(world: World) -> None:
+    assert world.storage.connects == 0
+
+
+ATTACHES = (
+    Story("attach to a running guest", host(), (attach(1),), (DONE,)),
+    Story("attach by virtio-scsi", host(), (attach(1, disk={"bus": "scsi"}),), (DONE,)),
+    Story("attach to a paused guest", host(is_paused=True), (attach(1),), (DONE,)),
+    Story(
+        "attach to a guest that is shut off",
+        host(runs=False),
+        (attach(1),),
+        (DONE,),
+    ),
+    Story("attach to a transient guest", host(is_persistent=False), (attach(1),), (DONE,)),
+    Story(
+        "attach to a guest that is started meanwhile",
+        then(host(runs=False), meanwhile("before define", start)),
+        (attach(1),),
+        (DONE,),
+    ),
+    Story(
+        "attach what a second guest has",
+        then(host(), lambda world: world.domains.add(TWO), lambda w: attached(w, **SHARED)),
+        (attach(1, 2, instance=2, **SHARED),),
+        (DONE,),
+    ),
+    Story(
+        "attach what is in place",
+        plugged(),
+        (attach(1),),
+        (DONE,),
+        lambda world: _equal(world.storage.connects, 1),
+    ),
+    Story(
+        "attach completes the running half",
+        then(plugged(), lose_half("live")),
+        (attach(1),),
+        (DONE,),
+    ),
+    Story(
+        "attach completes the defined half, and the journal knows nothing",
+        then(plugged(), lose_half("inactive"), lose_journal),
+        (attach(1),),
+        (DONE,),
+    ),
+    Story(
+        "attach to a definition that names an old device",
+        then(plugged(), destroy, point_elsewhere("inactive"), lose_journal),
+        (attach(1),),
+        (DONE,),
+    ),
+    Story(
+        "attach to a running guest that has another device by that name",
+        then(plugged(), point_elsewhere("live"), lose_journal),
+        (attach(1),),
+        (UNDONE,),
+        because(1, "sharing-conflict"),
+        is_odd=True,
+    ),
+    Story(
+        "attach with the storage refusing",
+        then(host(), storage_fails),
+        (attach(1),),
+        (UNDONE,),
+        then(because(1, "auth-failed"), connected()),
+    ),
+    Story(
+        "attach finds no LUN",
+        lambda world: world.domains.add(ONE),
+        (attach(1),),
+        (UNDONE,),
+        then(because(1, "lun-missing"), connected()),
+    ),
+    Story(
+        "attach finds another device",
+        host(),
+        (attach(1, identity={"wwn": "600140500000000000000000000000ff"}),),
+        (UNDONE,),
+        then(because(1, "wrong-device"), quarantined, connected(VOLUMES[0])),
+    ),
+    Story(
+        "attach to write finds a device that cannot be written",
+        then(lambda world: volume(world, read_only=True), lambda world: world.domains.add(ONE)),
+        (attach(1),),
+        (UNDONE,),
+        then(because(1, "read-only-device"), connected()),
+    ),
+    Story(
+        "attach with the plug refused",
+        then(host(), plug_refused),
+        (attach(1),),
+        (UNDONE,),
+        then(because(1, "plug-refused"), connected()),
+    ),
+    Story(
+        "attach again with the plug refused",
+        then(plugged(), lose_half("live"), plug_refused),
+        (attach(1),),
+        (UNDONE,),
+        lambda world: _equal(len(world.journal.read(lambda book: book.attachments())), 1),
+        is_odd=True,
+    ),
+    Story(
+        "attach with the plug refused, half of it left by somebody",
+        then(plugged(), lose_half("live"), lose_journal, plug_refused),
+        (attach(1),),
+        (UNDONE,),
+        connected(),
+        is_odd=True,
+    ),
+    Story(
+        "attach with the definition refused", then(host(), define_refused), (attach(1),), (DONE,)
+    ),
+    Story(
+        "attach to nobody",
+        lambda world: volume(world),
+        (attach(1),),
+        (UNDONE,),
+        then(because(1, "unknown-instance"), untouched),
+    ),
+    Story(
+        "attach to a guest that migrates",
+        then(host(), occupy),
+        (attach(1),),
+        (UNDONE,),
+        then(because(1, "busy"), untouched),
+    ),
+    Story(
+        "attach to a guest that begins to migrate",
+        then(host(), meanwhile("before plug", occupy)),
+        (attach(1), let_pass(5)),
+        (UNDONE,),
+        then(because(1, "busy"), connected()),
+    ),
+    Story(
+        "attach to a transient guest that goes before it is plugged",
+        then(host(is_persistent=False), meanwhile("before plug", destroy)),
+        (attach(1),),
+        (UNDONE,),
+        connected(),
+    ),
+    Story(
+        "attach to a guest that stops before it is plugged",
+        then(host(), meanwhile("before plug", destroy)),
+        (attach(1),),
+        (DONE,),
+    ),
+    Story(
+        "attach to a guest that goes when it is plugged",
+        then(host(), meanwhile("before define", undefine)),
+        (attach(1),),
+        (DONE,),
+        connected(VOLUMES[0]),
+    ),
+    Story(
+        "attach what somebody else uses",
+        then(host(), lambda world: world.domains.add(TWO), foreign_disk),
+        (attach(1),),
+        (UNDONE,),
+        because(1, "sharing-conflict"),
+    ),
+    Story(
+        "attach while libvirt is away",
+        then(host(), meanwhile("before plug", away)),
+        (attach(1), let_pass(5), back),
+        (DONE,),
+    ),
+    Story(
+        "attach is cancelled while libvirt is away",
+        host(),
+        (away, attach(1), cancel(1)),
+        (CANCELLED,),
+        connected(),
+    ),
+    Story(
+        "attach is cancelled when it may have been plugged",
+        then(host(), meanwhile("after plug", away)),
+        (attach(1), cancel(1)),
+        (DONE,),
+    ),
+    Story(
+        "attach is cancelled when it may have been plugged, and was not",
+        then(host(), meanwhile("before plug", away)),
+        (attach(1), cancel(1)),
+        (CANCELLED,),
+        connected(),
+    ),
+    Story(
+        "attach past its deadline",
+        then(host(), meanwhile("before plug", away)),
+        (attach(1, envelope={"deadline_seconds": 5}), let_pass(10)),
+        (UNDONE,),
+        then(because(1, "deadline"), connected()),
+    ),
+    Story(
+        "attach that expires before anything is touched",
+        host(),
+        (away, attach(1, envelope={"not_after": moment(5)}), let_pass(10)),
+        (EXPIRED,),
+        untouched,
+    ),
+    Story(
+        "attach is undone, and the guest does not let go",
+        then(
+            host(attitude="stubborn"),
+            meanwhile("after plug", other_cache),
+        ),
+        (attach(1),),
+        (UNDONE | DONE,),
+    ),
+)
+
+DETACHES = (
+    *(
+        Story(
+            f"detach from a {attitude} guest",
+            then(plugged(), guest_is(attitude)),
+            (detach(1),),
+            (DONE,),
+            then(connected(), result(1, disconnected=True, instance_present=True)),
+        )
+        for attitude in ("prompt", "cooperative", "late", "refusing", "stubborn")
+    ),
+    Story(
+        "detach by virtio-scsi",
+        then(host(), lambda world: attached(world, disk={"bus": "scsi"})),
+        (detach(1),),
+        (DONE,),
+        connected(),
+    ),
+    Story(
+        "detach from a paused guest", plugged(is_paused=True), (detach(1),), (DONE,), connected()
+    ),
+    Story(
+        "detach from a guest that is shut off",
+        plugged(runs=False),
+        (detach(1),),
+        (DONE,),
+        connected(),
+    ),
+    Story(
+        "detach from a transient guest",
+        plugged(is_persistent=False),
+        (detach(1),),
+        (DONE,),
+        connected(),
+    ),
+    Story(
+        "detach from a stubborn guest that is reset",
+        then(plugged(), guest_is("stubborn")),
+        (detach(1), let_pass(100), reset),
+        (DONE,),
+        connected(),
+    ),
+    Story(
+        "detach from a stubborn guest that stops",
+        then(plugged(), guest_is("stubborn")),
+        (detach(1), destroy),
+        (DONE,),
+        connected(),
+    ),
+    Story(
+        "detach from a stubborn guest that is started again with the disk",
+        then(plugged(), guest_is("stubborn")),
+        (detach(1), then(destroy, start), let_pass(30)),
+        (DONE,),
+        connected(),
+    ),
+    Story(
+        "detach from a guest that is started again before its definition forgets",
+        then(plugged(), meanwhile("before forget", destroy, start)),
+        (detach(1),),
+        (DONE,),
+        connected(),
+    ),
+    Story(
+        "detach from a guest that is shut off and started meanwhile",
+        then(plugged(runs=False), meanwhile("before forget", start)),
+        (detach(1),),
+        (DONE,),
+        connected(),
+    ),
+    Story(
+        "detach from a stubborn guest that goes",
+        then(plugged(), guest_is("stubborn")),
+        (detach(1), undefine),
+        (DONE,),
+        then(connected(), result(1, instance_present=False)),
+    ),
+    Story(
+        "detach from a guest that went",
+        then(plugged(), undefine),
+        (detach(1),),
+        (DONE,),
+        then(connected(), result(1, instance_present=False)),
+    ),
+    Story(
+        "detach from one of two",
+        shared,
+        (detach(1),),
+        (DONE,),
+        then(connected(VOLUMES[0], VOLUMES[1]), result(1, disconnected=False)),
+    ),
+    Story(
+        "detach from both",
+        shared,
+        (Together((detach(1), detach(2, 2, instance=2))),),
+        (DONE, DONE),
+        connected(VOLUMES[1]),
+    ),
+    Story(
+        "detach completes a half",
+        then(plugged(), lose_half("live")),
+        (detach(1),),
+        (DONE,),
+        connected(),
+    ),
+    Story(
+        "detach what this agent never saw",
+        then(plugged(), lose_journal),
+        (detach(1, attachment=attachment()),),
+        (DONE,),
+        connected(),
+    ),
+    Story(
+        "detach what is detached",
+        plugged(),
+        (detach(1), detach(2)),
+        (DONE, DONE),
+        connected(),
+    ),
+    Story(
+        "detach of nothing",
+        host(),
+        (detach(1, refused="unknown-attachment"), detach(2, attachment=attachment())),
+        (DONE,),
+        connected(),
+    ),
+    Story(
+        "detach is cancelled too late",
+        then(plugged(), guest_is("stubborn")),
+        (detach(1), cancel(1)),
+        (DONE,),
+        connected(),
+    ),
+    Story(
+        "detach is cancelled in time",
+        plugged(),
+        (away, detach(1), cancel(1)),
+        (CANCELLED,),
+        still_plugged,
+    ),
+    Story(
+        "detach past its deadline stays waiting",
+        then(plugged(), guest_is("stubborn")),
+        (detach(1, deadline_seconds=60), let_pass(100)),
+        (DONE,),
+        connected(),
+    ),
+    Story(
+        "detach from a guest that migrates",
+        then(plugged(), occupy),
+        (detach(1),),
+        (UNDONE,),
+        then(because(1, "busy"), still_plugged),
+    ),
+    Story(
+        "detach from a stubborn guest that begins to migrate",
+        then(plugged(), guest_is("stubborn")),
+        (detach(1), occupy, let_pass(30), leave_alone),
+        (DONE,),
+        connected(),
+    ),
+    Story(
+        "detach of a disk with another serial",
+        then(plugged(), other_serial),
+        (detach(1),),
+        (UNDONE,),
+        then(because(1, "wrong-device"), still_plugged),
+    ),
+    Story(
+        "detach with a device that stays",
+        then(plugged(), device_stays),
+        (detach(1), let_pass(30)),
+        (DONE,),
+        connected(),
+    ),
+)
+
+CHAINS = (
+    Story(
+        "attach and detach at once",
+        host(),
+        (Together((attach(1), detach(2))),),
+        (DONE, DONE),
+        connected(),
+    ),
+    Story(
+        "detach and attach at once, of a stubborn guest",
+        then(plugged(), guest_is("stubborn")),
+        (Together((detach(1), attach(2))), let_pass(30), reset),
+        (DONE, DONE),
+        connected(VOLUMES[0]),
+    ),
+    Story(
+        "detach and attach at once, and the guest goes",
+        then(plugged(), guest_is("stubborn")),
+        (Together((detach(1), attach(2))), undefine),
+        (DONE, UNDONE),
+        connected(),
+    ),
+    Story(
+        "detach and attach at once, and the attach is cancelled while it waits",
+        then(plugged(), guest_is("stubborn")),
+        (Together((detach(1), attach(2))), cancel(2), reset),
+        (DONE, CANCELLED | DONE),
+    ),
+    Story(
+        "attach of the volume is refused while the guest does not let go",
+        then(plugged(), guest_is("stubborn")),
+        (detach(1), attach(2, refused="busy"), attach(3, 7, refused="busy"), reset, attach(4)),
+        (DONE, DONE),
+        connected(VOLUMES[0]),
+    ),
+    Story(
+        "detach is abandoned and asked again",
+        then(plugged(), guest_is("stubborn")),
+        (detach(1), abandon(1), detach(2), reset),
+        (UNDONE, DONE),
+        connected(),
+    ),
+    Story(
+        "detach with a device that stays is abandoned",
+        then(plugged(), device_stays),
+        (detach(1), abandon(1)),
+        (DONE,),
+        then(quarantined, connected(VOLUMES[0])),
+    ),
+    Story(
+        "attach fails while another detaches the shared volume",
+        then(shared, lambda world: world.domains.add(INSTANCES[2])),
+        (
+            Together(
+                (
+                    detach(1),
+                    detach(2, 2, instance=2),
+                    attach(3, 4, instance=3, size_bytes=7, **SHARED),
+                )
+            ),
+        ),
+        (DONE, DONE, UNDONE),
+        quarantined,
+    ),
+)
+
+STORIES = (*ATTACHES, *DETACHES, *CHAINS)
+
+
+def _equal(found: object, wanted: object) -> None:
+    assert found == wanted

@@ -1,0 +1,434 @@
+"""ports.Domains over XML text, with what libvirt 9.0 and QEMU 7.2 were seen to do.
+
+facts L1-L24: each half has its own calls; a second disk with the same alias, target name or
+address is refused; QEMU locks what is not shareable; unplugging only asks, and the answer comes
+when the guest likes; a reset answers what is pending, a stop forgets it without an event; a start
+brings back whatever the definition still has.
+"""
+
+import copy
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+from lxml import etree
+
+from agent.errors import AgentError, NoFreeAddress, PlugRefused, Unavailable, UnknownInstance
+from agent.guest.xml import XmlElement
+from agent.ports import Capabilities, DomainLook, DomainState
+from tests.world.instants import Instants
+from tests.world.locks import SimulatedLocks
+
+Answer = TypeVar("Answer")
+
+NAMESPACE = "urn:libvirt-attachment-agent:attachments:1"
+
+Attitude = Literal["prompt", "cooperative", "late", "stubborn", "refusing"]
+"""How a guest answers when it is asked for a disk: before the request has returned; at its next
+turn; right after it was seen to have the disk still; not before a reset; with a refusal."""
+
+ROOT_PORTS = 6
+
+
+@dataclass
+class Guest:
+    """One domain. ``pending`` are the aliases that it was asked for and has not let go."""
+
+    instance_id: str
+    name: str
+    inactive: str | None
+    live: str | None
+    is_paused: bool = False
+    job: str | None = None
+    attitude: Attitude = "cooperative"
+    pending: list[str] = field(default_factory=list)
+    asked: int = 0
+
+
+@dataclass
+class SimulatedDomains:
+    """``can_open`` tells whether QEMU finds the source; ``happened`` is told of every event."""
+
+    instants: Instants
+    locks: SimulatedLocks
+    can_open: Callable[[str], bool]
+    canonical: Callable[[str], frozenset[str]]
+    happened: Callable[[str], None]
+    guests: dict[str, Guest] = field(default_factory=dict)
+    libvirt: tuple[int, int, int] = (9, 0, 0)
+    is_away: bool = False
+    plug_error: AgentError | None = None
+    define_error: AgentError | None = None
+
+    def __post_init__(self) -> None:
+        self._one_at_a_time = threading.RLock()
+
+    # ports.Domains
+
+    def look(self, instance_id: str) -> DomainLook | None:
+        found = self._call("look", lambda: self._look(instance_id))
+        guest = self.guests.get(instance_id)
+        if guest is not None and guest.attitude == "late" and guest.pending:
+            self._release(guest)
+        return found
+
+    def all(self) -> Sequence[DomainLook]:
+        def everyone() -> list[DomainLook]:
+            looks = (self._look(instance_id) for instance_id in self.guests)
+            return [look for look in looks if look is not None]
+
+        return self._call("all", everyone)
+
+    def plug(self, instance_id: str, device_xml: str) -> None:
+        refusal = PlugRefused("simulated: QEMU does not like it")
+        self._change("plug", lambda: self._plug(instance_id, device_xml), refusal)
+
+    def define(self, instance_id: str, device_xml: str) -> None:
+        refusal = PlugRefused("simulated: libvirt does not like it")
+        self._change("define", lambda: self._define(instance_id, device_xml), refusal)
+
+    def unplug(self, instance_id: str, alias: str) -> None:
+        refusal = PlugRefused("simulated: libvirt cannot ask")
+        self._change("unplug", lambda: self._unplug(instance_id, alias), refusal)
+
+    def forget(self, instance_id: str, alias: str) -> None:
+        refusal = PlugRefused("simulated: libvirt cannot write the definition")
+        self._change("forget", lambda: self._forget(instance_id, alias), refusal)
+
+    def note(self, instance_id: str, metadata_xml: str) -> None:
+        refusal = PlugRefused("simulated: libvirt takes no metadata")
+        self._change("note", lambda: self._note(instance_id, metadata_xml), refusal)
+
+    def capabilities(self) -> Capabilities:
+        return Capabilities(libvirt=self.libvirt, qemu=(7, 2, 22))
+
+    # what guests, operators and libvirt do by themselves
+
+    def add(
+        self,
+        instance_id: str,
+        *,
+        runs: bool = True,
+        is_persistent: bool = True,
+        is_paused: bool = False,
+        attitude: Attitude = "cooperative",
+    ) -> Guest:
+        name = f"guest-{instance_id[-1]}"
+        xml = _domain_xml(instance_id, name)
+        guest = Guest(
+            instance_id,
+            name,
+            inactive=xml if is_persistent else None,
+            live=_running(xml) if runs else None,
+            is_paused=is_paused,
+            attitude=attitude,
+        )
+        self.guests[instance_id] = guest
+        return guest
+
+    def start(self, instance_id: str) -> None:
+        """From its definition: a disk that it still has is there again."""
+        guest = self.guests[instance_id]
+        assert guest.inactive is not None
+        assert guest.live is None
+        for disk in _disks(guest.inactive):
+            source = _source_of(disk)
+            assert source is None or self.can_open(source), f"{guest.name} cannot open {source}"
+        guest.live = _running(guest.inactive)
+        self.happened(instance_id)
+
+    def destroy(self, instance_id: str) -> None:
+        """No removal event for what was pending. A transient domain is gone with it."""
+        guest = self.guests[instance_id]
+        guest.live, guest.is_paused = None, False
+        guest.pending.clear()
+        if guest.inactive is None:
+            del self.guests[instance_id]
+        self.happened(instance_id)
+
+    def undefine(self, instance_id: str) -> None:
+        """Destroyed and undefined: libvirt knows it no more."""
+        self.guests.pop(instance_id, None)
+        self.happened(instance_id)
+
+    def reset(self, instance_id: str) -> None:
+        """The firmware lets go of whatever is pending."""
+        self._release(self.guests[instance_id])
+
+    def let_guests_act(self) -> bool:
+        """Everybody's next turn; did anything happen?"""
+        acted = False
+        for guest in list(self.guests.values()):
+            if not guest.pending or guest.is_paused:
+                continue
+            if guest.attitude in ("cooperative", "prompt", "late"):
+                self._release(guest)
+                acted = True
+            elif guest.attitude == "refusing":
+                guest.pending.clear()
+                self.happened(guest.instance_id)
+                acted = True
+        return acted
+
+    def in_use(self, names: frozenset[str]) -> list[str]:
+        """Halves of domains that have a disk of one of these names."""
+        found = []
+        for guest in self.guests.values():
+            for half, xml in (("running", guest.live), ("defined", guest.inactive)):
+                sources = (_source_of(disk) for disk in _disks(xml))
+                if any(source in names for source in sources):
+                    found.append(f"{guest.name} ({half})")
+        return found
+
+    def says(self, serial: str) -> bool:
+        """Has any disk this serial?"""
+        halves = (half for guest in self.guests.values() for half in (guest.live, guest.inactive))
+        return any(disk.findtext("serial") == serial for xml in halves for disk in _disks(xml))
+
+    def outline(self) -> list[object]:
+        return [self.is_away, self.plug_error, self.define_error, *self.guests.values()]
+
+    def copy_to(self, other: "SimulatedDomains") -> None:
+        other.guests = copy.deepcopy(self.guests)
+        other.is_away, other.libvirt = self.is_away, self.libvirt
+        other.plug_error, other.define_error = self.plug_error, self.define_error
+
+    # calls
+
+    def _call(self, name: str, effect: Callable[[], Answer]) -> Answer:
+        return self.instants.call(name, lambda: self._alone(effect), part="libvirt")
+
+    def _change(self, name: str, effect: Callable[[], None], refusal: AgentError) -> None:
+        assert not self.locks.mine(), f"{name} asks a guest while {self.locks.mine()} is held"
+        self.instants.call(name, lambda: self._alone(effect), part="libvirt", refusal=refusal)
+
+    def _alone(self, effect: Callable[[], Answer]) -> Answer:
+        if self.is_away:
+            raise Unavailable("libvirt", "simulated: it is away")
+        with self._one_at_a_time:
+            return effect()
+
+    def _look(self, instance_id: str) -> DomainLook | None:
+        guest = self.guests.get(instance_id)
+        if guest is None:
+            return None
+        standing: DomainState = "paused" if guest.is_paused else "running"
+        return DomainLook(
+            instance_id=instance_id,
+            name=guest.name,
+            state=standing if guest.live is not None else "shutoff",
+            live_xml=guest.live,
+            inactive_xml=guest.inactive,
+            job=guest.job,
+        )
+
+    # effects
+
+    def _plug(self, instance_id: str, device_xml: str) -> None:
+        guest = self._free_guest(instance_id)
+        if guest.live is None:
+            raise Unavailable("libvirt", "the domain has just stopped or started")
+        device = etree.fromstring(device_xml)
+        if _is_there(guest.live, device):
+            return
+        self._refuse_source(guest, device)
+        if self.plug_error is not None:
+            raise self.plug_error
+        guest.live = _with_device(guest.live, device)
+
+    def _define(self, instance_id: str, device_xml: str) -> None:
+        guest = self._free_guest(instance_id)
+        if guest.inactive is None:
+            raise Unavailable("libvirt", "the domain has just stopped or started")
+        device = etree.fromstring(device_xml)
+        if _is_there(guest.inactive, device):
+            return
+        if self.define_error is not None:
+            raise self.define_error
+        guest.inactive = _with_device(guest.inactive, device)
+
+    def _unplug(self, instance_id: str, alias: str) -> None:
+        guest = self.guests.get(instance_id)
+        if guest is None or guest.live is None or not _has_alias(guest.live, alias):
+            return
+        self._free_guest(instance_id)
+        guest.asked += 1
+        if alias not in guest.pending:
+            guest.pending.append(alias)
+        if guest.attitude == "prompt":
+            self._release(guest)
+
+    def _forget(self, instance_id: str, alias: str) -> None:
+        guest = self.guests.get(instance_id)
+        if guest is not None and guest.inactive is not None and _has_alias(guest.inactive, alias):
+            self._free_guest(instance_id)
+            guest.inactive = _without_alias(guest.inactive, alias)
+
+    def _note(self, instance_id: str, metadata_xml: str) -> None:
+        guest = self._free_guest(instance_id)
+        if guest.live is not None:
+            guest.live = _with_note(guest.live, metadata_xml)
+        if guest.inactive is not None:
+            guest.inactive = _with_note(guest.inactive, metadata_xml)
+
+    def _release(self, guest: Guest) -> None:
+        for alias in guest.pending:
+            if guest.live is not None:
+                guest.live = _without_alias(guest.live, alias)
+        guest.pending.clear()
+        self.happened(guest.instance_id)
+
+    def _free_guest(self, instance_id: str) -> Guest:
+        guest = self.guests.get(instance_id)
+        if guest is None:
+            raise UnknownInstance(f"libvirt on this host has no domain {instance_id}")
+        if guest.job is not None:
+            raise Unavailable("libvirt", f"another call occupies the domain ({guest.job})")
+        return guest
+
+    def _refuse_source(self, guest: Guest, device: XmlElement) -> None:
+        """What QEMU says: the file must be there, and its lock free."""
+        source = _source_of(device)
+        if source is None:
+            return
+        if not self.can_open(source):
+            raise PlugRefused(f"{source}: No such file or directory")
+        for other in self.guests.values():
+            for disk in _disks(other.live):
+                theirs = _source_of(disk)
+                if theirs is None or not self.canonical(theirs) & self.canonical(source):
+                    continue
+                if not (_may_share(disk) and _may_share(device)):
+                    raise PlugRefused(f'Failed to get "write" lock: {other.name} has {source}')
+
+
+def _domain_xml(instance_id: str, name: str) -> str:
+    ports = "".join(
+        f"<controller type='pci' index='{number}' model='pcie-root-port'>"
+        f"<address type='pci' domain='0x0000' bus='0x00' slot='0x02' function='0x{number}'/>"
+        "</controller>"
+        for number in range(1, ROOT_PORTS + 1)
+    )
+    return (
+        f"<domain type='kvm'><name>{name}</name><uuid>{instance_id}</uuid><devices>"
+        f"<controller type='pci' index='0' model='pcie-root'/>{ports}"
+        "<controller type='scsi' index='0' model='virtio-scsi'>"
+        "<address type='pci' domain='0x0000' bus='0x01' slot='0x00' function='0x0'/></controller>"
+        "</devices></domain>"
+    )
+
+
+def _running(xml: str) -> str:
+    domain = etree.fromstring(xml)
+    domain.set("id", "1")
+    return _text(domain)
+
+
+def _text(tree: XmlElement) -> str:
+    return etree.tostring(tree, encoding="unicode")
+
+
+def _disks(xml: str | None) -> list[XmlElement]:
+    return [] if xml is None else etree.fromstring(xml).findall("devices/disk")
+
+
+def _alias_of(device: XmlElement) -> str | None:
+    alias = device.find("alias")
+    return None if alias is None else alias.get("name")
+
+
+def _source_of(device: XmlElement) -> str | None:
+    source = device.find("source")
+    return None if source is None else source.get("dev") or source.get("file")
+
+
+def _may_share(disk: XmlElement) -> bool:
+    return disk.find("shareable") is not None
+
+
+def _has_alias(xml: str, alias: str) -> bool:
+    return any(_alias_of(disk) == alias for disk in _disks(xml))
+
+
+def _is_there(xml: str, device: XmlElement) -> bool:
+    """An alias, or a controller's index, that the half has already is left as it is."""
+    if device.tag == "disk":
+        return _has_alias(xml, _alias_of(device) or "")
+    kind, index = device.get("type"), device.get("index")
+    same = f"devices/controller[@type='{kind}'][@index='{index}']"
+    return etree.fromstring(xml).find(same) is not None
+
+
+def _with_device(xml: str, device: XmlElement) -> str:
+    domain = etree.fromstring(xml)
+    devices = domain.find("devices")
+    assert devices is not None
+    if device.find("address") is None:
+        device.append(_free_port(devices))
+    if _target_of(device) in {_target_of(other) for other in devices.findall("disk")}:
+        raise NoFreeAddress(f"target '{_target_of(device)}' already exists")
+    if _place_of(device) in {_place_of(other) for other in devices.iterchildren("*")}:
+        raise NoFreeAddress(f"the place {_place_of(device)} is already in use")
+    _refuse_missing_controller(devices, device)
+    devices.append(device)
+    return _text(domain)
+
+
+def _target_of(device: XmlElement) -> str | None:
+    target = device.find("target")
+    return None if target is None else target.get("dev")
+
+
+def _place_of(device: XmlElement) -> tuple[str, ...] | None:
+    address = device.find("address")
+    if address is None:
+        return None
+    if address.get("type") == "drive":
+        return "drive", address.get("controller", "0"), address.get("unit", "0")
+    return "pci", address.get("bus", ""), address.get("slot", ""), address.get("function", "")
+
+
+def _refuse_missing_controller(devices: XmlElement, device: XmlElement) -> None:
+    place = _place_of(device)
+    assert place is not None
+    kind, index = ("scsi", place[1]) if place[0] == "drive" else ("pci", str(int(place[1], 16)))
+    if devices.find(f"controller[@type='{kind}'][@index='{index}']") is None:
+        raise PlugRefused(f"there is no {kind} controller {index}")
+
+
+def _free_port(devices: XmlElement) -> XmlElement:
+    taken = {_place_of(device) for device in devices.iterchildren("*")}
+    for number in range(1, ROOT_PORTS + 1):
+        place = ("pci", f"0x{number:02x}", "0x00", "0x0")
+        if place not in taken:
+            return etree.Element("address", type="pci", bus=place[1], slot="0x00", function="0x0")
+    raise NoFreeAddress("No more available PCI slots")
+
+
+def _without_alias(xml: str, alias: str) -> str:
+    domain = etree.fromstring(xml)
+    for disk in domain.findall("devices/disk"):
+        if _alias_of(disk) == alias:
+            parent = disk.getparent()
+            assert parent is not None
+            parent.remove(disk)
+    return _text(domain)
+
+
+def _with_note(xml: str, metadata_xml: str) -> str:
+    """libvirt puts our element into our namespace; one without children takes it away."""
+    domain, noted = etree.fromstring(xml), etree.fromstring(metadata_xml)
+    metadata = domain.find("metadata")
+    if metadata is None:
+        metadata = etree.SubElement(domain, "metadata")
+    for old in metadata.findall(f"{{{NAMESPACE}}}{noted.tag}"):
+        metadata.remove(old)
+    if len(noted):
+        ours = etree.SubElement(metadata, f"{{{NAMESPACE}}}{noted.tag}", nsmap={"laa": NAMESPACE})
+        for child in noted:
+            ours_too = etree.SubElement(ours, f"{{{NAMESPACE}}}{child.tag}")
+            ours_too.attrib.update(child.attrib)
+    if not len(metadata):
+        domain.remove(metadata)
+    return _text(domain)

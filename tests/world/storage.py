@@ -1,0 +1,178 @@
+"""ports.Connectors over simulated targets: sessions, LUNs, and the devices they become.
+
+A target is logged in to when its first LUN is connected and logged out of when its last one goes,
+as os-brick does. A volume gets a new identity each time it is exported anew, as LIO does.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.errors import AgentError, ConnectFailed, LunMissing
+from agent.model.attachment import Attachment
+from agent.model.connection import Connection, IscsiConnection
+from agent.model.device import Device, Disconnected
+from tests.world.instants import Instants
+from tests.world.locks import SimulatedLocks
+
+Place = tuple[str, int]
+"""Target and LUN."""
+
+
+@dataclass
+class Lun:
+    """What the storage shows at one place."""
+
+    volume_id: str
+    size_bytes: int = 1 << 30
+    read_only: bool = False
+    exports: int = 1
+
+    @property
+    def wwn(self) -> str:
+        digits = "".join(c for c in self.volume_id if c in "0123456789abcdef")
+        return f"6001405{digits[-12:]}{self.exports:04x}"
+
+
+@dataclass(frozen=True)
+class HostDevice:
+    """One device of this host: of which place it came, and what it says of itself."""
+
+    place: Place
+    volume_id: str
+    wwn: str
+    size_bytes: int
+    read_only: bool
+    kernel_name: str
+
+    @property
+    def path(self) -> str:
+        return f"/dev/disk/by-id/wwn-0x{self.wwn}"
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset({self.path, self.kernel_name})
+
+
+@dataclass
+class SimulatedConnectors:
+    """``connect_error`` and ``disconnect_error`` are raised half way while they are set.
+
+    ``in_use`` tells which domain uses one of the names."""
+
+    instants: Instants
+    locks: SimulatedLocks
+    in_use: Callable[[frozenset[str]], list[str]]
+    luns: dict[Place, Lun] = field(default_factory=dict)
+    sessions: set[str] = field(default_factory=set)
+    devices: dict[Place, HostDevice] = field(default_factory=dict)
+    connects: int = 0
+    connect_error: AgentError | None = None
+    disconnect_error: AgentError | None = None
+
+    def check(self, connection: Connection) -> None:
+        _place(connection)
+
+    def connect(self, attachment: Attachment) -> Device:
+        self._assert_locked(attachment)
+        return self.instants.call(
+            "connect",
+            lambda: self._connect(attachment),
+            part="storage",
+            refusal=ConnectFailed("no portal of the target answered"),
+        )
+
+    def disconnect(self, attachment: Attachment, device: Device | None) -> Disconnected:
+        self._assert_locked(attachment)
+        return self.instants.call(
+            "disconnect",
+            lambda: self._disconnect(attachment),
+            part="storage",
+            refusal=ConnectFailed("the device could not be flushed"),
+        )
+
+    def names(self, source: str) -> frozenset[str]:
+        for device in self.devices.values():
+            if source in device.names:
+                return device.names
+        return frozenset({source})
+
+    def present(self, device: Device) -> bool:
+        return any(found.wwn == device.identity.get("wwn") for found in self.devices.values())
+
+    def properties(self) -> Mapping[str, Any]:
+        return {"host": "sim", "initiator": "iqn.2026-01.sim:host"}
+
+    def is_open(self, path: str) -> bool:
+        """Could QEMU open it?"""
+        return any(path in device.names for device in self.devices.values())
+
+    def outline(self) -> list[object]:
+        errors = [self.connect_error, self.disconnect_error]
+        return [*errors, self.luns, sorted(self.sessions), self.devices]
+
+    def copy_to(self, other: "SimulatedConnectors") -> None:
+        other.luns, other.devices = copy.deepcopy(self.luns), dict(self.devices)
+        other.sessions, other.connects = set(self.sessions), self.connects
+        other.connect_error = self.connect_error
+        other.disconnect_error = self.disconnect_error
+
+    def _connect(self, attachment: Attachment) -> Device:
+        place = _place(attachment.connection)
+        if place not in self.devices:
+            self.connects += 1
+            self.sessions.add(place[0])
+            self.instants.reach(
+                "within connect", part="storage", refusal=ConnectFailed("the LUN does not show")
+            )
+            if self.connect_error is not None:
+                raise self.connect_error
+            if place not in self.luns:
+                raise LunMissing(f"target {place[0]} shows no LUN {place[1]}")
+            self.devices[place] = self._appear(place)
+        found = self.devices[place]
+        return Device(
+            path=found.path,
+            identity={"wwn": found.wwn},
+            size_bytes=found.size_bytes,
+            read_only=found.read_only,
+            device_info={"path": found.kernel_name},
+        )
+
+    def _appear(self, place: Place) -> HostDevice:
+        lun = self.luns[place]
+        taken = {device.kernel_name for device in self.devices.values()}
+        kernel_name = next(
+            name for name in map("/dev/sd{}".format, "abcdefgh") if name not in taken
+        )
+        return HostDevice(place, lun.volume_id, lun.wwn, lun.size_bytes, lun.read_only, kernel_name)
+
+    def _disconnect(self, attachment: Attachment) -> Disconnected:
+        place = _place(attachment.connection)
+        device = self.devices.get(place)
+        if device is not None:
+            users = self.in_use(device.names)
+            assert not users, f"{device.path} was pulled from under {', '.join(users)}"
+            if self.disconnect_error is not None:
+                raise self.disconnect_error
+            del self.devices[place]
+            if place in self.luns:
+                self.luns[place].exports += 1
+            self.instants.reach(
+                "within disconnect", part="storage", refusal=ConnectFailed("the session stays")
+            )
+        if not any(target == place[0] for target, _ in self.devices):
+            self.sessions.discard(place[0])
+        return Disconnected()
+
+    def _assert_locked(self, attachment: Attachment) -> None:
+        wanted = {f"target:{name}" for name in attachment.connection.targets}
+        wanted.add(f"volume:{attachment.volume_id}")
+        missing = wanted - set(self.locks.mine())
+        assert not missing, f"a storage call without {missing}"
+
+
+def _place(connection: Connection) -> Place:
+    assert isinstance(connection, IscsiConnection), "the simulated storage speaks iSCSI"
+    return connection.targets[0], connection.lun

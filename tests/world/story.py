@@ -1,0 +1,366 @@
+"""Stories: what is asked of an agent and what happens meanwhile, and how every telling must end.
+
+A story is told again with the agent dying, or being told of a failure, at another instant each
+time. Whatever happens, the same things are true afterwards: ``Telling.finish`` checks them.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from agent.guest.domain_xml import USER_ALIAS, DomainFacts, parse_domain
+from agent.journal.record import Record
+from agent.model.outcome import CLOSED
+from agent.model.request import rfc3339
+from tests.world.instants import Crash
+from tests.world.storage import Lun
+from tests.world.world import BEGINNING, World
+
+PATIENCE = 60
+"""Alarms until everything is at rest in a host that grants everything."""
+
+INSTANCES = [f"00000000-0000-4000-8000-00000000000{number}" for number in range(1, 10)]
+VOLUMES = [f"aaaaaaaa-0000-4000-8000-00000000000{number}" for number in range(1, 10)]
+TARGET = "iqn.2026-01.sim:shared"
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A command, sent until it is answered: the same request after every death."""
+
+    verb: str
+    request: Mapping[str, Any]
+    refused: str | None = None
+
+    def __call__(self, world: World) -> None:
+        answer = self.send(world)
+        for _ in range(2):
+            if _is_passing(answer):
+                answer = self.send(world)
+        if answer["state"] == "refused":
+            assert answer["error"]["code"] == self.refused, answer["error"]
+        else:
+            assert self.refused is None, f"{self.refused} was expected, it was accepted"
+
+    def is_accepted(self, world: World) -> bool:
+        operation_id = str(self.request["request_id"])
+        return world.journal.read(lambda book: book.operation(operation_id)) is not None
+
+    def send(self, world: World) -> dict[str, Any]:
+        return world.agent.command(self.verb, {"request": dict(self.request)}, addressed=True)
+
+
+def _is_passing(answer: Mapping[str, Any]) -> bool:
+    """The journal could not be written: send it again, says the answer."""
+    return answer["state"] == "refused" and answer["error"]["code"] == "internal"
+
+
+Act = Callable[[World], None]
+
+
+@dataclass(frozen=True)
+class Together:
+    """Commands that are all accepted before any of them is run.
+
+    Unless the agent dies between: then a later one may find an earlier one parked. It is ``busy``
+    and sent again when everything else was told."""
+
+    asks: tuple[Ask, ...]
+
+    def __call__(self, world: World) -> None:
+        for ask in self.asks:
+            if not ask.is_accepted(world):
+                answer = ask.send(world)
+                assert answer["state"] != "refused" or answer["error"]["code"] == "busy", answer
+
+
+@dataclass(frozen=True)
+class Story:
+    """``ends`` are the states in which each operation may end, in the order of ``acts``; with
+    more than one the story races with a clock or a caller. ``also`` is what else must be true.
+    ``is_odd``: somebody else has changed the guest, so it is not as the last operation says."""
+
+    name: str
+    begin: Act
+    acts: tuple[Act, ...]
+    ends: tuple[frozenset[str], ...]
+    also: Act = lambda world: None
+    is_odd: bool = False
+
+    @property
+    def asks(self) -> tuple[Ask, ...]:
+        found: list[Ask] = []
+        for act in self.acts:
+            found += act.asks if isinstance(act, Together) else ()
+            found += [act] if isinstance(act, Ask) else ()
+        return tuple(found)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Telling:
+    """One telling of a story, over as many lives of the agent as it takes.
+
+    ``deaths`` are the instants, by number and name, at which the agent died so far."""
+
+    def __init__(self, story: Story, world: World | None = None) -> None:
+        self.story = story
+        self.world = world or World()
+        self.deaths: tuple[str, ...] = ()
+        self.told = 0
+        self.is_granted = False
+        if world is None:
+            self._begin()
+
+    def _begin(self) -> None:
+        self.world.start()
+        self.story.begin(self.world)
+        self.world.run()
+        self.world.die()
+        self.world.instants.passed.clear()
+        self.world.instants.possible.clear()
+
+    def fork(self) -> "Telling":
+        """As it would go on if the agent were killed now."""
+        other = Telling(self.story, self.world.fork())
+        passed = self.world.instants.passed
+        other.deaths = (*self.deaths, f"{len(passed)} (after '{passed[-1] if passed else ''}')")
+        other.told, other.is_granted = self.told, self.is_granted
+        return other
+
+    def fingerprint(self) -> str:
+        return f"{self.told} {self.is_granted} {self.world.fingerprint()}"
+
+    def finish(self, *, is_strict: bool = True) -> None:
+        """Live as often as it takes, then check what must be true at the end.
+
+        ``is_strict`` False: an operation may also be undone, and ``also`` is not asked."""
+        try:
+            while not self._live_once():
+                pass
+            check_end(self.world, self.story, is_strict=is_strict)
+        except BaseException as error:
+            faults = self.world.instants.faults
+            error.add_note(f"'{self.story}', deaths at {self.deaths or 'no'} instants, {faults=}")
+            raise
+        finally:
+            self.world.close()
+
+    def _live_once(self) -> bool:
+        try:
+            self._live()
+        except Crash:
+            self.world.die()
+            return False
+        return True
+
+    def _live(self) -> None:
+        world = self.world
+        world.start()
+        world.run()
+        check_rest(world)
+        while self.told < len(self.story.acts):
+            self.story.acts[self.told](world)
+            self.told += 1
+            world.run()
+            check_rest(world)
+        for ask in self.story.asks:
+            if ask.refused is None and not ask.is_accepted(world):
+                ask(world)
+                world.run()
+        if not self.is_granted:
+            world.grant_everything()
+            self.is_granted = True
+        world.run()
+        for _ in range(PATIENCE):
+            if not _open(world) or not world.pass_time():
+                break
+        check_rest(world)
+
+
+def _open(world: World) -> list[Record]:
+    return world.journal.read(lambda book: book.open_operations())
+
+
+def check_rest(world: World) -> None:
+    """Nothing runs: every operation is closed, or waits for something that has a name."""
+    assert world.locks.held() == []
+    for record in _open(world):
+        assert record.state in ("waiting", "unsettled"), f"{record.state} for nothing"
+        assert record.waiting_for, "it waits, and does not say for what"
+        assert record.wake_at is not None, "nothing will ever wake it"
+        assert record.state == "waiting" or record.trouble is not None
+
+
+def check_end(world: World, story: Story, *, is_strict: bool) -> None:
+    records = {record.operation_id: record for record in world.records()}
+    assert [record.operation_id for record in records.values() if record.open] == []
+    check_host(world)
+    if not story.is_odd:
+        check_attachments(world)
+    check_letters(world)
+    mine = [ask for ask in story.asks if ask.refused is None]
+    for ask, ends in zip(mine, story.ends, strict=True):
+        record = records[str(ask.request["request_id"])]
+        allowed = ends if is_strict else ends | {"undone"}
+        assert record.state in allowed, f"{record.verb} ended {record.state}: {record.cause}"
+        assert ask.send(world) == record.answer().wire(), "a replay is answered otherwise"
+    if is_strict:
+        story.also(world)
+
+
+def check_host(world: World) -> None:
+    """Connected is what is used, promised or quarantined; sessions are of connected devices."""
+    held, quarantined = world.journal.read(
+        lambda book: (book.attachments(), set(book.quarantined()))
+    )
+    connected = {device.volume_id for device in world.storage.devices.values()}
+    used = {
+        device.volume_id
+        for device in world.storage.devices.values()
+        if world.domains.in_use(device.names) or world.domains.says(device.volume_id)
+    }
+    promised = {row.attachment.volume_id for row in held if row.promised}
+    assert connected - quarantined == (used | promised) - quarantined
+    assert world.storage.sessions == {target for target, _ in world.storage.devices}
+    assert world.locks.held() == []
+
+
+def check_attachments(world: World) -> None:
+    """What the last word on each attachment says is so: in both halves, in the books, noted."""
+    last: dict[str, Record] = {}
+    for record in world.records():
+        if record.state == "done":
+            last[record.attachment_id] = record
+        else:
+            last.setdefault(record.attachment_id, record)
+    held = {row.attachment.attachment_id for row in world.journal.read(lambda b: b.attachments())}
+    for attachment_id, record in last.items():
+        is_attached = record.verb == "attach" and record.state == "done"
+        was_attached = record.verb == "detach" and record.state != "done"
+        if was_attached:
+            continue
+        assert (attachment_id in held) == is_attached, f"{attachment_id}: the books are wrong"
+        guest = world.domains.guests.get(record.instance_id)
+        for half in (guest.live, guest.inactive) if guest else ():
+            if half is not None:
+                _check_half(parse_domain(half), f"{USER_ALIAS}{attachment_id}", is_attached)
+
+
+def _check_half(facts: DomainFacts, alias: str, is_attached: bool) -> None:
+    found = [disk for disk in facts.disks if disk.alias == alias]
+    assert len(found) == is_attached, f"{alias} is {len(found)} times in a half"
+    assert (alias in facts.notes) == is_attached, f"the note of {alias} is wrong"
+
+
+def check_letters(world: World) -> None:
+    """Each operation's notifications tell its states in order, the last one last."""
+    letters = world.letters()
+    for record in world.records():
+        mine = [letter for letter in letters if letter["operation_id"] == record.operation_id]
+        assert mine, "nobody was told"
+        assert mine[-1]["state"] == record.state
+        assert [letter["state"] in CLOSED for letter in mine].count(True) == 1
+        times = [letter["at"] for letter in mine]
+        assert times == sorted(times)
+
+
+# what stories begin with, and what happens in them
+
+
+def request_id(number: int) -> str:
+    return f"00000000-0000-4000-9000-{number:012d}"
+
+
+def volume(world: World, number: int = 1, **different: Any) -> None:
+    """Volume 1 is LUN 1 of the shared target, and so on."""
+    world.storage.luns[TARGET, number] = Lun(VOLUMES[number - 1], **different)
+
+
+def attachment(
+    number: int = 1, *, instance: int = 1, volume: int = 1, **different: Any
+) -> dict[str, Any]:
+    return {
+        "attachment_id": f"att-{number}",
+        "instance_id": INSTANCES[instance - 1],
+        "volume_id": VOLUMES[volume - 1],
+        "connection_info": {
+            "driver_volume_type": "iscsi",
+            "data": {
+                "target_portal": "127.0.0.1:3260",
+                "target_iqn": TARGET,
+                "target_lun": volume,
+                "auth_password": "geheim",
+            },
+        },
+        **different,
+    }
+
+
+def attach(
+    request: int,
+    number: int = 1,
+    *,
+    envelope: Mapping[str, Any] | None = None,
+    refused: str | None = None,
+    **different: Any,
+) -> Ask:
+    payload = {
+        "request_id": request_id(request),
+        "not_after": moment(86400),
+        "attachment": attachment(number, **different),
+        **(envelope or {}),
+    }
+    return Ask("attach", payload, refused)
+
+
+def detach(
+    request: int,
+    number: int = 1,
+    *,
+    instance: int = 1,
+    refused: str | None = None,
+    **envelope: Any,
+) -> Ask:
+    payload = {
+        "request_id": request_id(request),
+        "not_after": moment(86400),
+        "attachment_id": f"att-{number}",
+        "instance_id": INSTANCES[instance - 1],
+        **envelope,
+    }
+    return Ask("detach", payload, refused)
+
+
+def moment(seconds: float) -> str:
+    """So many seconds after the world's beginning."""
+    return rfc3339(datetime.fromtimestamp(BEGINNING + seconds, UTC))
+
+
+def attached(world: World, number: int = 1, **different: Any) -> None:
+    """As an earlier attach has left it."""
+    ask = attach(900 + number, number, **different)
+    ask(world)
+    world.run()
+    assert world.record(request_id(900 + number)).state == "done"
+
+
+def cancel(request: int) -> Act:
+    def act(world: World) -> None:
+        world.agent.query("cancel_operation", {"operation_id": request_id(request)})
+
+    return act
+
+
+def let_pass(seconds: float) -> Act:
+    """Time, with every alarm in it."""
+
+    def act(world: World) -> None:
+        end = world.clock.seconds + seconds
+        while (alarm := world.agent.workers.next_alarm()) is not None and alarm <= end:
+            world.pass_time()
+        world.clock.seconds = end
+
+    return act

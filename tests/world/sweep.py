@@ -1,0 +1,47 @@
+"""Every state in which an agent can die while a story is told.
+
+What survives a death is the host and the journal's file. Between two commits or effects nothing
+of that changes, so the agent is not killed at every instant but once in every state: that is the
+same, and a hundredth of the work. A story told from such a state leads to further ones, in which
+it can die a second time.
+"""
+
+from dataclasses import dataclass, field
+
+from tests.world.story import Story, Telling
+
+
+@dataclass
+class Sweep:
+    """``states`` counts the distinct ones that were found so far."""
+
+    story: Story
+    _seen: set[str] = field(default_factory=set)
+
+    @property
+    def states(self) -> int:
+        return len(self._seen)
+
+    def first_deaths(self) -> list[Telling]:
+        """The story told to its end; and one telling for every state it went through."""
+        return self.tell(Telling(self.story))
+
+    def tell(self, telling: Telling) -> list[Telling]:
+        """Tell it to its end and check that; what it went through that was not seen before."""
+        found: list[Telling] = []
+        last = ""
+
+        def watch(_name: str) -> None:
+            nonlocal last
+            changes = f"{telling.told} {telling.world.changes()}"
+            if changes == last:
+                return
+            last = changes
+            fingerprint = telling.fingerprint()
+            if fingerprint not in self._seen:
+                self._seen.add(fingerprint)
+                found.append(telling.fork())
+
+        telling.world.instants.watch = watch
+        telling.finish()
+        return found

@@ -1,0 +1,271 @@
+"""One simulated hypervisor, and the lives of the agent on it.
+
+What survives an agent's death is here: domains, storage, the journal's file, the clock. What does
+not is ``agent``. ``run`` lets everything happen that can happen now; ``pass_time`` moves the
+clock to the next alarm.
+"""
+
+import hashlib
+import shutil
+import sqlite3
+import tempfile
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+from agent.journal.book import Book
+from agent.journal.record import Record
+from agent.journal.store import FILE_NAME, Journal
+from agent.model.outcome import CLOSED
+from agent.operations.admit import Policy
+from agent.ports import Clock, Host
+from agent.saga.plan import Lane
+from agent.service.agent import Agent
+from tests.world.domains import SimulatedDomains
+from tests.world.instants import Instants
+from tests.world.locks import SimulatedLocks
+from tests.world.storage import Lun, SimulatedConnectors
+
+Result = TypeVar("Result")
+
+HOST = "sim"
+
+BEGINNING = 1_800_000_000.0
+
+LANES: tuple[Lane, ...] = ("guest", "scsi", "nvme", "other")
+
+STEPS_AT_MOST = 2000
+"""More tasks than any story needs: an operation that goes in circles is found here."""
+
+
+class VirtualClock:
+    def __init__(self) -> None:
+        self.seconds = BEGINNING
+
+    def now(self) -> float:
+        return self.seconds
+
+
+class Tasks(Executor):
+    """What the workers want done, one task at a time, in their order."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[Callable[[], Any]] = deque()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        self.waiting.append(lambda: fn(*args, **kwargs))
+        return Future()
+
+
+class WatchedJournal(Journal):
+    """The real journal on a real file; one may die before and after every commit.
+
+    It asserts that what changes visibly is told in the same commit."""
+
+    def __init__(self, directory: Path, clock: Clock, instants: Instants) -> None:
+        super().__init__(directory, clock)
+        self._instants = instants
+        self._states = {record.operation_id: record.state for record in self._operations()}
+        self.commits = 0
+
+    def write(self, change: Callable[[Book], Result]) -> Result:
+        self._instants.reach("before write", part="the journal")
+        result = super().write(lambda book: self._told(book, change))
+        self.commits += 1
+        self._instants.reach("after write")
+        return result
+
+    def _operations(self) -> list[Record]:
+        return self.read(lambda book: book.all_operations())
+
+    def _told(self, book: Book, change: Callable[[Book], Result]) -> Result:
+        result = change(book)
+        states = {}
+        for record in book.open_operations():
+            states[record.operation_id] = record.state
+        for operation_id in self._states.keys() - states.keys():
+            record = book.operation(operation_id)
+            if record is not None:  # pruned otherwise
+                states[operation_id] = record.state
+        for operation_id, state in states.items():
+            before = self._states.get(operation_id)
+            if state != before and state in (*CLOSED, "unsettled"):
+                assert _last_told(book, operation_id) == state, f"nobody was told of {state}"
+        self._states = states
+        return result
+
+
+class World:
+    """A host with a clock, and no agent yet."""
+
+    def __init__(self) -> None:
+        self.directory = _make_directory()
+        self.clock = VirtualClock()
+        self.instants = Instants(others_act=self._others_act)
+        self.meanwhile: dict[str, Callable[[World], None]] = {}
+        self.locks = SimulatedLocks()
+        self.domains = SimulatedDomains(
+            self.instants,
+            self.locks,
+            can_open=lambda source: self.storage.is_open(source),
+            canonical=lambda source: self.storage.names(source),
+            happened=self._happened,
+        )
+        self.storage = SimulatedConnectors(self.instants, self.locks, self.domains.in_use)
+        self.tasks: Tasks = Tasks()
+        self.policy = Policy()
+        self._agent: Agent | None = None
+        self._journal: WatchedJournal | None = None
+
+    def close(self) -> None:
+        self.die()
+        shutil.rmtree(self.directory)
+
+    # lives of the agent
+
+    @property
+    def agent(self) -> Agent:
+        assert self._agent is not None, "the agent does not run"
+        return self._agent
+
+    @property
+    def journal(self) -> Journal:
+        assert self._journal is not None, "the agent does not run"
+        return self._journal
+
+    def start(self) -> None:
+        """A new life of the agent: it opens the journal and takes up what is open."""
+        assert self._agent is None, "the agent runs already"
+        self._journal = WatchedJournal(self.directory, self.clock, self.instants)
+        host = Host(HOST, self.domains, self.storage, self.locks, self.clock, self._journal)
+        self.tasks = Tasks()
+        pools: dict[Lane, Executor] = dict.fromkeys(LANES, self.tasks)
+        self._agent = Agent(host, self._journal, self.policy, pools)
+        self._agent.workers.start()
+
+    def die(self) -> None:
+        """What it had in memory is gone, and with it the events that nobody hears."""
+        self._agent = None
+        self.tasks = Tasks()
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+
+    # time
+
+    def run(self) -> None:
+        """Until nothing can happen without time passing or somebody doing something."""
+        for _ in range(STEPS_AT_MOST):
+            if self.tasks.waiting:
+                self.tasks.waiting.popleft()()
+            elif not self.domains.let_guests_act():
+                return
+        raise AssertionError("the operations go in circles")
+
+    def pass_time(self) -> bool:
+        """To the next alarm; False: there is none."""
+        alarm = self.agent.workers.next_alarm()
+        if alarm is None:
+            return False
+        self.clock.seconds = max(self.clock.seconds, alarm)
+        self.agent.workers.ring()
+        self.run()
+        return True
+
+    def _others_act(self, name: str) -> None:
+        act = self.meanwhile.pop(name, None)
+        if act is not None:
+            act(self)
+
+    def _happened(self, instance_id: str) -> None:
+        """An event: it may come while a step runs, and nobody hears it between two lives."""
+        if self._agent is not None:
+            self._agent.workers.stir(instance_id)
+
+    # what there is
+
+    def grant_everything(self) -> None:
+        """Every part works, every guest lets go: nothing is left to wait for."""
+        self.domains.is_away = False
+        self.domains.plug_error = self.domains.define_error = None
+        self.storage.connect_error = self.storage.disconnect_error = None
+        self.meanwhile.clear()
+        for guest in self.domains.guests.values():
+            guest.attitude, guest.job, guest.is_paused = "cooperative", None, False
+
+    def records(self) -> list[Record]:
+        return self.journal.read(lambda book: book.all_operations())
+
+    def record(self, operation_id: str) -> Record:
+        found = self.journal.read(lambda book: book.operation(operation_id))
+        assert found is not None
+        return found
+
+    def letters(self) -> list[dict[str, Any]]:
+        rows = self.journal.read(lambda book: book.letters(10_000))
+        return [{"event_type": event_type, **body} for _, event_type, body in rows]
+
+    # what survives the agent
+
+    def fork(self) -> "World":
+        """Another world as this one would be if the agent were killed now."""
+        other = World()
+        for name in (FILE_NAME, f"{FILE_NAME}-wal"):
+            if (self.directory / name).exists():
+                shutil.copyfile(self.directory / name, other.directory / name)
+        other.clock.seconds = self.clock.seconds
+        other.meanwhile = dict(self.meanwhile)
+        other.policy = self.policy
+        self.domains.copy_to(other.domains)
+        self.storage.copy_to(other.storage)
+        return other
+
+    def fingerprint(self) -> str:
+        """Equal where what would survive the agent is equal: then its next life is, too."""
+        return hashlib.sha256(
+            "\n".join([self.outline(), *_rows(self.directory / FILE_NAME)]).encode()
+        ).hexdigest()
+
+    def changes(self) -> str:
+        """Equal while nothing changes that would survive; cheap. Within one life."""
+        commits = self._journal.commits if self._journal is not None else 0
+        return f"{commits} {self.outline()}"
+
+    def outline(self) -> str:
+        """All but the journal's rows; cheap."""
+        return repr(
+            (
+                self.clock.seconds,
+                sorted(self.meanwhile),
+                self.domains.outline(),
+                self.storage.outline(),
+            )
+        )
+
+
+def _last_told(book: Book, operation_id: str) -> str | None:
+    letters = [body for _, _, body in book.letters(10_000)]
+    mine = [str(body["state"]) for body in letters if body["operation_id"] == operation_id]
+    return mine[-1] if mine else None
+
+
+def _rows(file: Path) -> list[str]:
+    db = sqlite3.connect(file)
+    try:
+        names = [
+            name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='table'")
+        ]
+        return [repr(db.execute(f"SELECT * FROM {name}").fetchall()) for name in sorted(names)]
+    finally:
+        db.close()
+
+
+def _make_directory() -> Path:
+    """In memory where there is such a place: a sweep opens thousands of journals."""
+    memory = Path("/dev/shm")
+    return Path(tempfile.mkdtemp(prefix="world-", dir=memory if memory.is_dir() else None))
+
+
+__all__ = ["BEGINNING", "HOST", "Lun", "World"]

@@ -3,6 +3,7 @@
 Every test that uses the agent must leave it, the guests and the volumes as it found them.
 """
 
+import random
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -80,3 +81,12 @@ def make_volume(lab: Lab) -> Iterator[MakeVolume]:
 @pytest.fixture
 def volume(make_volume: MakeVolume) -> LoopVolume:
     return make_volume()
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """Shown when the test fails: --seed repeats it."""
+    given = request.config.getoption("--seed")
+    seed = random.randrange(1 << 32) if given is None else int(given)
+    print(f"--seed {seed}")
+    return seed

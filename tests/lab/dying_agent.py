@@ -1,0 +1,77 @@
+"""The agent as it is shipped, on a journal that kills the process at a chosen write.
+
+    <state_path>/die-at     "3 before": SIGKILL at the third write from now on, before its commit;
+                            "3 after": once it is durable. Taken away when it is read.
+
+Writes of operations count. What publisher and main thread write (letters that are posted,
+records that are pruned) comes at any time and does not.
+"""
+
+# isort: off
+from agent.service.main import Daemon, SystemClock, configure  # first: it prepares os-brick
+
+# isort: on
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from oslo_config import cfg
+
+from agent.journal.book import Book
+from agent.journal.store import Journal
+from agent.service.main import STOP
+from agent.service.signals import Signals
+
+Result = TypeVar("Result")
+
+FILE_NAME = "die-at"
+
+
+class DyingJournal(Journal):
+    def __init__(self, directory: Path, clock: SystemClock) -> None:
+        self._order = directory / FILE_NAME
+        self._left = 0
+        self._when = ""
+        self._counting = threading.Lock()
+        super().__init__(directory, clock)
+
+    def write(self, change: Callable[[Book], Result]) -> Result:
+        is_last = self._counts() and self._is_last()
+        if is_last and self._when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = super().write(change)
+        if is_last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    def _counts(self) -> bool:
+        name = threading.current_thread().name
+        return name not in ("publisher", threading.main_thread().name)
+
+    def _is_last(self) -> bool:
+        with self._counting:
+            if self._order.exists():
+                number, self._when = self._order.read_text().split()
+                self._left = int(number)
+                self._order.unlink()
+            self._left -= 1
+            return self._left == 0
+
+
+def main() -> None:
+    settings = configure(cfg.CONF, sys.argv[1:])
+    clock = SystemClock()
+    signals = Signals(*STOP)
+    daemon = Daemon(cfg.CONF, settings, DyingJournal(settings.state_path, clock), clock)
+    daemon.start()
+    daemon.run(signals)
+    daemon.stop()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

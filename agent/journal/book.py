@@ -86,8 +86,11 @@ class Book:
     def attachment(self, attachment_id: str) -> Held | None:
         return next(iter(self._attachments("WHERE attachment_id = ?", attachment_id)), None)
 
-    def attachments(self) -> list[Held]:
-        return self._attachments("")
+    def attachments(self, *, volume_id: str | None = None) -> list[Held]:
+        """All, or those of one volume."""
+        if volume_id is None:
+            return self._attachments("")
+        return self._attachments("WHERE volume_id = ?", volume_id)
 
     def keep(self, held: Held) -> None:
         self._db.execute(
@@ -123,19 +126,17 @@ class Book:
 
     # promises
 
-    def promises(self, besides: str, volume_id: str | None = None) -> list[Promise]:
-        """Who counts on a volume (on any, if None is given): attachments, and operations going
-        forward, except one."""
-        of_volume = "" if volume_id is None else "AND volume_id = :volume_id"
+    def promises(self, besides: str) -> list[Promise]:
+        """Who counts on a volume: attachments, and operations that promise, except one."""
         rows = self._db.execute(
-            f"""
+            """
             SELECT volume_id, attachment_id, instance_id, multiattach, NULL, device
-            FROM attachments WHERE promised {of_volume}
+            FROM attachments WHERE promised
             UNION ALL
             SELECT volume_id, attachment_id, instance_id, multiattach, operation_id, device
-            FROM operations WHERE promised AND operation_id != :besides {of_volume}
+            FROM operations WHERE promised AND operation_id != ?
             """,
-            {"besides": besides, "volume_id": volume_id},
+            (besides,),
         )
         return [_promise(*row) for row in rows]
 

@@ -73,7 +73,7 @@ MIGRATIONS: tuple[str, ...] = (
         device = json_extract(body, '$.device'),
         attachment = json_extract(body, '$.attachment'),
         body = json_remove(body, '$.attachment', '$.device');
-    CREATE INDEX attachments_of_volume ON attachments (volume_id, promised);
+    CREATE INDEX attachments_of_volume ON attachments (volume_id);
     """,
 )
 

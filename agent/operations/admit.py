@@ -154,8 +154,8 @@ class Admission:
 
     def _attachment_is_free(self, attachment_id: str) -> None:
         """Behind a running operation one queues; behind a parked one one would wait for long."""
-        for record in self.book.open_operations():
-            if record.attachment_id == attachment_id and (record.parked or record.trouble):
+        for record in self.book.open_operations(attachment_id=attachment_id):
+            if record.parked or record.trouble:
                 raise Busy(
                     f"{record.verb} {record.operation_id} of this attachment is {record.state}, "
                     f"waiting for {record.waiting_for or 'its next try'}; nothing was done: send "
@@ -177,8 +177,8 @@ class Admission:
                 f"volume {volume_id} is quarantined on this host: {reason['reason']}; look at the "
                 f"device, then 'attachctl quarantine release {volume_id}'"
             )
-        for record in self.book.open_operations():
-            if record.volume_id == volume_id and record.trouble is not None:
+        for record in self.book.open_operations(volume_id=volume_id):
+            if record.trouble is not None:
                 raise Busy(
                     f"{record.verb} {record.operation_id} of volume {volume_id} is unsettled on "
                     f"this host ({record.trouble.detail}); new connects wait until it is"
@@ -201,12 +201,11 @@ class Admission:
 
     def _leaves_first(self, attachment: Attachment) -> None:
         """The instance still has the volume by another attachment, which is being detached."""
-        for record in self.book.open_operations():
+        for record in self.book.open_operations(volume_id=attachment.volume_id):
             if (
                 record.verb == "detach"
                 and record.attachment_id != attachment.attachment_id
                 and record.instance_id == attachment.instance_id
-                and record.volume_id == attachment.volume_id
             ):
                 raise Busy(
                     f"detach {record.operation_id} of this volume from this instance is "
@@ -215,17 +214,17 @@ class Admission:
 
     def _others_of(self, attachment: Attachment) -> Iterator[Attachment]:
         """Who has the volume, or was promised it by an accepted attach."""
-        here = [held.attachment for held in self.book.attachments() if held.promised]
+        volume_id = attachment.volume_id
+        here = [
+            held.attachment for held in self.book.attachments(volume_id=volume_id) if held.promised
+        ]
         coming = [
             record.attachment
-            for record in self.book.open_operations()
+            for record in self.book.open_operations(volume_id=volume_id)
             if record.verb == "attach" and record.direction != "undoing" and record.attachment
         ]
         for other in (*here, *coming):
-            if (
-                other.volume_id == attachment.volume_id
-                and other.attachment_id != attachment.attachment_id
-            ):
+            if other.attachment_id != attachment.attachment_id:
                 yield other
 
     def _attachment_here(self, attachment_id: str) -> Attachment | None:
@@ -233,8 +232,8 @@ class Admission:
         held = self.book.attachment(attachment_id)
         if held is not None:
             return held.attachment
-        for record in self.book.open_operations():
-            if record.attachment_id == attachment_id and record.attachment is not None:
+        for record in self.book.open_operations(attachment_id=attachment_id):
+            if record.attachment is not None:
                 return record.attachment
         return None
 

@@ -152,6 +152,7 @@ class Daemon:
             else:
                 LOG.error("these threads do not turn: %s", ", ".join(stuck))
             self._prune()
+            self._journal.scrub()
 
     def stop(self) -> None:
         """No further command, step or letter begins; what runs may end, within a time."""

@@ -6,6 +6,8 @@ from agent.errors import AgentError
 from agent.guest.disk_xml import disk_xml
 from agent.guest.placement import choose_place
 from agent.journal.book import Book
+from agent.journal.record import Record
+from agent.journal.store import Journal
 from agent.model.attachment import Attachment
 from agent.model.device import Device
 from agent.model.outcome import Problem
@@ -20,7 +22,7 @@ LATER_KNOWN = "/dev/disk/by-id/known-after-connect"
 
 
 def preview(
-    verb: str, payload: dict[str, Any], host: Host, book: Book, policy: Policy
+    verb: str, payload: dict[str, Any], host: Host, journal: Journal, policy: Policy
 ) -> dict[str, Any]:
     """{verb, steps, commit, disk_xml, controller_xml, refusal}. ``refusal`` tells why it would
     not be taken or not succeed, as far as that shows before storage is touched.
@@ -38,11 +40,14 @@ def preview(
     try:
         if isinstance(request, AttachRequest):
             host.connectors.check(request.attachment.connection)
-        judge = Admission(book, policy, host.clock.now())
-        known = digest(payload)
-        judge.replay(request.request_id, verb, known)
-        record = judge.draft(verb, request, known)
-        plan = plan_of(record)
+        now, known = host.clock.now(), digest(payload)
+
+        def draft(book: Book) -> Record:
+            judge = Admission(book, policy, now)
+            judge.replay(request.request_id, verb, known)
+            return judge.draft(verb, request, known)
+
+        plan = plan_of(journal.read(draft))
         answer.update(steps=list(plan.names), commit=plan.commit.name)
         if isinstance(request, AttachRequest):
             CheckGuest(request.attachment).apply(Scene(host, request.request_id, {}))

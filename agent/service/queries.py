@@ -111,9 +111,7 @@ class Queries:
         return {"attachments": self._journal.read(lambda book: attachments(book, asked.filters))}
 
     def _plan(self, asked: PlanQuery) -> dict[str, Any]:
-        return self._journal.read(
-            lambda book: preview(asked.verb, asked.request, self._host, book, self._policy)
-        )
+        return preview(asked.verb, asked.request, self._host, self._journal, self._policy)
 
     def _audit(self, _: Nothing) -> dict[str, Any]:
         return audit(self._host, self._journal)

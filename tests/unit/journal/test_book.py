@@ -89,6 +89,13 @@ class TestAttachments:
         assert journal.read(lambda book: book.attachment("att-1")) == held()
         assert journal.read(lambda book: book.attachments()) == [held()]
 
+    def test_those_of_one_volume(self, journal: Journal) -> None:
+        for number, volume_id in ((1, VOLUMES[0]), (2, VOLUMES[1]), (3, VOLUMES[0])):
+            row = held(number, volume_id=volume_id)
+            journal.write(lambda book, row=row: book.keep(row))
+        found = journal.read(lambda book: book.attachments(volume_id=VOLUMES[0]))
+        assert found == [held(1), held(3)]
+
     def test_a_dropped_one_is_unknown(self, journal: Journal) -> None:
         journal.write(lambda book: book.keep(held()))
         journal.write(lambda book: book.drop("att-1"))
@@ -137,14 +144,6 @@ class TestPromises:
         journal.withdraw("att-1")
         journal.write(lambda book: book.keep(held()))
         assert [promise.attachment_id for promise in journal.promises(besides="")] == ["att-1"]
-
-    def test_of_one_volume(self, journal: Journal) -> None:
-        other = attachment(attachment_id="att-3", volume_id=VOLUMES[1])
-        for row in (record(2), record(3, attachment=other)):
-            journal.write(lambda book, row=row: book.add(row))
-        journal.write(lambda book: book.keep(held(1)))
-        found = journal.read(lambda book: book.promises("", VOLUMES[0]))
-        assert [promise.attachment_id for promise in found] == ["att-1", "att-2"]
 
 
 class TestFences:

@@ -27,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _common(parser, given=False)
+    _options_everywhere(parser, given=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _looking(commands)
     _operations(commands)
@@ -45,11 +45,11 @@ def _command(commands: Any, name: str, about: str, **more: Any) -> argparse.Argu
         formatter_class=argparse.RawDescriptionHelpFormatter,
         **more,
     )
-    _common(command, given=True)
+    _options_everywhere(command, given=True)
     return command
 
 
-def _common(parser: argparse.ArgumentParser, *, given: bool) -> None:
+def _options_everywhere(parser: argparse.ArgumentParser, *, given: bool) -> None:
     """Before the command or after it: after it they have no default that would win."""
 
     def default(value: object) -> object:

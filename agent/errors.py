@@ -176,7 +176,8 @@ class Cancelled(AgentError):
 class Unavailable(AgentError):
     """A part of the host does not answer now (libvirt, storage tools): unknown, so wait.
 
-    Never a reason to undo. Reaches the wire only as ``waiting_for`` of an open operation.
+    Never a reason to undo. Reaches the wire as ``waiting_for`` of an open operation, and where a
+    query or the accepting of a command needs the part at once.
     """
 
     code = "internal"

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, StrictBool, StrictStr, model_validator
 
 from agent.model.connection import AnyConnection, refuse_flat
+from agent.model.device import is_blank
 from agent.model.disk import Disk
 from agent.model.value import Count, Id, Positive, Secret, Uuid, Value
 
@@ -20,6 +21,15 @@ class Identity(Value):
     eui64: StrictStr | None = None
     uuid: StrictStr | None = None
     serial: StrictStr | None = None
+
+    @model_validator(mode="after")
+    def _names_a_device(self) -> "Identity":
+        if not self.expected():
+            raise ValueError("names nothing: leave it out, or give what the device shows")
+        for name, value in self.expected().items():
+            if is_blank(value):
+                raise ValueError(f"{name} is empty or all zeros, which names no device")
+        return self
 
     def expected(self) -> dict[str, str]:
         return {name: value for name, value in self if value is not None}

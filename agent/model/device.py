@@ -52,7 +52,7 @@ def same_identity(expected: Mapping[str, str], found: Mapping[str, str]) -> list
 
 def _mismatch(name: str, value: str, found: Mapping[str, str]) -> str | None:
     wanted = plain_identity(value)
-    if not wanted.strip("0"):
+    if is_blank(value):
         return f"the expected {name} is empty or all zeros, which names no device"
     if name in found:
         same = plain_identity(found[name]) == wanted
@@ -63,6 +63,11 @@ def _mismatch(name: str, value: str, found: Mapping[str, str]) -> str | None:
         return None
     shown = ", ".join(f"{other} {found[other]}" for other in sorted(found)) or "nothing"
     return f"the device shows no {name} (expected {value}); it shows {shown}"
+
+
+def is_blank(identity: str) -> bool:
+    """Empty or all zeros: what cheap targets show, and names no device."""
+    return not plain_identity(identity).strip("0")
 
 
 def plain_identity(value: str) -> str:

@@ -1,8 +1,16 @@
 """What the guest's disk shall look like, and which wishes go together."""
 
+from itertools import product
 from typing import Annotated, Literal
 
-from pydantic import StrictStr, StringConstraints, field_validator, model_validator
+from pydantic import (
+    Field,
+    StrictInt,
+    StrictStr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from agent.model.value import Count, Positive, Value
 
@@ -25,27 +33,31 @@ class BlockSize(Value):
         return size_bytes
 
 
+Rate = Annotated[StrictInt, Field(ge=0, le=10**15)]
+"""QEMU's largest (its THROTTLE_VALUE_MAX)."""
+
+
 class IoTune(Value):
     """libvirt's <iotune> names; bytes and operations a second, lengths in seconds."""
 
-    total_bytes_sec: Count | None = None
-    read_bytes_sec: Count | None = None
-    write_bytes_sec: Count | None = None
-    total_iops_sec: Count | None = None
-    read_iops_sec: Count | None = None
-    write_iops_sec: Count | None = None
-    total_bytes_sec_max: Count | None = None
-    read_bytes_sec_max: Count | None = None
-    write_bytes_sec_max: Count | None = None
-    total_iops_sec_max: Count | None = None
-    read_iops_sec_max: Count | None = None
-    write_iops_sec_max: Count | None = None
-    total_bytes_sec_max_length: Count | None = None
-    read_bytes_sec_max_length: Count | None = None
-    write_bytes_sec_max_length: Count | None = None
-    total_iops_sec_max_length: Count | None = None
-    read_iops_sec_max_length: Count | None = None
-    write_iops_sec_max_length: Count | None = None
+    total_bytes_sec: Rate | None = None
+    read_bytes_sec: Rate | None = None
+    write_bytes_sec: Rate | None = None
+    total_iops_sec: Rate | None = None
+    read_iops_sec: Rate | None = None
+    write_iops_sec: Rate | None = None
+    total_bytes_sec_max: Rate | None = None
+    read_bytes_sec_max: Rate | None = None
+    write_bytes_sec_max: Rate | None = None
+    total_iops_sec_max: Rate | None = None
+    read_iops_sec_max: Rate | None = None
+    write_iops_sec_max: Rate | None = None
+    total_bytes_sec_max_length: Rate | None = None
+    read_bytes_sec_max_length: Rate | None = None
+    write_bytes_sec_max_length: Rate | None = None
+    total_iops_sec_max_length: Rate | None = None
+    read_iops_sec_max_length: Rate | None = None
+    write_iops_sec_max_length: Rate | None = None
     size_iops_sec: Count | None = None
     group_name: (
         Annotated[StrictStr, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] | None
@@ -59,6 +71,25 @@ class IoTune(Value):
                 raise ValueError(
                     f"total_{kind} cannot go with read_{kind} or write_{kind}: libvirt takes one"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _bursts(self) -> "IoTune":
+        """What QEMU refuses only when the disk is plugged."""
+        for side, kind in product(("total", "read", "write"), ("bytes_sec", "iops_sec")):
+            name = f"{side}_{kind}"
+            rate, burst, length = (
+                getattr(self, f"{name}{part}") or 0 for part in ("", "_max", "_max_length")
+            )
+            if burst and not rate:
+                raise ValueError(f"{name}_max needs {name}")
+            if burst and burst < rate:
+                raise ValueError(f"{name}_max cannot be lower than {name}")
+            if length > 1 and not burst:
+                raise ValueError(f"{name}_max_length needs {name}_max")
+        has_iops = self.total_iops_sec or self.read_iops_sec or self.write_iops_sec
+        if self.size_iops_sec and not has_iops:
+            raise ValueError("size_iops_sec needs a limit of iops")
         return self
 
     def limits(self) -> dict[str, int | str]:

@@ -1,7 +1,7 @@
 """What every noun is: frozen, parsed once, strict about its fields, silent about secrets."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -64,6 +64,8 @@ class Value(BaseModel):
         """The noun in ``payload`` (JSON-like).  Raises Invalid, naming every wrong field."""
         if not isinstance(payload, Mapping):
             raise Invalid(f"expected an object with named fields, got {type(payload).__name__}")
+        for place in _unwritable(payload, ()):
+            raise Invalid(f"{place}: has a character that neither XML nor a path can hold")
         try:
             return cls.model_validate(payload)
         except ValidationError as error:
@@ -76,6 +78,21 @@ class Value(BaseModel):
     def reveal(self) -> dict[str, Any]:
         """JSON-like with its secrets: for the 0600 journal and for os-brick, nobody else."""
         return self.model_dump(mode="json", exclude_unset=True, by_alias=True, context=_REVEAL)
+
+
+_UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+
+
+def _unwritable(part: object, place: tuple[str, ...]) -> Iterator[str]:
+    """The places of texts that lxml, or the kernel, would refuse half way through."""
+    if isinstance(part, str) and _UNWRITABLE.search(part):
+        yield ".".join(place)
+    if isinstance(part, Mapping):
+        for name, inner in part.items():
+            yield from _unwritable(inner, (*place, str(name)))
+    if isinstance(part, list | tuple):
+        for number, inner in enumerate(part):
+            yield from _unwritable(inner, (*place, str(number)))
 
 
 def _explain(error: ValidationError) -> str:

@@ -123,7 +123,7 @@ def test_read_only_by_either_word_is_read_only(service: str, data: str) -> None:
 
 
 def test_the_disk_gets_the_volume_types_wishes() -> None:
-    specs = {"total_bytes_sec": "1048576", "read_iops_sec_max": 500, "minIOPS": "5"}
+    specs = {"total_bytes_sec": "1048576", "read_iops_sec": 500, "minIOPS": "5"}
     wishes = {
         "discard": True,
         "logical_block_size": "4096",
@@ -135,7 +135,7 @@ def test_the_disk_gets_the_volume_types_wishes() -> None:
     assert disk.block_size is not None
     assert (disk.block_size.logical, disk.block_size.physical) == (4096, 4096)
     assert disk.iotune is not None
-    assert disk.iotune.limits() == {"total_bytes_sec": 1048576, "read_iops_sec_max": 500}
+    assert disk.iotune.limits() == {"total_bytes_sec": 1048576, "read_iops_sec": 500}
 
 
 def test_an_encrypted_volume_is_refused_until_its_key_is_given() -> None:

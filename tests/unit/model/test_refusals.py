@@ -81,6 +81,19 @@ WRONG_ATTACHMENTS: list[tuple[str, dict[str, Any], str]] = [
     ("data", {"connection_info": {"driver_volume_type": "iscsi", "data": [4711]}}, "an object"),
     ("disk", {"disk": CANARY}, "must be an object"),
     ("identity", {"identity": 4711}, "must be an object"),
+    ("identity", {"identity": {}}, "names nothing"),
+    ("identity", {"identity": {"wwn": None}}, "names nothing"),
+    ("identity", {"identity": {"wwn": "0x5000", "serial": " "}}, "serial is empty"),
+    ("identity", {"identity": {"nguid": "00000000-0000-0000"}}, "names no device"),
+    # what neither XML nor a path can hold
+    ("service_uuid", {"service_uuid": f"{CANARY}\0"}, "a character"),
+    ("device_path", connection("local", {"device_path": "/dev/\0"}), "a character"),
+    (
+        "data.vendor.1.deep",
+        connection("iscsi", ISCSI, vendor=["", {"deep": "\x1b"}]),
+        "a character",
+    ),
+    ("name", connection("nfs", {"export": "h:/e", "name": "\ud800"}), "a character"),
     ("driver_volume_type", connection(CANARY, {}), "is none of iscsi"),
     ("driver_volume_type", connection("sheepdog", {}), "is none of iscsi"),
     # iscsi
@@ -134,6 +147,7 @@ WRONG_ATTACHMENTS: list[tuple[str, dict[str, Any], str]] = [
     ("disk.block_size.logical", {"disk": {"block_size": {"logical": 256}}}, "power of two"),
     ("disk.block_size.physical", {"disk": {"block_size": {"physical": 4711}}}, "power of two"),
     ("disk.iotune.read_iops_sec", {"disk": {"iotune": {"read_iops_sec": -1}}}, "greater"),
+    ("disk.iotune.total_bytes_sec", {"disk": {"iotune": {"total_bytes_sec": 10**16}}}, "less"),
     ("disk.iotune.group_name", {"disk": {"iotune": {"group_name": "a'/>"}}}, "pattern"),
     ("disk.iotune.bytes", {"disk": {"iotune": {"bytes": 4711}}}, "not permitted"),
 ]
@@ -170,6 +184,16 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         "needs a block device, and this connection gives a file",
     ),
     ({"volume_id": "v" * 37}, "at most 36 characters"),
+    ({"disk": {"iotune": {"read_iops_sec_max": 5}}}, "read_iops_sec_max needs read_iops_sec"),
+    (
+        {"disk": {"iotune": {"total_bytes_sec": 9, "total_bytes_sec_max": 8}}},
+        "total_bytes_sec_max cannot be lower than total_bytes_sec",
+    ),
+    (
+        {"disk": {"iotune": {"write_iops_sec": 9, "write_iops_sec_max_length": 2}}},
+        "write_iops_sec_max_length needs write_iops_sec_max",
+    ),
+    ({"disk": {"iotune": {"size_iops_sec": 4096, "read_bytes_sec": 1}}}, "a limit of iops"),
     (connection("iscsi", ISCSI, encrypted=True), "encryption is missing"),
     *(
         (
@@ -218,6 +242,9 @@ def test_wishes_that_exclude_each_other(different: dict[str, Any], why: str) -> 
         {"disk": {"target_dev": "vdzz", "queues": 4, "iothread": 1, "boot_order": 1}},
         {"disk": {"iotune": {"total_bytes_sec": 0, "read_bytes_sec": 5}}},
         {"disk": {"iotune": {"total_bytes_sec": 5, "read_iops_sec": 5}}},
+        {"disk": {"iotune": {"read_iops_sec": 5, "read_iops_sec_max": 5, "size_iops_sec": 1}}},
+        {"disk": {"iotune": {"read_iops_sec_max": 0, "read_iops_sec_max_length": 1}}},
+        connection("rbd", RBD, keyring="[client.cinder]\n\tkey = text\n"),
         {"volume_id": "v" * 36},
         {"encryption": {"format": "luks2", "secret_file": "/k"}},
         {"generation": 0, "size_bytes": 1, "shared_targets": None, "identity": None},

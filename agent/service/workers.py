@@ -57,6 +57,7 @@ class Workers:
         self._changed = threading.Condition()
         self._records: dict[str, Record] = {}
         self._unrecovered: set[str] = set()
+        self._unread: set[str] = set()
         self._running = 0
         self._stopping = False
         self._ticked_at = clock.now()
@@ -180,15 +181,27 @@ class Workers:
 
     def _step_or_wait(self, record: Record, plan: Plan) -> Record:
         try:
-            if record.operation_id in self._unrecovered:
-                moved = self._settler.recover(record, plan)
-                self._unrecovered.discard(record.operation_id)
-            else:
-                moved = self._settler.advance(record, plan)
-            return moved
+            return self._step(self._reread(record), plan)
         except Exception:  # the thread's top: the journal itself failed, or a defect of ours
             LOG.exception("operation %s could not be moved", record.operation_id)
+            self._unread.add(record.operation_id)
             return record.but(wake_at=self._clock.now() + JOURNAL_RETRY_SECONDS)
+
+    def _step(self, record: Record, plan: Plan) -> Record:
+        if record.operation_id not in self._unrecovered:
+            return self._settler.advance(record, plan)
+        moved = self._settler.recover(record, plan)
+        self._unrecovered.discard(record.operation_id)
+        return moved
+
+    def _reread(self, record: Record) -> Record:
+        """As it is in the journal, where the last step may have written more than it returned."""
+        if record.operation_id not in self._unread:
+            return record
+        written = self._journal.read(lambda book: book.operation(record.operation_id))
+        assert written is not None, "an open operation is in the journal"
+        self._unread.discard(record.operation_id)
+        return written
 
     # the alarm's thread
 

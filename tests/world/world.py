@@ -9,12 +9,12 @@ import hashlib
 import shutil
 import sqlite3
 import tempfile
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any, TypeVar
 
+from agent.errors import Unavailable
 from agent.journal.book import Book
 from agent.journal.record import Record
 from agent.journal.store import FILE_NAME, Journal
@@ -52,11 +52,21 @@ class Tasks(Executor):
     """What the workers want done, one task at a time, in their order."""
 
     def __init__(self) -> None:
-        self.waiting: deque[Callable[[], Any]] = deque()
+        self._waiting: list[tuple[str, Callable[[], Any]]] = []
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        self.waiting.append(lambda: fn(*args, **kwargs))
+        record: Record = args[0]
+        self._waiting.append((record.operation_id, lambda: fn(*args, **kwargs)))
         return Future()
+
+    def do_next(self, operation_id: str | None = None) -> bool:
+        """Of one operation, or of any; False: there is nothing to do."""
+        for number, (whose, task) in enumerate(self._waiting):
+            if operation_id in (None, whose):
+                del self._waiting[number]
+                task()
+                return True
+        return False
 
 
 class WatchedJournal(Journal):
@@ -69,9 +79,14 @@ class WatchedJournal(Journal):
         self._instants = instants
         self._states = {record.operation_id: record.state for record in self._operations()}
         self.commits = 0
+        self.failed = False
 
     def write(self, change: Callable[[Book], Result]) -> Result:
-        self._instants.reach("before write", part="the journal")
+        try:
+            self._instants.reach("before write", part="the journal")
+        except Unavailable:
+            self.failed = True
+            raise
         result = super().write(lambda book: self._told(book, change))
         self.commits += 1
         self._instants.reach("after write")
@@ -153,14 +168,17 @@ class World:
             self._journal.close()
             self._journal = None
 
+    @property
+    def journal_failed(self) -> bool:
+        """Something could not be written in this life: then the rows are older than the truth."""
+        return self._journal is not None and self._journal.failed
+
     # time
 
     def run(self) -> None:
         """Until nothing can happen without time passing or somebody doing something."""
         for _ in range(STEPS_AT_MOST):
-            if self.tasks.waiting:
-                self.tasks.waiting.popleft()()
-            elif not self.domains.let_guests_act():
+            if not self.tasks.do_next() and not self.domains.let_guests_act():
                 return
         raise AssertionError("the operations go in circles")
 

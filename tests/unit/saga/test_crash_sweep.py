@@ -13,16 +13,8 @@ from tests.unit.saga.stories import STORIES
 from tests.world.story import Story, Telling
 from tests.world.sweep import Sweep
 
-DRAWN = 4
+DRAWN = 3
 """Of the states after a first death so many are gone on from, to so many second deaths each."""
-
-
-@pytest.fixture
-def draw(request: pytest.FixtureRequest) -> random.Random:
-    seed = request.config.getoption("--seed")
-    seed = random.randrange(1 << 32) if seed is None else seed
-    print(f"--seed {seed}")
-    return random.Random(seed)
 
 
 @pytest.mark.parametrize("story", STORIES, ids=str)

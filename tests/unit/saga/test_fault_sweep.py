@@ -1,0 +1,35 @@
+"""Every call of a port fails once, before its effect or after it: an error says neither.
+
+``unavailable`` is never a reason to undo: each story must end as if it had not come.
+``refused`` may be: the operation ends undone, or as it would have.
+"""
+
+import random
+
+import pytest
+
+from tests.unit.saga.stories import STORIES
+from tests.world.instants import Fault
+from tests.world.story import Story, Telling
+
+DRAWN = 3
+"""Of each story's failures so many are told, unless ``--rounds`` is 2 or more: then all are."""
+
+
+TOLD = [story for story in STORIES if not any(ask.refused for ask in story.asks)]
+"""Whether a request is refused is a matter of a moment that a failure puts off."""
+
+
+@pytest.mark.parametrize("story", TOLD, ids=str)
+@pytest.mark.parametrize("fault", ["unavailable", "refused"])
+def test_a_call_fails(story: Story, fault: Fault, rounds: int, draw: random.Random) -> None:
+    calm = Telling(story)
+    calm.finish()
+    possible = calm.world.instants.possible
+    numbers = [number for number, faults in enumerate(possible) if fault in faults]
+    if rounds < 2:
+        numbers = draw.sample(numbers, min(DRAWN, len(numbers)))
+    for number in numbers:
+        telling = Telling(story)
+        telling.world.instants.faults[number] = fault
+        telling.finish(is_strict=fault == "unavailable" and not story.is_timed)

@@ -1,0 +1,126 @@
+"""Two operations on one volume, in every order in which they can call the host.
+
+All interleavings with up to two switches at calls of ports, if ``--rounds`` is 2 or more; else
+some, drawn by ``--seed``.
+"""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.unit.saga.stories import SHARED, then
+from tests.world.interleaved import Interleaved
+from tests.world.story import (
+    INSTANCES,
+    Act,
+    Ask,
+    Story,
+    Telling,
+    attach,
+    attached,
+    detach,
+    volume,
+)
+from tests.world.world import World
+
+DRAWN = 12
+
+CALLS_AT_MOST = 14
+"""An attach calls ports a dozen times; later switches fall on its end."""
+
+
+def two(world: World) -> None:
+    for instance in INSTANCES[:2]:
+        world.domains.add(instance, attitude="prompt")
+
+
+def guests(world: World) -> None:
+    volume(world, 1)
+    volume(world, 2)
+    two(world)
+
+
+def has(number: int, **different: Any) -> Act:
+    return lambda world: attached(world, number, **different)
+
+
+TWO: Mapping[str, Any] = {"instance": 2, **SHARED}
+
+BOTH = {("done", "done")}
+ONE_OF_THEM = {("done", "refused"), ("refused", "done")}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """``outcomes`` are the states in which the two may end, whatever the order of their calls."""
+
+    begin: Act
+    first: Ask
+    second: Ask
+    outcomes: set[tuple[str, str]]
+
+    def check_outcome(self, world: World) -> None:
+        states = {record.operation_id: record.state for record in world.records()}
+        first, second = (
+            states.get(str(ask.request["request_id"]), "refused")
+            for ask in (self.first, self.second)
+        )
+        assert (first, second) in self.outcomes
+
+
+PAIRS: dict[str, Pair] = {
+    "attach and attach, shared": Pair(guests, attach(1, **SHARED), attach(2, 2, **TWO), BOTH),
+    "attach and attach, exclusive": Pair(guests, attach(1), attach(2, 2, instance=2), ONE_OF_THEM),
+    "attach and attach, one instance": Pair(guests, attach(1), attach(2, 2), ONE_OF_THEM),
+    "attach and attach, the same attachment": Pair(guests, attach(1), attach(2), BOTH),
+    "attach and detach, shared": Pair(
+        then(guests, has(2, **TWO)), attach(1, **SHARED), detach(2, 2, instance=2), BOTH
+    ),
+    "attach and detach, exclusive": Pair(
+        then(guests, has(2, instance=2)),
+        attach(1),
+        detach(2, 2, instance=2),
+        {*BOTH, ("refused", "done")},
+    ),
+    "attach and detach, the same attachment": Pair(
+        then(guests, has(1)), attach(1), detach(2), BOTH
+    ),
+    "an attach that is refused by the guest and a detach, shared": Pair(
+        then(guests, has(2, **TWO)),
+        attach(1, disk={"iothread": 9}, **SHARED),
+        detach(2, 2, instance=2),
+        {("undone", "done")},
+    ),
+    "an attach of a device that cannot be written and a detach, shared": Pair(
+        then(lambda world: volume(world, read_only=True), two, has(2, access_mode="ro", **TWO)),
+        attach(1, **SHARED),
+        detach(2, 2, instance=2),
+        {("undone", "done")},
+    ),
+    "detach and detach, shared": Pair(
+        then(guests, has(1, **SHARED), has(2, **TWO)), detach(1), detach(2, 2, instance=2), BOTH
+    ),
+    "detach and detach, the same attachment": Pair(
+        then(guests, has(1)), detach(1), detach(2), BOTH
+    ),
+    "two volumes of one target": Pair(
+        then(guests, has(2, instance=2, volume=2)), attach(1), detach(2, 2, instance=2), BOTH
+    ),
+}
+
+
+@pytest.mark.parametrize("is_swapped", [False, True], ids=["", "swapped"])
+@pytest.mark.parametrize("name", PAIRS)
+def test_pair(name: str, is_swapped: bool, rounds: int, draw: random.Random) -> None:
+    pair = PAIRS[name]
+    asks = (pair.second, pair.first) if is_swapped else (pair.first, pair.second)
+    orders: list[tuple[int, ...]] = [(), *((calls,) for calls in range(CALLS_AT_MOST))]
+    orders += [(one, two) for one in range(CALLS_AT_MOST) for two in range(CALLS_AT_MOST)]
+    if rounds < 2:
+        orders = draw.sample(orders, DRAWN)
+    for order in orders:
+        acts = (Interleaved(asks, order),)
+        Telling(Story(f"{name}, {order}", pair.begin, acts, (), pair.check_outcome)).finish()

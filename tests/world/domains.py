@@ -158,6 +158,10 @@ class SimulatedDomains:
 
     def let_guests_act(self) -> bool:
         """Everybody's next turn; did anything happen?"""
+        with self._one_at_a_time:
+            return self._let_guests_act()
+
+    def _let_guests_act(self) -> bool:
         acted = False
         for guest in list(self.guests.values()):
             if not guest.pending or guest.is_paused:

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -283,19 +285,25 @@ def _reaches(client: AgentClient) -> bool:
     return True
 
 
-def test_stop_ends_with_the_broker_away(broker: Broker, host: str) -> None:
-    servers = Servers(cfg.CONF, RecordingDesk(), host, url=broker.url)
-    servers.start()
-    wait_until(servers.connected, "servers connect", seconds=LONG)
-    broker.stop()
-    try:
-        wait_until(lambda: not servers.connected(), "they notice", seconds=LONG)
-        assert servers.turning()
-        begun = time.monotonic()
-        servers.stop(2.0)
-        assert time.monotonic() - begun < LONG / 6
-    finally:
-        broker.start()
+def test_servers_notice_that_the_broker_is_away(broker: Broker, host: str) -> None:
+    with serving(broker, host, RecordingDesk()) as servers:
+        broker.stop()
+        try:
+            wait_until(lambda: not servers.connected(), "they notice", seconds=LONG)
+            assert servers.turning()
+        finally:
+            broker.start()
+
+
+def test_stop_ends_with_a_broker_that_hangs(broker: Broker, host: str) -> None:
+    with serving(broker, host, RecordingDesk()) as servers:
+        os.kill(broker.pid, signal.SIGSTOP)
+        try:
+            begun = time.monotonic()
+            servers.stop(2.0)
+            assert time.monotonic() - begun < LONG / 6
+        finally:
+            os.kill(broker.pid, signal.SIGCONT)
 
 
 def test_a_refused_login_is_said_and_does_not_end_us(broker: Broker, host: str) -> None:
@@ -341,13 +349,14 @@ def test_calls_go_on_over_a_restart_of_the_broker(
     assert set(desk.request_ids) == {given for mine in asked for given in mine}
 
 
-def test_wait_goes_on_when_the_agent_is_killed_and_started_again(
-    broker: Broker, host: str, client: AgentClient
-) -> None:
+def test_wait_goes_on_when_the_agent_is_killed_and_started_again(broker: Broker, host: str) -> None:
     """The silence of a killed agent is noticed long before the call's own end."""
     operation_id = new_id()
     command = [sys.executable, "-m", "tests.desk", broker.url, host]
-    with subprocess.Popen(command) as agent:
+    with (
+        AgentClient(cfg.CONF, host, url=broker.url, timeout_seconds=LONG) as client,
+        subprocess.Popen(command) as agent,
+    ):
         try:
             wait_until(lambda: _reaches(client), "it answers", seconds=LONG)
             answers: list[Any] = []
@@ -359,11 +368,11 @@ def test_wait_goes_on_when_the_agent_is_killed_and_started_again(
             assert waiter.is_alive()
         finally:
             agent.kill()
-    heir = RecordingDesk()
-    heir.close(operation_id)
-    with serving(broker, host, heir):
-        waiter.join(LONG / 2)
-        assert [answer.state for answer in answers] == ["done"]
+        heir = RecordingDesk()
+        heir.close(operation_id)
+        with serving(broker, host, heir):
+            waiter.join(LONG / 2)
+            assert [answer.state for answer in answers] == ["done"]
 
 
 # what is no call
@@ -438,14 +447,27 @@ def test_a_thousand_malformed_messages_leave_the_agent_at_work(
     wait_until(lambda: threading.active_count() < threads + 100, "no threads pile", seconds=LONG)
 
 
-def test_what_is_malformed_inside_a_call_is_answered(
-    desk: RecordingDesk, host: str, raw: Any
+@pytest.mark.parametrize("arguments", [[1], "text", 7, None, {"request": 5}])
+def test_a_call_with_wrong_arguments_is_answered(
+    desk: RecordingDesk, host: str, raw: Any, arguments: object
 ) -> None:
-    call = raw.prepare(server=host).call
-    for value in ("bell\x07", "\ud800", 2**70, [[[[]]]] * 3, {"a": "\x00"}):
-        answer = call({}, "attach", request={"request_id": new_id(), "attachment": value})
-        assert answer["state"] == ("accepted" if isinstance(value, list) else "refused")
-        assert (answer["error"] or {"code": "none"})["code"] in ("invalid", "none")
+    """``raw`` cannot send them, other programs can."""
+    target = oslo_messaging.Target(exchange=EXCHANGE, topic=COMMANDS_TOPIC, server=host)
+    message = {"method": "attach", "version": "1.0", "args": arguments}
+    answer = raw.transport._send(target, {}, message, wait_for_reply=True, timeout=LONG)
+    assert answer["state"] == "accepted", "the desk judges it"
+    assert set(desk.commands[-1][1]) <= {"args", "request"}
+
+
+def test_an_unknown_method_costs_no_thread(desk: RecordingDesk, host: str, raw: Any) -> None:
+    """oslo.messaging would tell its caller for ever that we work at it."""
+    call = raw.prepare(server=host, call_monitor_timeout=4).call
+    call({}, "attach", request=request())
+    before = threading.active_count()
+    for _ in range(30):
+        with pytest.raises(oslo_messaging.RemoteError):
+            call({}, "no_such_method")
+    wait_until(lambda: threading.active_count() < before + 30, "threads end", seconds=LONG / 6)
 
 
 # notifications

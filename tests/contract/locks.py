@@ -1,6 +1,7 @@
 """What ports.Locks promises, on the simulated host and on the real machine alike.
 
-A subclass gives the ``locks`` fixture.
+A subclass gives the ``locks`` fixture. Waiting is for the real ones alone: on the simulated host
+one thread plays everybody, and whoever would wait lets the others go on.
 """
 
 import threading
@@ -63,19 +64,6 @@ class LocksContract:
     def locks(self) -> Locks:
         raise NotImplementedError
 
-    def test_a_volume_is_held_by_one(self, locks: Locks) -> None:
-        self.assert_excludes(locks, lambda: locks.volume("vol-1"), lambda: locks.volume("vol-1"))
-
-    def test_a_target_is_held_by_one(self, locks: Locks) -> None:
-        self.assert_excludes(
-            locks, lambda: locks.targets(["iqn-1"]), lambda: locks.targets(["iqn-1"])
-        )
-
-    def test_one_common_target_is_enough(self, locks: Locks) -> None:
-        self.assert_excludes(
-            locks, lambda: locks.targets(["a", "b"]), lambda: locks.targets(["b", "c"])
-        )
-
     def test_others_are_not_in_the_way(self, locks: Locks) -> None:
         with taken(lambda: locks.volume("vol-1")), locks.volume("vol-2"):
             pass
@@ -110,6 +98,23 @@ class LocksContract:
             with taken(take):
                 pass
         assert locks.held() == []
+
+
+class ContendedLocksContract(LocksContract):
+    """With several threads that want the same."""
+
+    def test_a_volume_is_held_by_one(self, locks: Locks) -> None:
+        self.assert_excludes(locks, lambda: locks.volume("vol-1"), lambda: locks.volume("vol-1"))
+
+    def test_a_target_is_held_by_one(self, locks: Locks) -> None:
+        self.assert_excludes(
+            locks, lambda: locks.targets(["iqn-1"]), lambda: locks.targets(["iqn-1"])
+        )
+
+    def test_one_common_target_is_enough(self, locks: Locks) -> None:
+        self.assert_excludes(
+            locks, lambda: locks.targets(["a", "b"]), lambda: locks.targets(["b", "c"])
+        )
 
     def test_opposite_orders_do_not_block_each_other(self, locks: Locks) -> None:
         def many(names: list[str]) -> None:

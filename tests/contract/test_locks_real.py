@@ -15,7 +15,7 @@ import pytest
 from agent.errors import Unavailable
 from agent.host.locks import FileLocks
 from agent.ports import Locks
-from tests.contract.locks import ENOUGH_SECONDS, LocksContract, Wish, taken
+from tests.contract.locks import ENOUGH_SECONDS, ContendedLocksContract, Wish, taken
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,7 +31,7 @@ def make_locks(directory: Path, timeout_seconds: float = ENOUGH_SECONDS) -> File
     return FileLocks(directory, timeout_seconds=timeout_seconds)
 
 
-class TestOnFiles(LocksContract):
+class TestOnFiles(ContendedLocksContract):
     @pytest.fixture
     def locks(self, directory: Path) -> Locks:
         return make_locks(directory)

@@ -142,7 +142,6 @@ def test_what_is_no_secret_stays_readable() -> None:
                     "secret_uuid": INSTANCES[5],
                     "keyring": "the key",
                     "discard": True,
-                    "tokens": 5,
                 },
             }
         )
@@ -155,8 +154,14 @@ def test_what_is_no_secret_stays_readable() -> None:
         "secret_uuid": INSTANCES[5],
         "keyring": "***",
         "discard": True,
-        "tokens": 5,
     }
+
+
+def test_the_name_of_a_secret_is_none() -> None:
+    """Nor is the number of tokens, whatever protocol it is."""
+    named = {"secret_uuid": INSTANCES[5], "secret_type": "ceph", "tokens": 5}
+    noun = Attachment.parse(attachment_payload(connection_info=iscsi(**named)))
+    assert noun.public()["connection_info"] == iscsi(**named)
 
 
 def test_os_brick_gets_a_dict_of_its_own() -> None:

@@ -1,7 +1,10 @@
 """The only path by which an operation moves: rollback, recovery and going on are this function.
 
-``advance`` takes one step and returns the record as it is now durably. The record says what
-follows: closed, parked (``wake_at``), or ready for the next call.
+``advance`` takes the steps of one lane and returns the record as it is now durably. The record
+says what follows: closed, parked (``wake_at``), or ready for the next call, in another lane.
+
+What a step has learnt is written together with the intent of the step that follows: a crash
+between the two finds the first one's intent, and the step adopts what is there already.
 
     forward ──apply…──▶ commit ──▶ committed ──apply…──▶ done
        │ error, cancel, deadline, third death
@@ -52,7 +55,17 @@ class Settler:
     journal: Journal
 
     def advance(self, record: Record, plan: Plan) -> Record:
-        """One step further.  Raises nothing of the world's: that becomes state."""
+        """As far as one lane goes.  Raises nothing of the world's: that becomes state."""
+        lane = next_step(record, plan).lane
+        while True:
+            record = self._one_step(record, plan)
+            if not record.open or record.wake_at is not None:
+                return record
+            if next_step(record, plan).lane != lane:
+                return self._save(record)
+
+    def _one_step(self, record: Record, plan: Plan) -> Record:
+        """What it returns is durable if it is closed or parked."""
         if record.direction == "undoing":
             return self._revert_next(record, plan)
         if record.direction == "committed":
@@ -124,7 +137,7 @@ class Settler:
             return self._turn(record, plan, Problem.of(learnt))
         if step is plan.commit:
             return self._committed(record, plan, learnt)
-        return self._save(_stepped(record, learnt).but(position=record.position + 1))
+        return _stepped(record, learnt).but(position=record.position + 1)
 
     def _turn(self, record: Record, plan: Plan, cause: Problem) -> Record:
         """Undo, unless the commit happened: an error means unknown, never not done."""
@@ -151,7 +164,7 @@ class Settler:
         committed = _stepped(record, learnt).but(
             direction="committed", position=plan.commit_position + 1
         )
-        return self._save(committed) if plan.onward else self._close(committed, plan)
+        return committed if plan.onward else self._close(committed, plan)
 
     # onward
 
@@ -168,7 +181,7 @@ class Settler:
             record = record.but(warnings=(*record.warnings, f"{step.name}: {learnt.detail}"))
             learnt = {}
         moved = _stepped(record, learnt).but(position=record.position + 1)
-        return self._close(moved, plan) if moved.position == len(plan.steps) else self._save(moved)
+        return self._close(moved, plan) if moved.position == len(plan.steps) else moved
 
     # undoing
 
@@ -182,7 +195,7 @@ class Settler:
         if isinstance(reverted, AgentError):
             return self._insist(record, reverted)
         left = _stepped(record, {}).but(intended=record.intended - 1)
-        return self._close(left, plan) if left.intended < 0 else self._save(left)
+        return self._close(left, plan) if left.intended < 0 else left
 
     # one call into the world
 

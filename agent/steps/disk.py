@@ -34,7 +34,9 @@ class PlugDisk(Commit):
         assert device is not None, "connect-volume comes first"
         guest = find_guest(host, attachment.instance_id)
         refuse_other_disk(host, guest, attachment, device.path)
-        refuse_conflicts(host, attachment, device.path)
+        if device.path != attachment.connection.known_source:
+            # Under the name that only connect could tell; check-guest asked about the other.
+            refuse_conflicts(host, attachment, device.path)
         _complete_half(scene, attachment, guest, live=guest.look.active)
         return {"disk": _found(host, attachment, device.path)}
 

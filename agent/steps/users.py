@@ -6,6 +6,7 @@ doubt a disk counts as a user: a leak can be found and removed, a pulled disk ca
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from agent.errors import SharingConflict
 from agent.guest.domain_xml import DiskFacts, DomainFacts, parse_domain
@@ -53,31 +54,21 @@ class Use:
 
 def uses_of(host: Host, volume_id: str, source: str | None) -> Iterator[Use]:
     """Every disk on this host that is the volume: by its note, its serial or its source."""
-    names = frozenset[str]() if source is None else host.connectors.names(source)
+    names_of = cache(host.connectors.names)  # a disk has the same source live and defined
+    wanted = frozenset[str]() if source is None else names_of(source)
     for look in host.domains.all():
         both = halves(look)
         for facts in (both.live, both.inactive):
             for disk in facts.disks if facts else ():
-                if _is_volume(host, volume_id, names, facts, disk):
+                said = _says_volume(volume_id, facts, disk)
+                if said or (wanted and disk.source and wanted & names_of(disk.source)):
                     yield Use(look, disk)
 
 
-def _is_volume(
-    host: Host,
-    volume_id: str,
-    names: frozenset[str],
-    facts: DomainFacts | None,
-    disk: DiskFacts,
-) -> bool:
+def _says_volume(volume_id: str, facts: DomainFacts | None, disk: DiskFacts) -> bool:
     assert facts is not None
     note = facts.notes.get(disk.alias or "")
-    if note is not None and note.volume_id == volume_id:
-        return True
-    if note is None and disk.serial == volume_id:
-        return True
-    return (
-        bool(names) and disk.source is not None and bool(names & host.connectors.names(disk.source))
-    )
+    return disk.serial == volume_id if note is None else note.volume_id == volume_id
 
 
 def users(host: Host, volume_id: str, source: str | None, besides: str) -> list[str]:

@@ -37,7 +37,9 @@ def guests(lab: Lab) -> list[Guest]:
 
 @pytest.fixture(scope="session")
 def shared_agent(lab: Lab) -> AgentProcess:
-    return lab.agent()
+    agent = lab.agent()
+    agent.wait_connected()
+    return agent
 
 
 @pytest.fixture(scope="session")

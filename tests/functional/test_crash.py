@@ -54,6 +54,7 @@ class Mortal:
 def mortal(lab: Lab) -> Iterator[Mortal]:
     program = [sys.executable, str(Path(dying_agent.__file__))]
     agent = lab.agent("mortal", program=program)
+    agent.wait_connected()
     with AgentClient(cfg.CONF, agent.host, url=lab.broker.url) as client:
         yield Mortal(agent, client)
     agent.close()

@@ -43,6 +43,7 @@ class AgentProcess:
         program: Sequence[str] | None = None,
     ) -> None:
         self.host = host
+        self.libvirt_uri = libvirt_uri
         self.directory = directory
         self.config_file = directory / "agent.conf"
         self.state_path = directory / "state"
@@ -115,6 +116,7 @@ class AgentProcess:
         """Start it; back when it has said READY=1. ``environment`` is for this start only."""
         if self.is_running():
             raise LabError(f"the agent of {self.host} runs already")
+        self.statuses = []
         address = self._listen()
         with self.output_file.open("ab") as output:
             self._process = subprocess.Popen(
@@ -143,12 +145,19 @@ class AgentProcess:
         return address
 
     def wait_ready(self, *, seconds: float = _START_SECONDS) -> None:
-        """Back when it has said READY=1 since start(). What it says on the way is in statuses."""
+        """Back when it has said READY=1. What it says on the way is in statuses."""
         self.wait_notice("READY=1", seconds=seconds)
 
+    def wait_connected(self, *, seconds: float = _START_SECONDS) -> None:
+        """Back when it has said that libvirt and the broker are there: its queues are too."""
+        told = f"STATUS=connected to {self.libvirt_uri}; connected to the broker"
+        self.wait_notice(told, seconds=seconds)
+
     def wait_notice(self, notice: str, *, seconds: float) -> None:
-        """Read what it tells the service manager until this line comes."""
+        """Back when it has told the service manager this line since start()."""
         assert self._notices is not None, "start it first"
+        if notice in self.statuses:
+            return
         deadline = time.monotonic() + seconds
         self._notices.settimeout(0.1)
         while time.monotonic() < deadline:

@@ -89,9 +89,9 @@ class Admission:
         attachment = request.attachment
         self._envelope(request)
         self._allowed(attachment)
+        self._same_attachment(attachment)
         self._generation_for_attach(attachment)
         self._attachment_is_free(attachment.attachment_id)
-        self._same_attachment(attachment)
         self._volume_is_settled(attachment.volume_id)
         self._sharing(attachment)
         return attachment

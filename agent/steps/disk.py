@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from agent.errors import Unavailable, UnknownInstance, WrongDevice
 from agent.guest.disk_xml import differences, disk_xml
@@ -19,6 +19,8 @@ ASK_AGAIN_SECONDS = (5.0, 10.0, 20.0, 40.0)
 
 JOB_SECONDS = 10.0
 """Between two looks whether a job of the domain has ended; events tell of most ends at once."""
+
+Where = Literal["running guest", "definition"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class PlugDisk(Commit):
             # Under the name that only connect could tell; check-guest asked about the other.
             refuse_conflicts(host, attachment, device.path)
         _complete_half(scene, attachment, guest, live=guest.look.active)
-        return {"disk": _found(host, attachment, device.path)}
+        half: Where = "running guest" if guest.look.active else "definition"
+        return {"disk": _found(scene, attachment, half)}
 
     def happened(self, scene: Scene) -> bool:
         look = scene.host.domains.look(self.attachment.instance_id)
@@ -76,9 +79,8 @@ class PlugOtherHalf(Step):
     attachment: Attachment
 
     def apply(self, scene: Scene) -> Learnt:
-        attachment, host, device = self.attachment, scene.host, scene.device
-        assert device is not None, "connect-volume came first"
-        look = host.domains.look(attachment.instance_id)
+        attachment = self.attachment
+        look = scene.host.domains.look(attachment.instance_id)
         if look is None:
             return {"warnings": [*scene.known.get("warnings", ()), "the domain has gone since"]}
         guest = halves(look)
@@ -86,7 +88,7 @@ class PlugOtherHalf(Step):
             _complete_half(scene, attachment, guest, live=True)
         if guest.inactive is not None:
             _complete_half(scene, attachment, guest, live=False)
-        return {"disk": _found(host, attachment, device.path)}
+        return {"disk": _found(scene, attachment)}
 
 
 @dataclass(frozen=True)
@@ -184,26 +186,39 @@ def _place(attachment: Attachment, guest: Halves) -> Place:
     return keep_place(disk.target_dev, disk.address, guest.live, guest.inactive)
 
 
-def _found(host: Host, attachment: Attachment, source: str) -> Mapping[str, Any]:
-    """The disk as libvirt shows it now, verified: what a caller may believe."""
-    look = host.domains.look(attachment.instance_id)
+def _found(scene: Scene, attachment: Attachment, *where: Where) -> Mapping[str, Any]:
+    """The disk as libvirt shows it now, verified in these halves, or in every half there is."""
+    look = scene.host.domains.look(attachment.instance_id)
     if look is None:
         raise UnknownInstance(f"domain {attachment.instance_id} went away while it was plugged")
-    guest = halves(look)
-    disk = guest.disk(attachment.alias)
-    if disk is None:
-        raise WrongDevice("libvirt took the disk and does not show it")
-    wrong = differences(disk, attachment, host.connectors.names, source)
-    if wrong:
-        raise WrongDevice(f"the disk in the guest is not as asked: {'; '.join(wrong)}")
+    guest, alias = halves(look), attachment.alias
+    live, defined = guest.live_disk(alias), guest.defined_disk(alias)
+    for name, half, disk in (
+        ("running guest", guest.live, live),
+        ("definition", guest.inactive, defined),
+    ):
+        if name in where and half is None:
+            raise Unavailable("libvirt", f"domain {look.name} has just stopped or started")
+        if name in where or (not where and half is not None):
+            _verify(scene, attachment, disk, name)
+    disk = live or defined
+    assert disk is not None, "a domain runs or is defined"
     return {
         "target_dev": disk.target_dev,
-        "alias": attachment.alias,
+        "alias": alias,
         "serial": disk.serial,
         "address": disk.address,
-        "live": guest.live_disk(attachment.alias) is not None,
-        "persistent": guest.defined_disk(attachment.alias) is not None,
+        "live": live is not None,
+        "persistent": defined is not None,
     }
+
+
+def _verify(scene: Scene, attachment: Attachment, disk: DiskFacts | None, where: str) -> None:
+    if disk is None:
+        raise WrongDevice(f"libvirt took the disk, and the {where} does not show it")
+    wrong = _differences(scene, attachment, disk)
+    if wrong:
+        raise WrongDevice(f"the disk in the {where} is not as asked: {'; '.join(wrong)}")
 
 
 def _differences(scene: Scene, attachment: Attachment, disk: DiskFacts) -> list[str]:

@@ -48,7 +48,9 @@ class Guest:
 
 @dataclass
 class SimulatedDomains:
-    """``can_open`` tells whether QEMU finds the source; ``happened`` is told of every event."""
+    """``can_open`` tells whether QEMU finds the source; ``happened`` is told of every event.
+
+    ``plug_never_lands``: QEMU takes the disk and it does not appear."""
 
     instants: Instants
     locks: SimulatedLocks
@@ -59,6 +61,7 @@ class SimulatedDomains:
     libvirt: tuple[int, int, int] = (9, 0, 0)
     is_away: bool = False
     plug_error: AgentError | None = None
+    plug_never_lands: bool = False
     define_error: AgentError | None = None
 
     def __post_init__(self) -> None:
@@ -239,7 +242,8 @@ class SimulatedDomains:
         self._refuse_source(guest, device)
         if self.plug_error is not None:
             raise self.plug_error
-        guest.live = _with_device(guest.live, device)
+        if not self.plug_never_lands:
+            guest.live = _with_device(guest.live, device)
 
     def _define(self, instance_id: str, device_xml: str) -> None:
         guest = self._free_guest(instance_id)

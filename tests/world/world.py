@@ -169,6 +169,10 @@ class World:
             self._journal = None
 
     @property
+    def is_alive(self) -> bool:
+        return self._agent is not None
+
+    @property
     def journal_failed(self) -> bool:
         """Something could not be written in this life: then the rows are older than the truth."""
         return self._journal is not None and self._journal.failed

@@ -396,6 +396,12 @@ ATTACHES = (
         (DONE,),
     ),
     Story(
+        "attach to a guest that stops when it is plugged",
+        then(host(), meanwhile("after plug", destroy)),
+        (attach(1),),
+        (DONE,),
+    ),
+    Story(
         "attach to a guest that goes when it is plugged",
         then(host(), meanwhile("before define", undefine)),
         (attach(1),),

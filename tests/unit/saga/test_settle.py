@@ -1,0 +1,277 @@
+"""How one operation moves, told as what happens to it and what its caller sees."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from agent.errors import ConnectFailed
+from agent.saga.settle import DEATHS_BEFORE_UNDOING, RETRY_SECONDS
+from tests.unit.saga.stories import ONE, away, back, device_stays, guest_is, host, plugged, reset
+from tests.world.instants import Crash
+from tests.world.story import Act, attach, attached, cancel, detach, let_pass, moment, request_id
+from tests.world.world import World
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    world = World()
+    world.start()
+    yield world
+    world.close()
+
+
+def begin(world: World, *acts: Act) -> None:
+    for act in acts:
+        act(world)
+        world.run()
+
+
+def answer(world: World, request: int = 1) -> dict[str, object]:
+    return world.agent.query("get_operation", {"operation_id": request_id(request)})
+
+
+def dies_at(instant: str, times: int) -> Callable[[str], None]:
+    """Until it has died so often there."""
+    left = times
+
+    def watch(name: str) -> None:
+        nonlocal left
+        if name == instant and left:
+            left -= 1
+            raise Crash(name)
+
+    return watch
+
+
+def lives(world: World) -> None:
+    """One after the other, until the agent stays alive."""
+    for _ in range(20):
+        try:
+            if world.is_alive:
+                world.run()
+            else:
+                world.start()
+                world.run()
+            return
+        except Crash:
+            world.die()
+    raise AssertionError("it dies for ever")
+
+
+def states(world: World, request: int = 1) -> list[object]:
+    mine = [body for body in world.letters() if body["operation_id"] == request_id(request)]
+    return [body["state"] for body in mine]
+
+
+# what a caller sees
+
+
+def test_steps_tell_how_far_it_is(world: World) -> None:
+    begin(world, host(), lambda w: setattr(w, "meanwhile", {"before plug": away}), attach(1))
+    assert answer(world)["steps"] == [
+        {"name": "check-guest", "state": "done"},
+        {"name": "connect-volume", "state": "done"},
+        {"name": "verify-identity", "state": "done"},
+        {"name": "plug-disk", "state": "intended"},
+        {"name": "plug-other-half", "state": "planned"},
+        {"name": "note-in-domain", "state": "planned"},
+    ]
+
+
+def test_what_is_undone_shows_which_steps_were_taken_back(world: World) -> None:
+    begin(world, host())
+    world.storage.connect_error = ConnectFailed("no portal answered")
+    begin(world, attach(1))
+    found = answer(world)
+    assert found["state"] == "undone"
+    assert found["error"] == {
+        "code": "connect-failed",
+        "retriable": True,
+        "detail": "no portal answered; what had been done was undone",
+    }
+    assert [step["state"] for step in found["steps"]] == [  # type: ignore[attr-defined]
+        "reverted",
+        "reverted",
+        "planned",
+        "planned",
+        "planned",
+        "planned",
+    ]
+
+
+def test_nothing_was_touched_is_said_only_where_it_is_true(world: World) -> None:
+    begin(world, attach(1))
+    error = answer(world)["error"]
+    assert error == {
+        "code": "unknown-instance",
+        "retriable": False,
+        "detail": f"libvirt on sim has no domain {ONE}; nothing was touched",
+    }
+    assert world.storage.connects == 0
+
+
+def test_a_wait_says_for_what_and_is_told_once(world: World) -> None:
+    begin(world, plugged(), guest_is("stubborn"), detach(1), let_pass(1000))
+    assert answer(world)["state"] == "waiting"
+    assert answer(world)["waiting_for"] == "the guest to release vda"
+    assert states(world) == ["running", "waiting"]
+    begin(world, reset)
+    assert states(world) == ["running", "waiting", "done"]
+
+
+def test_two_waits_for_different_things_are_told_both(world: World) -> None:
+    begin(world, plugged(), guest_is("stubborn"), away, detach(1))
+    assert answer(world)["waiting_for"] == (
+        "libvirt (libvirt does not answer: simulated: it is away)"
+    )
+    begin(world, back)
+    assert answer(world)["waiting_for"] == "the guest to release vda"
+    assert states(world) == ["running", "waiting", "waiting"]
+
+
+def test_what_must_succeed_is_tried_again_with_longer_and_longer_pauses(world: World) -> None:
+    begin(world, plugged(), device_stays, detach(1))
+    pauses = []
+    for _ in range(len(RETRY_SECONDS) + 1):
+        before = world.clock.seconds
+        world.pass_time()
+        pauses.append(world.clock.seconds - before)
+    assert tuple(pauses) == (*RETRY_SECONDS, RETRY_SECONDS[-1])
+    assert answer(world)["state"] == "unsettled"
+    assert states(world) == ["running", "waiting", "unsettled"], "the same trouble is told once"
+
+
+# direction
+
+
+def test_a_step_that_kills_the_agent_three_times_is_undone(world: World) -> None:
+    begin(world, host())
+    world.instants.watch = dies_at("after plug", DEATHS_BEFORE_UNDOING)
+    world.domains.plug_never_lands = True
+    attach(1)(world)
+    lives(world)
+    found = world.record(request_id(1))
+    assert found.state == "undone"
+    assert found.cause is not None
+    assert "killed 3 times" in found.cause.detail
+    assert world.storage.devices == {}
+
+
+def test_a_step_that_killed_the_agent_twice_goes_on_forward(world: World) -> None:
+    begin(world, host())
+    world.instants.watch = dies_at("after plug", DEATHS_BEFORE_UNDOING - 1)
+    attach(1)(world)
+    lives(world)
+    assert world.record(request_id(1)).state == "done"
+
+
+def test_time_parked_counts_no_deaths(world: World) -> None:
+    begin(world, plugged(), guest_is("stubborn"), detach(1))
+    for _ in range(5):
+        world.die()
+        world.start()
+        world.run()
+    record = world.record(request_id(1))
+    assert (record.state, record.deaths) == ("waiting", 0)
+
+
+def test_an_unplug_that_kills_the_agent_is_never_undone_but_backs_off(world: World) -> None:
+    begin(world, plugged())
+    world.instants.watch = dies_at("before unplug", DEATHS_BEFORE_UNDOING)
+    detach(1)(world)
+    lives(world)
+    record = world.record(request_id(1))
+    assert (record.state, record.direction) == ("unsettled", "forward")
+    world.instants.watch = lambda name: None
+    while world.pass_time():
+        pass
+    assert world.record(request_id(1)).state == "done"
+
+
+def test_a_restart_looks_at_once_however_long_the_wait_was_to_be(world: World) -> None:
+    begin(world, plugged(), guest_is("stubborn"), detach(1), let_pass(200))
+    world.die()
+    world.domains.reset(ONE)
+    world.start()
+    world.run()
+    assert world.record(request_id(1)).state == "done"
+
+
+# cancel, deadline, not_after
+
+
+def test_a_cancel_is_too_late_once_the_guest_may_have_been_asked(world: World) -> None:
+    begin(world, plugged(), guest_is("stubborn"), detach(1))
+    refusal = world.agent.query("cancel_operation", {"operation_id": request_id(1)})
+    assert refusal["error"]["code"] == "too-late"
+    begin(world, reset)
+    assert world.record(request_id(1)).state == "done"
+
+
+def test_a_cancel_of_a_closed_operation_changes_nothing(world: World) -> None:
+    begin(world, host(), attach(1), cancel(1))
+    assert answer(world)["state"] == "done"
+
+
+def test_a_cancel_that_comes_while_a_step_runs_is_heard_when_it_parks(world: World) -> None:
+    begin(world, host())
+
+    def while_it_looks(w: World) -> None:
+        away(w)
+        cancel(1)(w)
+
+    world.meanwhile["before look"] = while_it_looks
+    begin(world, attach(1))
+    assert answer(world)["state"] == "cancelled"
+
+
+def test_a_deadline_is_kept_while_it_waits(world: World) -> None:
+    begin(world, host(), away, attach(1, envelope={"deadline_seconds": 30}), let_pass(29))
+    assert answer(world)["state"] == "waiting"
+    begin(world, let_pass(4))
+    found = world.record(request_id(1))
+    assert found.state == "undone"
+    assert found.cause is not None
+    assert found.cause.code == "deadline"
+    assert found.cause.retriable
+
+
+def test_an_attach_expires_only_while_nothing_is_touched(world: World) -> None:
+    begin(world, host(), lambda w: setattr(w, "meanwhile", {"before plug": away}))
+    begin(world, attach(1, envelope={"not_after": moment(5)}), let_pass(60), back)
+    assert answer(world)["state"] == "done"
+
+
+def test_behind_a_parked_detach_an_attach_waits_until_it_expires(world: World) -> None:
+    begin(world, plugged(), guest_is("stubborn"))
+    detach(1)(world)
+    attach(2, envelope={"not_after": moment(300)})(world)
+    world.run()
+    assert (
+        answer(world, 2)["waiting_for"] == f"the end of detach {request_id(1)} of this attachment"
+    )
+    begin(world, let_pass(301))
+    assert answer(world, 2)["state"] == "expired"
+    assert answer(world, 1)["state"] == "waiting"
+
+
+def test_others_of_the_instance_pass_a_parked_detach(world: World) -> None:
+    begin(world, plugged(), guest_is("stubborn"), detach(1), attach(2, 2, volume=2))
+    assert (answer(world, 1)["state"], answer(world, 2)["state"]) == ("waiting", "done")
+
+
+def test_a_guest_that_refuses_is_asked_again_and_not_for_ever(world: World) -> None:
+    begin(world, plugged(), guest_is("refusing"), detach(1))
+    assert world.domains.guests[ONE].asked == 1, "the refusal wakes it, and it does not ask"
+    begin(world, let_pass(75))
+    assert world.domains.guests[ONE].asked == 5
+    begin(world, let_pass(600))
+    assert world.domains.guests[ONE].asked == 15
+    assert answer(world)["state"] == "waiting"
+
+
+def test_a_second_attach_connects_nothing_and_answers_the_same(world: World) -> None:
+    begin(world, host(), attach(1), attach(2))
+    assert answer(world, 1)["result"] == answer(world, 2)["result"]
+    assert world.storage.connects == 1
+    attached(world)

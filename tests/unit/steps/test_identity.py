@@ -1,0 +1,87 @@
+"""A device is proven to be the volume before a guest may see it."""
+
+from typing import Any
+
+from tests.unit.saga.stories import ONE, SHARED, TWO, destroy
+from tests.world.story import TARGET, VOLUMES, attach, attached, request_id
+from tests.world.world import World
+
+
+def quarantined(world: World) -> dict[str, dict[str, Any]]:
+    return world.journal.read(lambda book: book.quarantined())
+
+
+def ask(world: World, number: int = 1, **different: Any) -> tuple[str, str]:
+    attach(1, number, **different)(world)
+    world.run()
+    record = world.record(request_id(1))
+    return record.state, "" if record.cause is None else record.cause.detail
+
+
+def test_what_the_request_expects_is_there(world: World) -> None:
+    wwn = world.storage.luns[TARGET, 1].wwn
+    state, _ = ask(world, identity={"wwn": f"0x{wwn.upper()}"}, size_bytes=1 << 30)
+    assert state == "done"
+
+
+def test_another_identity_is_quarantined_and_stays_connected(world: World) -> None:
+    state, detail = ask(world, identity={"wwn": "6001405000000000000000ff"})
+    assert state == "undone"
+    assert "expected 6001405000000000000000ff" in detail
+    assert f"attachctl quarantine release {VOLUMES[0]}" in detail
+    assert list(quarantined(world)) == [VOLUMES[0]]
+    assert len(world.storage.devices) == 1
+    assert "disk" not in (world.domains.guests[ONE].live or "")
+
+
+def test_another_size_is_another_device(world: World) -> None:
+    state, detail = ask(world, size_bytes=1 << 31)
+    assert state == "undone"
+    assert f"size is {1 << 30} bytes, expected {1 << 31}" in detail
+    assert list(quarantined(world)) == [VOLUMES[0]]
+
+
+def test_two_volumes_that_are_one_device(world: World) -> None:
+    """The storage mapped the second volume onto the first one's LUN."""
+    attached(world, 2, volume=2)
+    world.storage.luns[TARGET, 1] = world.storage.luns[TARGET, 2]
+    state, detail = ask(world)
+    assert state == "undone"
+    assert f"volume {VOLUMES[1]} is the same device" in detail
+    assert list(quarantined(world)) == [VOLUMES[0]]
+
+
+def test_a_connected_volume_that_shows_a_second_identity(world: World) -> None:
+    world.domains.add(TWO)
+    attached(world, 2, instance=2, **SHARED)
+    world.storage.luns[TARGET, 7] = world.storage.luns[TARGET, 2]
+    other = {
+        "driver_volume_type": "iscsi",
+        "data": {"target_portal": "127.0.0.1:3260", "target_iqn": TARGET, "target_lun": 7},
+    }
+    state, detail = ask(world, connection_info=other, **SHARED)
+    assert state == "undone"
+    assert "the volume is connected here as another device" in detail
+
+
+def test_after_a_reboot_a_new_identity_is_no_contradiction(world: World) -> None:
+    """LIO makes a new WWN for each export; what the books say of the old one is history."""
+    attached(world)
+    destroy(world)
+    world.storage.devices.clear()
+    world.storage.sessions.clear()
+    world.storage.luns[TARGET, 1].exports += 1
+    state, detail = ask(world)
+    assert (state, detail) == ("done", "")
+    assert quarantined(world) == {}
+
+
+def test_a_read_only_device_serves_readers_only(world: World) -> None:
+    world.storage.luns[TARGET, 1].read_only = True
+    state, detail = ask(world)
+    assert state == "undone"
+    assert "cannot be written, and the attachment is rw" in detail
+    assert world.storage.devices == {}
+    attach(2, 2, access_mode="ro")(world)
+    world.run()
+    assert world.record(request_id(2)).state == "done"

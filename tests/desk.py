@@ -23,6 +23,7 @@ class RecordingDesk:
         self.queries: list[tuple[str, Mapping[str, object]]] = []
         self.answers: dict[str, dict[str, Any]] = {}
         self.closed: set[str] = set()
+        self.closes_all = False
         self.go = threading.Event()
         self.go.set()
         self._changed = threading.Condition()
@@ -49,8 +50,9 @@ class RecordingDesk:
         assert isinstance(operation_id, str)
         assert isinstance(seconds, int | float)
         with self._changed:
-            self._changed.wait_for(lambda: operation_id in self.closed, seconds)
-            done = operation_id in self.closed
+            done = self._changed.wait_for(
+                lambda: self.closes_all or operation_id in self.closed, seconds
+            )
         state: State = "done" if done else "running"
         return Answer(operation_id=operation_id, verb="attach", state=state).wire()
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -29,10 +30,12 @@ from agent.bus.wire import (
     WAIT_TOPIC,
 )
 from agent.errors import Internal
+from agent.model.request import AttachRequest, DetachRequest
 from tests.desk import RecordingDesk, new_id
 from tests.lab.broker import Broker
 from tests.lab.lab import Lab
 from tests.lab.patience import wait_until
+from tests.samples import INSTANCES
 
 # After agent.bus: see there.
 oslo_messaging: Any = import_module("oslo_messaging")
@@ -643,3 +646,33 @@ def test_a_stop_sends_what_is_written(
         outbox.write(50)
     listener.wait_for(50)
     assert len(outbox.letters(100)) == 0
+
+
+# the examples of docs/wire.rst
+
+
+def run_example(name: str, *arguments: str) -> str:
+    example = Path(__file__).parents[2] / "docs" / "examples" / name
+    ran = subprocess.run(
+        [sys.executable, str(example), *arguments], capture_output=True, text=True, timeout=LONG
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_the_python_example_of_the_documentation_runs(
+    desk: RecordingDesk, broker: Broker, host: str
+) -> None:
+    desk.closes_all = True
+    said = run_example("attach.py", broker.url, host, INSTANCES[0], "/dev/loop7")
+    assert "attached:" in said
+    assert "detached: done" in said
+    attach, detach = (arguments["request"] for _, arguments, _ in desk.commands)
+    assert AttachRequest.parse(attach).attachment_id == DetachRequest.parse(detach).attachment_id
+
+
+def test_the_amqp_example_of_the_documentation_runs(
+    desk: RecordingDesk, broker: Broker, host: str
+) -> None:
+    said = run_example("raw_amqp.py", f"127.0.0.1:{broker.port}", host)
+    assert json.loads(said) == {"asked": "ping"}

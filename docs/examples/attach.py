@@ -1,0 +1,41 @@
+"""Attach a volume, wait for the end, detach it again: attach.py URL HOST INSTANCE DEVICE"""
+
+import sys
+import uuid
+
+from oslo_config import cfg
+
+from agent.bus.client import AgentClient, Refused, Unreachable
+
+url, host, instance_id, device_path = sys.argv[1:]
+attachment = {
+    "attachment_id": "example-1",
+    "instance_id": instance_id,
+    "volume_id": str(uuid.uuid4()),
+    "generation": 1,
+    "connection_info": {"driver_volume_type": "local", "data": {"device_path": device_path}},
+    "disk": {"bus": "virtio", "discard": "unmap"},
+}
+# Write request_id down before you send: with it you can ask, or send again, after a crash of yours.
+request_id = str(uuid.uuid4())
+
+try:
+    with AgentClient(cfg.CONF, host, url=url) as agent:
+        answer = agent.attach(attachment, request_id=request_id, deadline_seconds=300)
+        if not answer.closed:
+            answer = agent.wait(request_id, timeout_seconds=330)
+        if answer.state != "done":
+            # refused, undone, cancelled, expired: nothing is attached. Else it still goes on.
+            sys.exit(f"attach is {answer.state}: {answer.error or answer.waiting_for}")
+        print("attached:", answer.result)
+
+        answer = agent.detach("example-1", instance_id, generation=1)
+        if not answer.closed:
+            answer = agent.wait(answer.operation_id, timeout_seconds=60)
+        if answer.state == "waiting":
+            # The guest has not let go yet. It goes on whenever it does; the notification tells.
+            print("detach waits for", answer.waiting_for)
+        else:
+            print("detached:", answer.state, answer.result)
+except (Refused, Unreachable) as error:
+    sys.exit(f"{error}")

@@ -22,19 +22,31 @@ class Book:
     # operations
 
     def operation(self, operation_id: str) -> Record | None:
-        return next(iter(self._operations("WHERE operation_id = ?", operation_id)), None)
+        return next(iter(self._operations(operation_id=operation_id)), None)
 
     def open_operations(
         self, *, attachment_id: str | None = None, volume_id: str | None = None
     ) -> list[Record]:
         """In the order they were accepted; of one attachment or volume, where that is given."""
-        wanted = {"attachment_id": attachment_id, "volume_id": volume_id}
-        given = {column: value for column, value in wanted.items() if value is not None}
-        where = " AND ".join(["open", *(f"{column} = ?" for column in given)])
-        return self._operations(f"WHERE {where}", *given.values())
+        return self._operations(open=True, attachment_id=attachment_id, volume_id=volume_id)
 
-    def all_operations(self) -> list[Record]:
-        return self._operations("")
+    def all_operations(
+        self,
+        *,
+        open: bool | None = None,  # noqa: A002 - the column's name, and the wire's
+        operation_id: str | None = None,
+        attachment_id: str | None = None,
+        instance_id: str | None = None,
+        volume_id: str | None = None,
+    ) -> list[Record]:
+        """Closed ones too, in the order they were accepted; those that match what is given."""
+        return self._operations(
+            open=open,
+            operation_id=operation_id,
+            attachment_id=attachment_id,
+            instance_id=instance_id,
+            volume_id=volume_id,
+        )
 
     def count_open(self) -> int:
         (count,) = self._db.execute("SELECT count(*) FROM operations WHERE open").fetchone()
@@ -73,11 +85,13 @@ class Book:
             (*_progress(record), record.operation_id),
         )
 
-    def _operations(self, where: str, *values: str) -> list[Record]:
+    def _operations(self, **columns: str | bool | None) -> list[Record]:
+        given = {column: value for column, value in columns.items() if value is not None}
+        where = " AND ".join(f"{column} = ?" for column in given) or "true"
         rows = self._db.execute(
             "SELECT sequence, cancel_wanted, attachment, body FROM operations"
-            f" {where} ORDER BY sequence",
-            values,
+            f" WHERE {where} ORDER BY sequence",
+            tuple(given.values()),
         )
         return [_record(*row) for row in rows]
 

@@ -63,6 +63,7 @@ MIGRATIONS: tuple[str, ...] = (
     UPDATE operations SET body = json_set(body, '$.promised', json('true')) WHERE promised;
     CREATE INDEX operations_of_attachment ON operations (attachment_id);
     CREATE INDEX operations_of_volume ON operations (volume_id, open);
+    CREATE INDEX operations_of_instance ON operations (instance_id);
     ALTER TABLE attachments ADD COLUMN instance_id TEXT;
     ALTER TABLE attachments ADD COLUMN multiattach INTEGER;
     ALTER TABLE attachments ADD COLUMN device TEXT;

@@ -129,7 +129,8 @@ class Queries:
 
 def operations(book: Book, filters: OperationFilters) -> list[dict[str, Any]]:
     """Answers with the ids that they are about, oldest first."""
-    listed = (_listed(record) for record in book.all_operations())
+    by_column = filters.model_dump(exclude={"state", "verb"})
+    listed = (_listed(record) for record in book.all_operations(**by_column))
     return [row for row in listed if _matches(row, filters)]
 
 

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -58,6 +59,28 @@ class TestOperations:
         assert numbers(volume_id=VOLUMES[1]) == [2]
         assert numbers(attachment_id="att-3") == [3]
         assert numbers(attachment_id="att-1", volume_id=VOLUMES[1]) == []
+
+    @pytest.mark.parametrize(
+        ("wanted", "found"),
+        [
+            ({}, [1, 2, 3]),
+            ({"open": True}, [1, 2]),
+            ({"open": False}, [3]),
+            ({"operation_id": operation_id(2)}, [2]),
+            ({"attachment_id": "att-3"}, [3]),
+            ({"instance_id": INSTANCES[1]}, [2]),
+            ({"volume_id": VOLUMES[0]}, [1, 3]),
+            ({"volume_id": VOLUMES[0], "open": True}, [1]),
+        ],
+    )
+    def test_all_that_match(
+        self, journal: Journal, wanted: dict[str, Any], found: list[int]
+    ) -> None:
+        other = attachment(attachment_id="att-2", volume_id=VOLUMES[1], instance_id=INSTANCES[1])
+        for row in (record(1), record(2, attachment=other), record(3, state="done")):
+            journal.write(lambda book, row=row: book.add(row))
+        matching = journal.read(lambda book: book.all_operations(**wanted))
+        assert [row.sequence for row in matching] == found
 
     def test_a_wish_to_cancel_outlives_later_saves(self, journal: Journal) -> None:
         journal.write(lambda book: book.add(record()))

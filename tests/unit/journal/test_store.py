@@ -86,6 +86,34 @@ class TestDurability:
             release()
         assert journal.read(letters) == ["first"]
 
+    def test_everything_at_once(self, journal: Journal) -> None:
+        """Writers, readers and the emptying of the log are in nobody's way."""
+        over = threading.Event()
+        broken: list[Exception] = []
+
+        def again_and_again(work: Callable[[], object]) -> None:
+            try:
+                while not over.is_set():
+                    work()
+            except Unavailable as error:
+                broken.append(error)
+
+        background = [lambda: journal.read(letters), journal.scrub, lambda: journal.promises("")]
+        threads = [
+            threading.Thread(target=again_and_again, args=(work,)) for work in background * 2
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            for number in range(200):
+                journal.write(letter(f"{number}"))
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join(ENOUGH_SECONDS)
+        assert broken == []
+        assert journal.read(letters) == [f"{number}" for number in range(200)]
+
 
 class TestGroupCommit:
     def test_who_waits_is_written_together(self, journal: Journal, tmp_path: Path) -> None:

@@ -14,7 +14,10 @@ from agent.ports import Promise
 
 
 class Book:
-    """Queries and changes. Durable only through Journal.write."""
+    """Queries and changes. Durable only through Journal.write.
+
+    ``open = 1`` is written out where it is meant: SQLite uses an index for a comparison alone.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
@@ -49,7 +52,7 @@ class Book:
         )
 
     def count_open(self) -> int:
-        (count,) = self._db.execute("SELECT count(*) FROM operations WHERE open").fetchone()
+        (count,) = self._db.execute("SELECT count(*) FROM operations WHERE open = 1").fetchone()
         return int(count)
 
     def add(self, record: Record) -> Record:
@@ -148,7 +151,7 @@ class Book:
             FROM attachments WHERE promised
             UNION ALL
             SELECT volume_id, attachment_id, instance_id, multiattach, operation_id, device
-            FROM operations WHERE promised AND operation_id != ?
+            FROM operations WHERE open = 1 AND promised AND operation_id != ?
             """,
             (besides,),
         )
@@ -225,7 +228,7 @@ class Book:
     def prune(self, closed_before: float) -> int:
         """Drop closed records; a fence goes once it is as old and nothing here needs it."""
         gone = self._db.execute(
-            "DELETE FROM operations WHERE NOT open AND updated_at < ?", (closed_before,)
+            "DELETE FROM operations WHERE open = 0 AND updated_at < ?", (closed_before,)
         ).rowcount
         self._db.execute(
             "DELETE FROM fences WHERE seen_at < ?"

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import threading
+import timeit
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from agent.errors import Busy, Unavailable
 from agent.journal.book import Book
 from agent.journal.store import FILE_NAME, Journal
+from tests.samples import VOLUMES
 from tests.unit.journal.rows import letter, letters, opened, operation_id, record
 
 ENOUGH_SECONDS = 60
@@ -177,6 +179,33 @@ class TestGroupCommit:
             thread.join(ENOUGH_SECONDS)
         assert [type(caught) for caught in errors] == [error, error]
         assert sorted(journal.read(letters)) == ["0", "1", "2", "3", "first"]
+
+
+class TestCost:
+    """A month of closed operations is in the way of nothing that is asked all the time."""
+
+    @pytest.mark.parametrize(
+        "question",
+        [
+            lambda book: book.promises(""),
+            lambda book: book.open_operations(),
+            lambda book: book.open_operations(attachment_id="att-1"),
+            lambda book: book.open_operations(volume_id=VOLUMES[0]),
+            lambda book: book.count_open(),
+            lambda book: book.operation(operation_id(1)),
+        ],
+        ids=["promises", "open", "of attachment", "of volume", "count", "one"],
+    )
+    def test_closed_operations_cost_nothing(self, question: Callable[[Book], object]) -> None:
+        def best_seconds(closed: int) -> float:
+            with opened(None) as journal:
+                journal.write(lambda book: book.add(record(1)))
+                for number in range(closed):
+                    row = record(number + 2, state="done", result={"text": "x" * 1000})
+                    journal.write(lambda book, row=row: book.add(row))
+                return min(timeit.repeat(lambda: journal.read(question), number=3, repeat=20))
+
+        assert best_seconds(4000) < 8 * best_seconds(0)
 
 
 class TestNoRoom:

@@ -6,10 +6,9 @@
         if answer.state != "done":
             …answer.error.code, answer.error.detail
 
-A command is accepted, not executed, by the call. An answer with the state ``refused`` or with an
-``error`` is a value; only what no agent said raises. A call that gets no answer is sent again with
-the same ``request_id``, which the agent answers with the operation that it already is; after
-Unreachable nobody knows whether it was accepted: send the same request again, or get_operation.
+A command is accepted, not executed, by the call; refusals and failures of it are values. A call
+that gets no answer is sent again with the same ``request_id``, which the agent answers with the
+operation that it already is.
 """
 
 import logging
@@ -59,8 +58,8 @@ MONITOR_SECONDS = 3
 
 FIRST_SECONDS = 1.0
 """How long the first contact waits for the agent itself."""
-
 CLOSE_SECONDS = 0.2
+RETRY_SECONDS = 0.5
 
 BROKER_TRIES = 1
 """Reconnects within one send; above it the call's own time counts."""
@@ -108,6 +107,7 @@ class AgentClient:
         self._connecting = threading.Lock()
         self._connector: threading.Thread | None = None
         self._connected = threading.Event()
+        self._closed = threading.Event()
 
     def __enter__(self) -> Self:
         return self
@@ -122,6 +122,7 @@ class AgentClient:
 
     def close(self) -> None:
         """Returns soon; an idle connection to the broker may take seconds to end behind it."""
+        self._closed.set()
         closer = threading.Thread(target=self._transport.cleanup, daemon=True)
         closer.start()
         closer.join(CLOSE_SECONDS)
@@ -142,9 +143,8 @@ class AgentClient:
         your own where you may have to send the request again after a crash of yours.
         ``not_after``: later the agent refuses to begin; ``deadline_seconds``: what is not plugged
         so long after it was accepted is undone.  Raises Unreachable."""
-        whole = attachment.reveal() if isinstance(attachment, Attachment) else dict(attachment)
         envelope = _envelope(request_id, not_after, deadline_seconds)
-        return self.command("attach", {**envelope, "attachment": whole})
+        return self.command("attach", {**envelope, "attachment": _whole(attachment)})
 
     def detach(
         self,
@@ -170,9 +170,7 @@ class AgentClient:
         if generation is not None:
             request["generation"] = generation
         if attachment is not None:
-            request["attachment"] = (
-                attachment.reveal() if isinstance(attachment, Attachment) else dict(attachment)
-            )
+            request["attachment"] = _whole(attachment)
         return self.command("detach", request)
 
     def command(self, verb: str, request: Mapping[str, Any]) -> Answer:
@@ -287,10 +285,11 @@ class AgentClient:
                 raise self._failed(method, error) from None
             except oslo_messaging.MessagingTimeout:
                 LOG.info("%s got no answer from %s", method, self.host)
-                trouble = self._silence(method)
+                trouble = self._silence(topic, method)
             except TROUBLES as error:
                 LOG.info("%s did not reach the broker: %s", method, error)
-                trouble = self._no_broker()
+                trouble = self._no_broker(_doubt(topic))
+                self._closed.wait(RETRY_SECONDS)
             if time.monotonic() >= deadline:
                 raise trouble
 
@@ -321,7 +320,7 @@ class AgentClient:
             connector = self._connector
         connector.join(max(0.0, deadline - time.monotonic()))
         if not self._connected.is_set():
-            raise self._no_broker()
+            raise self._no_broker("; nothing was sent")
 
     def _first_call(self) -> None:
         try:
@@ -333,11 +332,10 @@ class AgentClient:
             return
         self._connected.set()
 
-    def _no_broker(self) -> Unreachable:
+    def _no_broker(self, state: str) -> Unreachable:
         return Unreachable(
             "the broker does not answer, or refuses us: check that RabbitMQ runs, and transport_url"
-            " (address, user, password, virtual host, TLS). Whether the request was taken is "
-            "unknown: the same request may be sent again"
+            f" (address, user, password, virtual host, TLS){state}"
         )
 
     def _nobody(self) -> Unreachable:
@@ -346,11 +344,10 @@ class AgentClient:
             "the agent's configuration) and the virtual host; nothing was sent"
         )
 
-    def _silence(self, method: str) -> Unreachable:
+    def _silence(self, topic: str, method: str) -> Unreachable:
         return Unreachable(
             f"the agent of {self.host} did not answer {method} within {self._timeout_seconds:g} s: "
-            "check that attachment-agent runs there and reaches this broker. Whether the request "
-            "was taken is unknown: the same request may be sent again"
+            f"check that attachment-agent runs there and reaches this broker{_doubt(topic)}"
         )
 
     def _failed(self, method: str, error: Any) -> Refused:
@@ -379,6 +376,20 @@ def _envelope(
     if deadline_seconds is not None:
         envelope["deadline_seconds"] = deadline_seconds
     return envelope
+
+
+def _whole(attachment: Attachment | Mapping[str, Any]) -> dict[str, Any]:
+    return attachment.reveal() if isinstance(attachment, Attachment) else dict(attachment)
+
+
+def _doubt(topic: str) -> str:
+    """What is not known after a call without an answer."""
+    if topic != COMMANDS_TOPIC:
+        return ""
+    return (
+        ". Whether the request was accepted is unknown: get_operation tells, or the same request "
+        "sent again"
+    )
 
 
 def _no_refusal(answer: dict[str, Any]) -> dict[str, Any]:

@@ -141,10 +141,10 @@ class _Line:
             LOG.warning("dropped a message on %s that is no call: %s", self.topic, error)
 
     def connected(self) -> bool:
-        if self._server is None:
+        if self._server is None or self._closing.is_set():
             return False
-        connection = _listener(self._server).conn.connection.connection
-        return connection is not None and bool(connection.connected)
+        connection = _listener(self._server).conn.connection
+        return connection is not None and bool(connection.connection.connected)
 
     def turning(self) -> bool:
         if self._server is None:

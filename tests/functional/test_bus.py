@@ -199,6 +199,7 @@ def test_a_stop_loses_no_command(broker: Broker, host: str, client: AgentClient)
         sender.start()
         first.wait_for_commands(100, seconds=LONG)
         servers.stop()
+        assert not servers.connected()
     taken = len(first.commands)
     wait_until(lambda: len(sent) > taken + 100, "more were sent", seconds=LONG)
     assert len(first.commands) == taken, "something came after the stop"

@@ -1,15 +1,26 @@
-"""docs/wire.schema.json is what the models say. ``pytest --rewrite-golden`` writes it anew."""
+"""docs/wire.schema.json is what the models say. ``pytest --rewrite-golden`` writes it anew.
+
+docs/wire.rst is written by hand: it names at least everything that there is.
+"""
 
 import json
+import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from agent.bus.schema import ARGUMENTS, wire_schema
+from agent.errors import ERRORS
+from agent.model.attachment import Attachment
 from agent.model.connection import VENDOR_PROTOCOLS
+from agent.model.disk import Disk
+from agent.model.outcome import Answer, State
+from agent.model.request import Request
 from agent.ports import COMMANDS, QUERIES
 
-FILE = Path(__file__).parents[3] / "docs" / "wire.schema.json"
+DOCS = Path(__file__).parents[3] / "docs"
+FILE = DOCS / "wire.schema.json"
 
 
 def test_the_schema_in_the_documentation_is_current(request: pytest.FixtureRequest) -> None:
@@ -58,3 +69,15 @@ def test_no_request_shows_a_secret_as_a_plain_string() -> None:
         assert {"writeOnly": True, "format": "password", "type": "string"} in definitions[name][
             "properties"
         ][field]["anyOf"]
+
+
+def test_the_documentation_names_everything() -> None:
+    text = (DOCS / "wire.rst").read_text()
+    named = set(re.findall(r"``([a-z_]+)\(", text)) | set(re.findall(r"``([a-z0-9_-]+)``", text))
+    fields = {
+        field.alias or name
+        for noun in (Attachment, Disk, Request, Answer)
+        for name, field in noun.model_fields.items()
+    }
+    wanted = {*ERRORS, *COMMANDS, *ARGUMENTS, *get_args(State), *fields}
+    assert wanted <= named, wanted - named

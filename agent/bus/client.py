@@ -97,9 +97,7 @@ class AgentClient:
         self._transport = rpc_transport(conf, url)
         self._rpc = oslo_messaging.get_rpc_client(
             self._transport,
-            oslo_messaging.Target(
-                exchange=EXCHANGE, topic=CONTROL_TOPIC, server=host, version=VERSION
-            ),
+            oslo_messaging.Target(exchange=EXCHANGE, server=host, version=VERSION),
             # Returned at once by the broker where that host never listened.
             transport_options=oslo_messaging.TransportOptions(at_least_once=True),
             retry=BROKER_TRIES,
@@ -233,13 +231,11 @@ class AgentClient:
     def list_operations(self, **filters: Any) -> list[dict[str, Any]]:
         """Answers with their ids, oldest first. Filters match equal: state, open, verb,
         operation_id, attachment_id, instance_id, volume_id.  Raises Refused."""
-        found: list[dict[str, Any]] = self._ask("list_operations", filters=filters)["operations"]
-        return found
+        return self._rows("operations", filters=filters)
 
     def list_attachments(self, **filters: Any) -> list[dict[str, Any]]:
         """Filters match equal: attachment_id, instance_id, volume_id.  Raises Refused."""
-        found: list[dict[str, Any]] = self._ask("list_attachments", filters=filters)["attachments"]
-        return found
+        return self._rows("attachments", filters=filters)
 
     def plan(self, verb: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """What a request would do, without doing it.  Raises Refused."""
@@ -251,17 +247,18 @@ class AgentClient:
 
     def list_locks(self) -> list[dict[str, Any]]:
         """The locks that are held on the host, and by whom."""
-        locks: list[dict[str, Any]] = self._ask("list_locks")["locks"]
-        return locks
+        return self._rows("locks")
 
     def list_quarantine(self) -> list[dict[str, Any]]:
         """Devices that are neither used nor touched until an operator releases them."""
-        rows: list[dict[str, Any]] = self._ask("list_quarantine")["quarantine"]
-        return rows
+        return self._rows("quarantine")
 
     def release_quarantine(self, volume_id: str) -> dict[str, Any]:
         """{volume_id, released}: false if it was not quarantined."""
         return self._ask("release_quarantine", volume_id=volume_id)
+
+    def _rows(self, what: str, **arguments: Any) -> list[dict[str, Any]]:
+        return list(self._ask(f"list_{what}", **arguments)[what])
 
     def _ask(self, name: str, **arguments: Any) -> dict[str, Any]:
         return _no_refusal(self._call(CONTROL_TOPIC, name, **arguments))
@@ -277,8 +274,7 @@ class AgentClient:
         context = self._context(topic, method, arguments.get("timeout_seconds", 0.0))
         while True:
             try:
-                answer: dict[str, Any] = context.call({}, method, **arguments)
-                return answer
+                return dict(context.call({}, method, **arguments))
             except oslo_messaging.MessageUndeliverable:
                 raise self._nobody() from None
             except oslo_messaging.RemoteError as error:
@@ -324,7 +320,7 @@ class AgentClient:
 
     def _first_call(self) -> None:
         try:
-            self._rpc.prepare(timeout=FIRST_SECONDS).call({}, "ping")
+            self._rpc.prepare(topic=CONTROL_TOPIC, timeout=FIRST_SECONDS).call({}, "ping")
         except (oslo_messaging.MessagingTimeout, oslo_messaging.MessageUndeliverable):
             pass  # the broker took it: all that was asked
         except TROUBLES as error:

@@ -4,6 +4,7 @@ What only a broker does (durability, unknown hosts, restarts) is in tests/functi
 """
 
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib import import_module
@@ -181,10 +182,12 @@ def test_wait_returns_when_the_operation_is_closed(
 ) -> None:
     operation_id = new_id()
     closer = threading.Timer(0.2, desk.close, [operation_id])
+    begun = time.monotonic()
     closer.start()
     answer = client.wait(operation_id, timeout_seconds=60)
     closer.join()
     assert answer.state == "done"
+    assert time.monotonic() - begun < 30, "it stayed after the end"
 
 
 def test_wait_returns_the_state_at_its_timeout(client: AgentClient) -> None:
@@ -223,7 +226,10 @@ def test_any_keywords_are_answered_by_value(
     assert desk.commands[-1][1] == arguments
 
 
-@pytest.mark.parametrize("url", ["rabbit", "nosuch://user:hunter2@broker/", "http://x"])
+@pytest.mark.parametrize(
+    "url",
+    ["rabbit", "nosuch://user:hunter2@broker/", "http://x", "rabbit://user:hunter2@broker:port/"],
+)
 def test_a_url_that_cannot_be_used_is_invalid_and_not_shown(url: str) -> None:
     with pytest.raises(Invalid, match="transport_url") as caught:
         AgentClient(cfg.CONF, "host", url=url)

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NoReturn
 
 from oslo_config import cfg
 from oslo_log import log as oslo_log
@@ -224,7 +224,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "%s %s begins for host %s", PROJECT, version("libvirt-attachment-agent"), settings.host
     )
     signals = Signals(*STOP, signal.SIGHUP)
-    daemon = Daemon(cfg.CONF, settings, journal, clock)
+    try:
+        daemon = Daemon(cfg.CONF, settings, journal, clock)
+    except AgentError as error:
+        _give_up(EXIT_CONFIGURATION, error.detail)
     daemon.start()
     daemon.run(signals)
     LOG.info("stopping")
@@ -265,6 +268,6 @@ def _reload() -> None:
     cfg.CONF.mutate_config_files()
 
 
-def _give_up(code: int, why: str) -> None:
+def _give_up(code: int, why: str) -> NoReturn:
     print(f"{PROJECT}: {why}", file=sys.stderr)
     sys.exit(code)

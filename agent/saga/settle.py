@@ -114,8 +114,11 @@ class Settler:
         parked, and given the instance's turn away."""
         if record.intended >= 0:
             return None
-        for other in self.journal.read(lambda book: book.open_operations()):
-            if other.attachment_id == record.attachment_id and other.sequence < record.sequence:
+        attachment_id = record.attachment_id
+        for other in self.journal.read(
+            lambda book: book.open_operations(attachment_id=attachment_id)
+        ):
+            if other.sequence < record.sequence:
                 now = self.host.clock.now()
                 ends = [record.not_after, record.deadline_at or record.not_after]
                 return Parked(

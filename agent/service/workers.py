@@ -100,6 +100,7 @@ class Workers:
             record = self._records.get(operation_id)
             if record is None or not self._schedule.is_parked(operation_id):
                 return None
+            record = self._reread(record)
             self._forget(record)
             self._dispatch()
             return record

@@ -20,10 +20,12 @@ class Interleaved:
     """An act of a story: both are asked and run; the first begins.
 
     ``switches``: after how many calls of its own each turn ends; after the last one each runs to
-    its end. A request may be refused: which of two comes first may decide that."""
+    its end. ``made`` are those that came before an end did. A request may be refused: which of
+    two comes first may decide that."""
 
     pair: tuple[Ask, Ask]
     switches: tuple[int, ...] = ()
+    made: list[int] = field(default_factory=list)
 
     def __call__(self, world: World) -> None:
         sides = _Sides(world, self)
@@ -43,7 +45,6 @@ class _Sides:
     calls: list[int] = field(default_factory=lambda: [0, 0])
     over: set[int] = field(default_factory=set)
     errors: list[BaseException] = field(default_factory=list)
-    switched: int = 0
     is_asking: bool = False
 
     def __post_init__(self) -> None:
@@ -66,8 +67,9 @@ class _Sides:
         if side is None or self.is_asking or not _is_call(name):
             return
         switches = self.act.switches
-        if self.switched < len(switches) and self.calls[side] >= switches[self.switched]:
-            self.switched += 1
+        made = self.act.made
+        if len(made) < len(switches) and self.calls[side] >= switches[len(made)]:
+            made.append(self.calls[side])
             self.calls[side] = 0
             self._give_turn(side)
         self.calls[side] += 1
@@ -115,4 +117,5 @@ class _Sides:
 
 
 def _is_call(name: str) -> bool:
-    return name != "before write" and not name.startswith("after ")
+    """A call of any port, the journal's writes among them; what follows it is its end."""
+    return not name.startswith("after ")

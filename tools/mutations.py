@@ -1,0 +1,407 @@
+"""Bugs to plant in the core, and the table of what caught them (docs/testing.rst).
+
+Each is one replacement in one file. A bug that no test notices is a hole in the tests; one whose
+text is not there any more says that this list is old.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+SWEEPS = ("test_crash_sweep.py", "test_fault_sweep.py", "test_pairs.py")
+
+STORIES = ("tests/unit/saga", "tests/unit/steps", "tests/unit/operations")
+
+TESTS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("sweep", tuple(f"tests/unit/saga/{name}" for name in SWEEPS)),
+    ("story", STORIES),
+    ("whole sweep", (*STORIES, "--rounds", "2")),
+)
+"""What is asked first, and what if that has noticed nothing."""
+
+TIMEOUT_SECONDS = 900.0
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """``before`` is in ``file`` exactly once, and becomes ``after``."""
+
+    bug: str
+    file: str
+    before: str
+    after: str
+
+
+MUTATIONS = (
+    Mutation(
+        "a restart undoes what was going forward",
+        "saga/settle.py",
+        "return self._save(found.but(position=0) if begins_anew else found)",
+        'return self._turn(found, plan, Problem.of(Cancelled("restart"))) if begins_anew '
+        "else self._save(found)",
+    ),
+    Mutation(
+        "an error at the commit means that it did not happen",
+        "saga/settle.py",
+        "if record.intended >= plan.commit_position:",
+        "if False:",
+    ),
+    Mutation(
+        "a host that cannot be asked means that the commit did not happen",
+        "saga/settle.py",
+        "return self._wait(record.but(cause=cause), asked)\n            if asked:",
+        "asked = False\n            if asked:",
+    ),
+    Mutation(
+        "a part that does not answer is a reason to undo",
+        "saga/settle.py",
+        """            return self._wait(record, learnt)
+        if isinstance(learnt, AgentError):
+            if plan.irrevocable""",
+        """            return self._turn(record, plan, Problem.of(learnt))
+        if isinstance(learnt, AgentError):
+            if plan.irrevocable""",
+    ),
+    Mutation(
+        "the promise stands while it is undone",
+        "saga/settle.py",
+        '            direction="undoing",\n            promised=False,',
+        '            direction="undoing",',
+    ),
+    Mutation(
+        "the last intended step is not taken back",
+        "saga/settle.py",
+        '            direction="undoing",\n',
+        '            direction="undoing",\n            intended=record.intended - 1,\n',
+    ),
+    Mutation(
+        "no intent is written before the effect",
+        "saga/settle.py",
+        'intended = self._save(intended, "start" if record.intended < 0 else None)',
+        "intended = intended.but(updated_at=self.host.clock.now())",
+    ),
+    Mutation(
+        "an operation is closed first, and its attachment written after that",
+        "saga/settle.py",
+        '            if closed.state == "done":\n'
+        "                plan.on_done(book, closed)\n"
+        '            notify(book, self.host.name, closed, "end" if closed.state == "done" '
+        'else "error")\n\n'
+        "        self.journal.write(write)\n",
+        '            notify(book, self.host.name, closed, "end" if closed.state == "done" '
+        'else "error")\n\n'
+        "        self.journal.write(write)\n"
+        '        if closed.state == "done":\n'
+        "            self.journal.write(lambda book: plan.on_done(book, closed))\n",
+    ),
+    Mutation(
+        "nobody is told of the end",
+        "saga/settle.py",
+        'notify(book, self.host.name, closed, "end" if closed.state == "done" else "error")',
+        "pass",
+    ),
+    Mutation(
+        "what is parked forgets when the guest was asked",
+        "saga/settle.py",
+        "known={**record.known, **parked.learnt},",
+        "known={**record.known},",
+    ),
+    Mutation(
+        "an attach does not wait for the parked detach before it",
+        "saga/settle.py",
+        "if other.sequence < record.sequence:",
+        "if other.sequence < 0:",
+    ),
+    Mutation(
+        "deaths are forgotten while earlier steps look again",
+        "saga/settle.py",
+        "return 0 if is_beyond else record.deaths",
+        "return 0",
+    ),
+    Mutation(
+        "a detach may be undone after the guest was asked",
+        "saga/plan.py",
+        "return self.commit.irrevocable and intended >= self.commit_position",
+        "return False",
+    ),
+    Mutation(
+        "it may expire with its volume connected",
+        "saga/plan.py",
+        "return any(not step.only_looks for step in self.steps[: intended + 1])",
+        "return intended >= self.commit_position",
+    ),
+    Mutation(
+        "an event while a step runs is lost",
+        "saga/schedule.py",
+        "        if instance.stirred:\n",
+        "        if False:\n",
+    ),
+    Mutation(
+        "what parks keeps its instance's turn",
+        "saga/schedule.py",
+        "        instance.running = None\n        if instance.stirred:",
+        "        if instance.stirred:\n            instance.running = None\n"
+        "        if instance.stirred:",
+    ),
+    Mutation(
+        "a connect promises nothing",
+        "steps/volume.py",
+        '    name: ClassVar[str] = "connect-volume"\n    promises: ClassVar[bool] = True',
+        '    name: ClassVar[str] = "connect-volume"\n    promises: ClassVar[bool] = False',
+    ),
+    Mutation(
+        "a promise counts from acceptance on, before there is anything to take back",
+        "journal/record.py",
+        "        return self.open and self.promised",
+        '        return self.open and self.verb == "attach" and self.direction != "undoing"',
+    ),
+    Mutation(
+        "who asks who is left withdraws only afterwards",
+        "steps/volume.py",
+        """        journal.withdraw(self.attachment.attachment_id)
+        return disconnect_unless_used(scene, self.attachment, device)""",
+        """        gone = disconnect_unless_used(scene, self.attachment, device)
+        journal.withdraw(self.attachment.attachment_id)
+        return gone""",
+    ),
+    Mutation(
+        "the last user is asked for without the volume's lock",
+        "steps/volume.py",
+        "    with host.locks.volume(volume_id):\n        if host.journal.quarantined",
+        "    if True:\n        if host.journal.quarantined",
+    ),
+    Mutation(
+        "a quarantined device is disconnected",
+        "steps/volume.py",
+        "        if host.journal.quarantined(volume_id) is not None:",
+        "        if False:",
+    ),
+    Mutation(
+        "the journal's promises are no users",
+        "steps/users.py",
+        "    return promised + [",
+        "    return [] + [",
+    ),
+    Mutation(
+        "domains' disks are no users",
+        "steps/users.py",
+        "    return promised + [str(use) for use in uses_of(host, volume_id, source)]",
+        "    return promised",
+    ),
+    Mutation(
+        "a disk that is only defined is no user",
+        "steps/users.py",
+        "for facts in (both.live, both.inactive):",
+        "for facts in (both.live,):",
+    ),
+    Mutation(
+        "a wrong device is told of before it is quarantined",
+        "steps/identity.py",
+        "            scene.host.journal.quarantine(self.attachment.volume_id, device, reason)\n",
+        "",
+    ),
+    Mutation(
+        "the other half is not plugged",
+        "steps/disk.py",
+        """        if guest.inactive is not None:
+            _complete_half(scene, attachment, guest, live=False)""",
+        """        if guest.inactive is None:
+            _complete_half(scene, attachment, guest, live=False)""",
+    ),
+    Mutation(
+        "a half that is there is plugged once more, in another place",
+        "steps/disk.py",
+        "        return choose_place(attachment.disk, guest.live, guest.inactive)\n    return keep",
+        "        pass\n    return choose_place(attachment.disk, guest.live, guest.inactive)\n"
+        "    return keep",
+    ),
+    Mutation(
+        "what was plugged is not taken back",
+        "steps/disk.py",
+        "        if _was_in_place(scene, attachment):",
+        "        if True:",
+    ),
+    Mutation(
+        "what was in place before is taken back",
+        "steps/disk.py",
+        "        if _was_in_place(scene, attachment):",
+        "        if False:",
+    ),
+    Mutation(
+        "the definition forgets before the guest has let go",
+        "steps/disk.py",
+        "        if not look.active:\n            _forget(",
+        "        if look.active or not look.active:\n            _forget(",
+    ),
+    Mutation(
+        "nobody looks whether the disk came back while it was forgotten",
+        "steps/disk.py",
+        "            look = domains.look(self.instance_id)\n        if look is None:\n"
+        '            return {"instance_present": False}\n'
+        "        return _let_go(scene, halves(look), self.alias, self.attachment) or {}",
+        "            return {}\n        if look is None:\n"
+        '            return {"instance_present": False}\n'
+        "        return {}",
+    ),
+    Mutation(
+        "a guest is asked for the disk each time that it is looked at",
+        "steps/disk.py",
+        "if now >= asked_at + _pause_seconds(host, asks):",
+        "if True:",
+    ),
+    Mutation(
+        "the note stays in the domain",
+        "steps/disk.py",
+        "        notes.pop(self.alias, None)\n",
+        "",
+    ),
+    Mutation(
+        "a disk with another serial is unplugged",
+        "steps/guest_checks.py",
+        "if wanted is not None and disk.serial is not None and disk.serial != wanted:",
+        "if False:",
+    ),
+    Mutation(
+        "a domain that migrates is asked all the same",
+        "steps/guest_checks.py",
+        "    if look.job is not None:\n",
+        "    if False:\n",
+    ),
+    Mutation(
+        "a saved operation keeps no wish to be cancelled",
+        "journal/book.py",
+        '            "UPDATE operations SET open = ?1, promised = ?2,',
+        '            "UPDATE operations SET cancel_wanted = 0, open = ?1, promised = ?2,',
+    ),
+    Mutation(
+        "an operation counts itself as a user",
+        "journal/book.py",
+        "AND promised AND operation_id != ?",
+        "AND promised AND '' != ?",
+    ),
+    Mutation(
+        "a withdrawn attachment still counts",
+        "journal/book.py",
+        "FROM attachments WHERE promised\n",
+        "FROM attachments\n",
+    ),
+    Mutation(
+        "a fence can be lowered",
+        "journal/book.py",
+        "newest = nullif(max(coalesce(newest, -1), coalesce(?2, -1)), -1),",
+        "newest = ?2,",
+    ),
+    Mutation(
+        "a restart takes up only what was parked",
+        "service/workers.py",
+        "for record in self._journal.read(lambda book: book.open_operations()):",
+        "for record in self._journal.read(lambda book: book.open_operations()):\n"
+        "                if not record.parked:\n                    continue",
+    ),
+    Mutation(
+        "after a write that failed the memory is believed",
+        "service/workers.py",
+        "            self._unread.add(record.operation_id)\n",
+        "",
+    ),
+    Mutation(
+        "a cancel does not wake what waits",
+        "service/workers.py",
+        "            self._schedule.stir(record.instance_id)\n            self._dispatch()\n\n"
+        "    def take_out",
+        "            self._dispatch()\n\n    def take_out",
+    ),
+    Mutation(
+        "the end of an operation wakes nobody who waits for it",
+        "service/workers.py",
+        "        if any(other.attachment_id == record.attachment_id for other in "
+        "self._records.values()):",
+        "        if False:",
+    ),
+    Mutation(
+        "an attach that was accepted does not count for the next one",
+        "operations/admit.py",
+        "for other in (*here, *coming):",
+        "for other in here:",
+    ),
+    Mutation(
+        "a replay is accepted as something new",
+        "service/agent.py",
+        "        if known is not None:\n            return known, False\n",
+        "",
+    ),
+)
+
+
+def main(words: Sequence[str]) -> int:
+    chosen = [m for m in MUTATIONS if all(word in m.bug for word in words)]
+    table = Table("bug", "in", "caught by", "", title="bugs planted in the core")
+    missed = 0
+    console = Console(markup=False)
+    for mutation in chosen:
+        started = time.monotonic()
+        kind, test = caught_by(mutation)
+        missed += test is None
+        seconds = f"{time.monotonic() - started:.0f} s"
+        table.add_row(mutation.bug, mutation.file, Text(test or "NOBODY"), kind)
+        console.print(f"{mutation.bug}: {test or 'NOBODY'} ({seconds})", highlight=False)
+    console.print(table)
+    return 1 if missed else 0
+
+
+def caught_by(mutation: Mutation) -> tuple[str, str | None]:
+    with tempfile.TemporaryDirectory(prefix="mutate-") as directory:
+        tree = Path(directory)
+        copy_to(tree)
+        plant(mutation, tree)
+        for kind, paths in TESTS:
+            test = first_failure(tree, paths)
+            if test is not None:
+                return kind, test
+    return "", None
+
+
+def copy_to(tree: Path) -> None:
+    for name in ("agent", "tests"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(REPOSITORY / name, tree / name, ignore=ignored)
+    shutil.copy(REPOSITORY / "pyproject.toml", tree)
+
+
+def plant(mutation: Mutation, tree: Path) -> None:
+    file = tree / "agent" / mutation.file
+    text = file.read_text()
+    if text.count(mutation.before) != 1:
+        sys.exit(f"{mutation.file} has changed: the text of '{mutation.bug}' is not there once")
+    file.write_text(text.replace(mutation.before, mutation.after))
+
+
+def first_failure(tree: Path, paths: Sequence[str]) -> str | None:
+    pytest = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    ran = subprocess.run(
+        [*pytest, "--seed", "1", *paths],
+        cwd=tree,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+    )
+    if ran.returncode == 0:
+        return None
+    found = re.search(r"^(?:FAILED|ERROR) (tests/.*?)(?: - .*)?$", ran.stdout, re.MULTILINE)
+    return found.group(1) if found else ran.stdout[-500:] + ran.stderr[-500:]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -62,8 +62,11 @@ def orchestrator(
 ) -> Iterator[Orchestrator]:
     orchestrator = Orchestrator(shared_client)
     yield orchestrator
-    orchestrator.assert_idle()
-    assert_no_disk(guests)
+    try:
+        orchestrator.assert_idle()
+        assert_no_disk(guests)
+    finally:
+        orchestrator.leave_nothing()
 
 
 @pytest.fixture

@@ -64,8 +64,8 @@ def _target_dev(disk: Disk, both: Iterable[DomainFacts]) -> str:
         return next(name for name in _names(disk.bus) if name not in taken)
     if disk.target_dev in taken:
         raise NoFreeAddress(
-            f"disk.target_dev {disk.target_dev} is taken in the guest; nothing was touched: "
-            "choose another, or leave it out"
+            f"disk.target_dev {disk.target_dev} is taken in the guest: choose another, or leave "
+            "it out"
         )
     return disk.target_dev
 
@@ -93,8 +93,8 @@ def _free_pci(both: list[DomainFacts]) -> Address:
                     "function": "0x0",
                 }
     raise NoFreeAddress(
-        "the guest has no free PCI(e) port for another device; nothing was touched: detach a "
-        "disk, use disk.bus scsi, or define the domain with more pcie-root-port controllers"
+        "the guest has no free PCI(e) port for another device: detach a disk, use disk.bus scsi, "
+        "or define the domain with more pcie-root-port controllers"
     )
 
 

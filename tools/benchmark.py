@@ -165,6 +165,7 @@ class Bare:
 
     def detach(self, guest: Guest, volume: LoopVolume) -> None:
         alias = f"ua-bench-{volume.volume_id}"
+        self._removed[guest.uuid + alias] = queue.SimpleQueue()  # the agent's detaches rang too
         domain = self._connection.lookupByUUIDString(guest.uuid)
         notes = parse_domain(domain.XMLDesc(0)).notes
         domain.detachDeviceAlias(alias, LIVE)

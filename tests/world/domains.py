@@ -8,7 +8,7 @@ brings back whatever the definition still has.
 
 import copy
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
@@ -196,10 +196,14 @@ class SimulatedDomains:
     def outline(self) -> list[object]:
         return [self.is_away, self.plug_error, self.define_error, *self.guests.values()]
 
-    def copy_to(self, other: "SimulatedDomains") -> None:
-        other.guests = copy.deepcopy(self.guests)
-        other.is_away, other.libvirt = self.is_away, self.libvirt
-        other.plug_error, other.define_error = self.plug_error, self.define_error
+    def image(self) -> dict[str, object]:
+        same = ("is_away", "libvirt", "plug_error", "define_error", "plug_never_lands")
+        image = {name: getattr(self, name) for name in same}
+        return {**image, "guests": copy.deepcopy(self.guests)}
+
+    def restore(self, image: Mapping[str, object]) -> None:
+        for name, value in image.items():
+            setattr(self, name, copy.deepcopy(value) if name == "guests" else value)
 
     # calls
 

@@ -112,11 +112,13 @@ class SimulatedConnectors:
         errors = [self.connect_error, self.disconnect_error]
         return [*errors, self.luns, sorted(self.sessions), self.devices]
 
-    def copy_to(self, other: "SimulatedConnectors") -> None:
-        other.luns, other.devices = copy.deepcopy(self.luns), dict(self.devices)
-        other.sessions, other.connects = set(self.sessions), self.connects
-        other.connect_error = self.connect_error
-        other.disconnect_error = self.disconnect_error
+    def image(self) -> dict[str, object]:
+        own = ("luns", "sessions", "devices", "connects", "connect_error", "disconnect_error")
+        return {name: copy.deepcopy(getattr(self, name)) for name in own}
+
+    def restore(self, image: Mapping[str, object]) -> None:
+        for name, value in image.items():
+            setattr(self, name, copy.deepcopy(value))
 
     def _connect(self, attachment: Attachment) -> Device:
         place = _place(attachment.connection)

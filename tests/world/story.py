@@ -15,7 +15,7 @@ from agent.model.outcome import CLOSED
 from agent.model.request import rfc3339
 from tests.world.instants import Crash
 from tests.world.storage import Lun
-from tests.world.world import BEGINNING, World
+from tests.world.world import BEGINNING, Image, World
 
 PATIENCE = 60
 """Alarms until everything is at rest in a host that grants everything."""
@@ -102,39 +102,43 @@ class Story:
         return self.name
 
 
+@dataclass
 class Telling:
     """One telling of a story, over as many lives of the agent as it takes.
 
-    ``deaths`` are the instants, by number and name, at which the agent died so far."""
+    ``deaths`` are the instants, by number and name, at which the agent died so far; ``strays`` the
+    aliases of which guest and books said different things before anything was told."""
 
-    def __init__(self, story: Story, world: World | None = None) -> None:
-        self.story = story
-        self.world = world or World()
-        self.deaths: tuple[str, ...] = ()
-        self.told = 0
-        self.is_granted = False
-        self.strays: frozenset[str] = frozenset()
-        """Aliases of which guest and books say different things before anything is told."""
-        if world is None:
-            self._begin()
+    story: Story
+    world: World
+    strays: frozenset[str] = frozenset()
+    deaths: tuple[str, ...] = ()
+    told: int = 0
+    is_granted: bool = False
 
-    def _begin(self) -> None:
-        self.world.start()
-        self.story.begin(self.world)
-        self.world.run()
-        strays = _strays(self.world)
-        self.world.die()
-        self.world.instants.passed.clear()
-        self.world.instants.possible.clear()
-        self.strays = frozenset(strays)
+    @classmethod
+    def begin(cls, story: Story) -> "Telling":
+        world = World()
+        try:
+            world.start()
+            story.begin(world)
+            world.run()
+            strays = frozenset(_strays(world))
+        except BaseException:
+            world.close()
+            raise
+        world.die()
+        world.instants.passed.clear()
+        world.instants.possible.clear()
+        return cls(story, world, strays)
 
-    def fork(self) -> "Telling":
+    def fork(self) -> "Fork":
         """As it would go on if the agent were killed now."""
-        other = Telling(self.story, self.world.fork())
         passed = self.world.instants.passed
-        other.deaths = (*self.deaths, f"{len(passed)} (after '{passed[-1] if passed else ''}')")
-        other.told, other.is_granted, other.strays = self.told, self.is_granted, self.strays
-        return other
+        death = f"{len(passed)} (after '{passed[-1] if passed else ''}')"
+        deaths = (*self.deaths, death)
+        image = self.world.image()
+        return Fork(self.story, image, self.strays, deaths, self.told, self.is_granted)
 
     def fingerprint(self) -> str:
         return f"{self.told} {self.is_granted} {self.world.fingerprint()}"
@@ -205,6 +209,22 @@ class Telling:
             if not _open(world) or not world.pass_time():
                 break
         check_rest(world)
+
+
+@dataclass(frozen=True)
+class Fork:
+    """A telling that waits to be gone on with; it has no directory and no open file."""
+
+    story: Story
+    image: Image
+    strays: frozenset[str]
+    deaths: tuple[str, ...]
+    told: int
+    is_granted: bool
+
+    def go_on(self) -> Telling:
+        world = World.of(self.image)
+        return Telling(self.story, world, self.strays, self.deaths, self.told, self.is_granted)
 
 
 def _open(world: World) -> list[Record]:

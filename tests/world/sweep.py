@@ -8,7 +8,7 @@ it can die a second time.
 
 from dataclasses import dataclass, field
 
-from tests.world.story import Story, Telling
+from tests.world.story import Fork, Story, Telling
 
 
 @dataclass
@@ -22,13 +22,13 @@ class Sweep:
     def states(self) -> int:
         return len(self._seen)
 
-    def first_deaths(self) -> list[Telling]:
-        """The story told to its end; and one telling for every state it went through."""
-        return self.tell(Telling(self.story))
+    def first_deaths(self) -> list[Fork]:
+        """The story told to its end; and where it can be gone on from, for every state in it."""
+        return self.tell(Telling.begin(self.story))
 
-    def tell(self, telling: Telling) -> list[Telling]:
+    def tell(self, telling: Telling) -> list[Fork]:
         """Tell it to its end and check that; what it went through that was not seen before."""
-        found: list[Telling] = []
+        found: list[Fork] = []
         last = ""
 
         def watch(_name: str) -> None:

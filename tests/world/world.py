@@ -5,12 +5,17 @@ not is ``agent``. ``run`` lets everything happen that can happen now; ``pass_tim
 clock to the next alarm.
 """
 
+import atexit
 import hashlib
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,7 +41,7 @@ BEGINNING = 1_800_000_000.0
 
 LANES: tuple[Lane, ...] = ("guest", "scsi", "nvme", "other")
 
-STEPS_AT_MOST = 2000
+STEPS_AT_MOST = 300
 """More tasks than any story needs: an operation that goes in circles is found here."""
 
 
@@ -116,7 +121,7 @@ class World:
     """A host with a clock, and no agent yet."""
 
     def __init__(self) -> None:
-        self.directory = _make_directory()
+        self.directory = Path(tempfile.mkdtemp(dir=_worlds()))
         self.clock = VirtualClock()
         self.instants = Instants(others_act=self._others_act)
         self.meanwhile: dict[str, Callable[[World], None]] = {}
@@ -231,18 +236,27 @@ class World:
 
     # what survives the agent
 
-    def fork(self) -> "World":
-        """Another world as this one would be if the agent were killed now."""
-        other = World()
-        for name in (FILE_NAME, f"{FILE_NAME}-wal"):
-            if (self.directory / name).exists():
-                shutil.copyfile(self.directory / name, other.directory / name)
-        other.clock.seconds = self.clock.seconds
-        other.meanwhile = dict(self.meanwhile)
-        other.policy = self.policy
-        self.domains.copy_to(other.domains)
-        self.storage.copy_to(other.storage)
-        return other
+    def image(self) -> "Image":
+        """What would be there if the agent were killed now."""
+        return Image(
+            journal=_dump(self.directory / FILE_NAME),
+            seconds=self.clock.seconds,
+            meanwhile=dict(self.meanwhile),
+            policy=self.policy,
+            domains=self.domains.image(),
+            storage=self.storage.image(),
+        )
+
+    @classmethod
+    def of(cls, image: "Image") -> "World":
+        world = cls()
+        (world.directory / FILE_NAME).write_bytes(zlib.decompress(image.journal))
+        world.clock.seconds = image.seconds
+        world.meanwhile = dict(image.meanwhile)
+        world.policy = image.policy
+        world.domains.restore(image.domains)
+        world.storage.restore(image.storage)
+        return world
 
     def fingerprint(self) -> str:
         """Equal where what would survive the agent is equal: then its next life is, too."""
@@ -273,21 +287,39 @@ def _last_told(book: Book, operation_id: str) -> str | None:
     return mine[-1] if mine else None
 
 
+@dataclass(frozen=True)
+class Image:
+    """A world without an agent, as data: a sweep keeps hundreds."""
+
+    journal: bytes
+    seconds: float
+    meanwhile: dict[str, Callable[[World], None]]
+    policy: Policy
+    domains: Mapping[str, Any]
+    storage: Mapping[str, Any]
+
+
+def _dump(file: Path) -> bytes:
+    """The file with its log, as it would be read after a kill."""
+    with closing(sqlite3.connect(file)) as db:
+        return zlib.compress(db.serialize(), level=1)
+
+
 def _rows(file: Path) -> list[str]:
-    db = sqlite3.connect(file)
-    try:
+    with closing(sqlite3.connect(file)) as db:
         names = [
             name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='table'")
         ]
         return [repr(db.execute(f"SELECT * FROM {name}").fetchall()) for name in sorted(names)]
-    finally:
-        db.close()
 
 
-def _make_directory() -> Path:
+@cache
+def _worlds() -> Path:
     """In memory where there is such a place: a sweep opens thousands of journals."""
     memory = Path("/dev/shm")
-    return Path(tempfile.mkdtemp(prefix="world-", dir=memory if memory.is_dir() else None))
+    worlds = tempfile.mkdtemp(prefix="worlds-", dir=memory if memory.is_dir() else None)
+    atexit.register(shutil.rmtree, worlds, ignore_errors=True)
+    return Path(worlds)
 
 
 __all__ = ["BEGINNING", "HOST", "Lun", "World"]

@@ -23,13 +23,13 @@ TOLD = [story for story in STORIES if not any(ask.refused for ask in story.asks)
 @pytest.mark.parametrize("story", TOLD, ids=str)
 @pytest.mark.parametrize("fault", ["unavailable", "refused"])
 def test_a_call_fails(story: Story, fault: Fault, rounds: int, draw: random.Random) -> None:
-    calm = Telling(story)
+    calm = Telling.begin(story)
     calm.finish()
     possible = calm.world.instants.possible
     numbers = [number for number, faults in enumerate(possible) if fault in faults]
     if rounds < 2:
         numbers = draw.sample(numbers, min(DRAWN, len(numbers)))
     for number in numbers:
-        telling = Telling(story)
+        telling = Telling.begin(story)
         telling.world.instants.faults[number] = fault
         telling.finish(is_strict=fault == "unavailable" and not story.is_timed)

@@ -123,7 +123,8 @@ def test_pair(name: str, is_swapped: bool, rounds: int, draw: random.Random) -> 
     def tell(*switches: int) -> bool:
         """Did every switch come before an end?"""
         act = Interleaved(asks, switches)
-        Telling(Story(f"{name}, {switches}", pair.begin, (act,), (), pair.check_outcome)).finish()
+        story = Story(f"{name}, {switches}", pair.begin, (act,), (), pair.check_outcome)
+        Telling.begin(story).finish()
         return len(act.made) == len(switches)
 
     tell()

@@ -244,14 +244,15 @@ class Settler:
 
     def _wait(self, record: Record, error: AgentError) -> Record:
         """The host cannot be asked, or is busy: unknown, so wait, whatever the direction."""
-        delay = _delay(record.failures, self.host.libvirt_retry_seconds)
+        unknown = isinstance(error, Unavailable)
+        at_most = self.host.libvirt_retry_seconds if unknown else RETRY_SECONDS[-1]
         waiting = record.but(
             state="unsettled" if record.trouble else "waiting",
             executing=False,
             deaths=_deaths(record),
             failures=record.failures + 1,
             waiting_for=_what_for(error),
-            wake_at=self.host.clock.now() + delay,
+            wake_at=self.host.clock.now() + _delay(record.failures, at_most),
         )
         return self._save(waiting, "waiting")
 

@@ -102,13 +102,11 @@ class WatchedJournal(Journal):
 
     def _told(self, book: Book, change: Callable[[Book], Result]) -> Result:
         result = change(book)
-        states = {}
-        for record in book.open_operations():
-            states[record.operation_id] = record.state
+        states = {record.operation_id: record.state for record in book.open_operations()}
         for operation_id in self._states.keys() - states.keys():
-            record = book.operation(operation_id)
-            if record is not None:  # pruned otherwise
-                states[operation_id] = record.state
+            closed = book.operation(operation_id)
+            if closed is not None:  # pruned otherwise
+                states[operation_id] = closed.state
         for operation_id, state in states.items():
             before = self._states.get(operation_id)
             if state != before and state in (*CLOSED, "unsettled"):

@@ -199,6 +199,16 @@ def define_refused(world: World) -> None:
     world.domains.define_error = PlugRefused("libvirt does not like it")
 
 
+def closed(request: int) -> Act:
+    """Without any time passing, unless a call failed."""
+
+    def check(world: World) -> None:
+        if not world.instants.faults:
+            assert not world.record(request_id(request)).open
+
+    return check
+
+
 def abandon(request: int) -> Act:
     def act(world: World) -> None:
         for _ in range(2):
@@ -461,6 +471,13 @@ ATTACHES = (
         is_timed=True,
     ),
     Story(
+        "attach goes on past its not_after when something was touched",
+        then(host(), meanwhile("before plug", away)),
+        (attach(1, envelope={"not_after": moment(5)}), let_pass(10), back),
+        (DONE,),
+        is_timed=True,
+    ),
+    Story(
         "attach is undone, and the guest does not let go",
         then(
             host(attitude="stubborn"),
@@ -476,11 +493,21 @@ DETACHES = (
         Story(
             f"detach from a {attitude} guest",
             then(plugged(), guest_is(attitude)),
+            (detach(1), closed(1)),
+            (DONE,),
+            then(connected(), result(1, disconnected=True, instance_present=True)),
+        )
+        for attitude in ("prompt", "cooperative", "late")
+    ),
+    *(
+        Story(
+            f"detach from a {attitude} guest",
+            then(plugged(), guest_is(attitude)),
             (detach(1),),
             (DONE,),
             then(connected(), result(1, disconnected=True, instance_present=True)),
         )
-        for attitude in ("prompt", "cooperative", "late", "refusing", "stubborn")
+        for attitude in ("refusing", "stubborn")
     ),
     Story(
         "detach by virtio-scsi",

@@ -301,12 +301,15 @@ def check_attachments(world: World, strays: frozenset[str], *, is_noted: bool) -
             continue
         assert (attachment_id in held) == is_attached, f"{attachment_id}: the books are wrong"
         guest = world.domains.guests.get(record.instance_id)
+        places = []
         for half in (guest.live, guest.inactive) if guest else ():
             if half is not None:
                 facts = parse_domain(half)
                 found = [disk for disk in facts.disks if disk.alias == alias]
                 assert len(found) == is_attached, f"{alias} is {len(found)} times in a half"
                 assert not is_noted or (alias in facts.notes) == is_attached, f"note of {alias}"
+                places += [(disk.target_dev, disk.address) for disk in found]
+        assert places[1:] in ([], places[:1]), f"{alias} has another place in each half"
 
 
 def check_letters(world: World) -> None:

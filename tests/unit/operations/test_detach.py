@@ -11,6 +11,7 @@ from tests.unit.saga.stories import (
     guest_is,
     plug_refused,
     reset,
+    still_defined,
 )
 from tests.world.story import VOLUMES, attach, attached, cancel, detach, request_id
 from tests.world.world import World
@@ -52,7 +53,7 @@ def test_the_definition_keeps_the_disk_until_the_guest_lets_go(world: World) -> 
     guest_is("stubborn")(world)
     detach(1)(world)
     world.run()
-    assert "ua-att-1" in (world.domains.guests[ONE].inactive or "")
+    still_defined(world)
     reset(world)
     world.run()
     assert "ua-att-1" not in (world.domains.guests[ONE].inactive or "")

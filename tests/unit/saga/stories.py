@@ -6,6 +6,7 @@ from typing import Any
 from lxml import etree
 
 from agent.errors import AuthFailed, ConnectFailed, PlugRefused
+from agent.guest.domain_xml import parse_domain
 from agent.journal.book import Book
 from tests.world.domains import Attitude
 from tests.world.story import (
@@ -254,7 +255,9 @@ def quarantined(world: World) -> None:
 
 
 def still_defined(world: World) -> None:
-    assert "ua-att-1" in (world.domains.guests[ONE].inactive or "")
+    inactive = world.domains.guests[ONE].inactive
+    assert inactive is not None
+    assert parse_domain(inactive).disk_by_alias("ua-att-1") is not None
 
 
 def still_plugged(world: World) -> None:

@@ -16,9 +16,12 @@ from agent.errors import Invalid
 
 NEEDED = {
     "amqp_durable_queues": "true",
+    # The longest pause before the broker is tried again; oslo.messaging's own default is 30.
+    "rabbit_interval_max": "5",
     # How long an answer waits for a caller's vanished reply queue, and holds a thread meanwhile;
-    # the caller asks again anyway. oslo.messaging's own default is 60.
-    "kombu_missing_consumer_retry_timeout": "5",
+    # oslo.messaging's own default is 60. After it oslo.messaging drops every answer to that queue
+    # for a minute: so it must outlast the pause after which a caller of ours is back.
+    "kombu_missing_consumer_retry_timeout": "12",
 }
 
 TROUBLES = (

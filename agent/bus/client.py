@@ -138,9 +138,9 @@ class AgentClient:
         """Connect the volume to the host, then plug it into the guest.
 
         ``attachment`` as in docs/wire, or parsed. ``request_id``: a new one if not given; give
-        your own, and the same ``not_after`` with it, to send the request again after a crash of
-        yours. ``not_after`` (an hour from now): later the agent refuses to begin; ``deadline_seconds``: what is not plugged
-        so long after it was accepted is undone.  Raises Unreachable."""
+        your own, and the same ``not_after``, to send it again after a crash of yours.
+        ``not_after`` (an hour from now): later the agent refuses to begin; ``deadline_seconds``:
+        what is not plugged so long after it was accepted is undone.  Raises Unreachable."""
         envelope = _envelope(request_id, not_after, deadline_seconds)
         return self.command("attach", {**envelope, "attachment": _whole(attachment)})
 

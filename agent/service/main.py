@@ -69,6 +69,7 @@ class Daemon:
     """Everything made, started and stopped in its order."""
 
     def __init__(self, conf: Any, settings: Settings, journal: Journal, clock: SystemClock) -> None:
+        self._conf = conf
         self._settings = settings
         self._journal = journal
         self._clock = clock
@@ -144,7 +145,7 @@ class Daemon:
         pause = TICK_SECONDS if watchdog is None else min(TICK_SECONDS, watchdog / 3)
         while not STOP & (came := signals.wait(pause)):
             if signal.SIGHUP in came:
-                _reload()
+                reload(self._conf)
             self._tell()
             stuck = self._stuck()
             if not stuck:
@@ -212,8 +213,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``attachment-agent``; does not return."""
     try:
         settings = configure(cfg.CONF, sys.argv[1:] if argv is None else argv)
-    except (cfg.Error, AgentError) as error:
+    except (cfg.Error, oslo_log.LogConfigError, AgentError) as error:
         _give_up(EXIT_CONFIGURATION, f"{error}")
+    except SystemExit as end:  # --help, a wrong argument; 1: a value that oslo.config has named
+        sys.exit(EXIT_CONFIGURATION if end.code == 1 else end.code)
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     clock = SystemClock()
     try:
@@ -239,7 +242,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def configure(conf: Any, argv: Sequence[str]) -> Settings:
-    """Read files and command line, set up logging and os-brick.  Raises cfg.Error, Invalid."""
+    """Read files and command line, set up logging and os-brick.
+
+    Raises cfg.Error, Invalid, LogConfigError; SystemExit as oslo.config does."""
     options.register(conf)
     oslo_log.register_options(conf)
     conf(
@@ -263,9 +268,15 @@ def _policy(settings: Settings) -> Policy:
     )
 
 
-def _reload() -> None:
-    """What oslo.log can change while it runs: the level of detail."""
-    cfg.CONF.mutate_config_files()
+def reload(conf: Any) -> None:
+    """What oslo.log can change while it runs: the level of detail. A file that is wrong by now
+    changes nothing: it matters when the agent starts again."""
+    try:
+        conf.mutate_config_files()
+    except cfg.Error as error:
+        LOG.error("nothing was reloaded, the configuration is wrong: %s", error)
+    except SystemExit:  # so oslo.config refuses a value, after it has said which
+        LOG.error("nothing was reloaded, the configuration is wrong: see standard error")
 
 
 def _give_up(code: int, why: str) -> NoReturn:

@@ -127,7 +127,7 @@ def plan(session: Session, args: Namespace) -> Exit:
 
 
 def cancel(session: Session, args: Namespace) -> Exit:
-    """The wish is taken up before the operation's next step: stay until it is."""
+    """A wish, taken up unless the operation reaches the guest first: stay until it shows."""
     answer = session.agent().cancel_operation(args.operation_id)
     return _stay(session, answer, args.wait_seconds, wanted="cancelled")
 

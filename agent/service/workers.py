@@ -1,7 +1,7 @@
 """Threads for what the schedule says may run: one pool for guests' steps, one a storage lane.
 
-A task is one step. Between two steps an operation goes back to the pool of its next step's lane,
-so no thread is held over a wait and a sick array stops only its lane.
+A task is the steps of one lane that follow each other. Before a step of another lane an operation
+goes to that lane's pool, so no thread is held over a wait and a sick array stops only its lane.
 """
 
 import logging
@@ -38,7 +38,7 @@ def lane_pools() -> dict[Lane, Executor]:
 class Workers:
     """Runs accepted operations until they are closed or parked.
 
-    ``on_change`` is told of every step, from the worker's thread. ``pools`` run one step a task.
+    ``on_change`` is told after every task, from the worker's thread.
     """
 
     def __init__(
@@ -81,11 +81,12 @@ class Workers:
         """Run it in its instance's turn; it is in the journal already."""
         with self._changed:
             self._records[record.operation_id] = record
+            self._unread.add(record.operation_id)  # cancelled meanwhile: only the journal knows
             self._schedule.accept(record.operation_id, record.instance_id)
             self._dispatch()
 
     def cancel(self, operation_id: str) -> None:
-        """The wish is in the journal; the operation sees it before its next step."""
+        """The wish is in the journal; the operation sees it before its next task."""
         with self._changed:
             record = self._records.get(operation_id)
             if record is None:
@@ -196,7 +197,7 @@ class Workers:
         return moved
 
     def _reread(self, record: Record) -> Record:
-        """As it is in the journal, where the last step may have written more than it returned."""
+        """As it is in the journal, where that may be more than we were told."""
         if record.operation_id not in self._unread:
             return record
         written = self._journal.read(lambda book: book.operation(record.operation_id))

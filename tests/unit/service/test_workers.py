@@ -1,0 +1,27 @@
+"""What reaches an operation while it is on its way to the workers."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.unit.saga.stories import host
+from tests.world.story import attach, cancel, request_id
+from tests.world.world import World
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    world = World()
+    host()(world)
+    world.start()
+    yield world
+    world.close()
+
+
+def test_a_cancel_between_the_commit_of_its_request_and_its_first_step_counts(
+    world: World,
+) -> None:
+    world.meanwhile["after write"] = cancel(1)
+    attach(1)(world)
+    world.run()
+    assert world.record(request_id(1)).state == "cancelled"

@@ -23,7 +23,6 @@ from agent.host.brick_library import (
     os_brick_properties,
     settle_udev,
 )
-from agent.host.brick_library import prepare_os_brick as prepare_os_brick
 from agent.host.brick_refusals import (
     FOREIGN,
     PACKAGES,
@@ -175,7 +174,7 @@ class BrickConnectors:
         if not device.path.startswith("/"):
             return True  # QEMU reaches it over the network
         if self._mounts.hold(device.path):
-            return os.path.exists(device.path)
+            return self._mounts.is_mounted(os.path.dirname(device.path))  # a stat may hang
         found = self._devices.look(device.path)
         if found and device.identity.items() <= found.identity.items():
             return True

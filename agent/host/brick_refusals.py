@@ -116,7 +116,8 @@ _NOT_FOUND = (
 def _failure(tool: str, error: ProcessExecutionError) -> Failure:
     said = str(error.stderr or "").strip().splitlines()
     code = error.exit_code
-    return Failure(tool, None if code in (None, "-") else int(code), said[-1] if said else "")
+    last = mask_password(said[-1]) if said else ""
+    return Failure(tool, None if code in (None, "-") else int(code), last)
 
 
 def _refused_us(trail: Trail) -> bool:

@@ -54,7 +54,7 @@ class LocalPaths:
                 f"{path} is {real}, which is below none of [local] allowed_paths ({allowed}); "
                 "nothing was touched"
             )
-        if not real.exists():
+        if not os.path.exists(real):
             raise Invalid(f"there is no {path} on this host; nothing was touched")
 
     def _is_below(self, path: Path) -> bool:

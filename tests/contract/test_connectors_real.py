@@ -172,6 +172,9 @@ class TestAllowedPaths:
     def test_what_is_not_there(self) -> None:
         assert "there is no" in self.refusal("/dev/no-such-device", "/dev")
 
+    def test_what_is_longer_than_any_path(self) -> None:
+        assert "there is no" in self.refusal(f"/dev/{'a' * 300}", "/dev")
+
     @pytest.mark.parametrize("path", ["/dev/null", "/dev", "/dev/stdin"])
     def test_what_is_no_block_device(self, path: str) -> None:
         assert self.refusal(path, "/dev", "/proc", "/")

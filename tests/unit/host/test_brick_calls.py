@@ -379,6 +379,11 @@ class TestPresent:
         bench.tree.link(f"disk/by-id/wwn-0x{WWN}", Path(other).name)
         assert not bench.connectors().present(device)
 
+    def test_not_where_its_export_is_not_mounted(self, bench: Bench) -> None:
+        """The kernel's table tells: its server is not asked, it may be away."""
+        _, device = connected(bench, next(case for case in CASES if case.name == "nfs"))
+        assert not bench.connectors().present(device)
+
 
 def test_a_file_below_a_mount_is_named_without_asking_its_server(bench: Bench) -> None:
     """A stat would tell more names, and hang where the server is away."""

@@ -185,6 +185,14 @@ def test_a_command_that_hangs_is_unknown_not_failed(bench: Bench) -> None:
         bench.connectors().connect(asked)
 
 
+def test_what_a_tool_says_of_a_secret_is_not_told(bench: Bench) -> None:
+    bench.brick.on_connect = give_up(NOT_FOUND, *LOGIN)
+    machine = failing(1, f"node.session.auth.password = {SECRET}")
+    with pytest.raises(AgentError) as refused:
+        bench.connectors(execute=machine).connect(attachment(**wire(bench, ISCSI)))
+    assert SECRET not in refused.value.detail
+
+
 def test_a_disconnect_that_failed_says_that_the_device_stays(bench: Bench) -> None:
     asked, device = connected(bench)
 

@@ -7,7 +7,6 @@ foresaw into the answer ``internal``.
 
 import logging
 import math
-import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -17,6 +16,7 @@ import oslo_messaging
 from agent.bus.wire import VERSION
 from agent.errors import AgentError, Internal, Invalid, WrongHost
 from agent.model.outcome import Problem, refused
+from agent.model.value import LARGEST, UNWRITABLE
 from agent.ports import COMMANDS, QUERIES, Desk
 
 LOG = logging.getLogger(__name__)
@@ -28,8 +28,6 @@ CHANGING_QUERIES = frozenset({"cancel_operation", "abandon_operation", "release_
 """What changes something must have been meant for this host."""
 
 DEEPEST = 32
-_LARGEST_INT = 2**63 - 1  # SQLite's
-_NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 Answer = dict[str, Any]
 
@@ -108,9 +106,9 @@ def flaw(arguments: object) -> str | None:
         item, depth = pending.pop()
         if depth > DEEPEST:
             return f"nested deeper than {DEEPEST} levels; nothing was touched"
-        if isinstance(item, str) and _NOT_IN_XML.search(item):
+        if isinstance(item, str) and UNWRITABLE.search(item):
             return "a string holds a control character or half a surrogate; nothing was touched"
-        if isinstance(item, int) and abs(item) > _LARGEST_INT:
+        if isinstance(item, int) and abs(item) > LARGEST:
             return "a number does not fit into 64 bits; nothing was touched"
         if isinstance(item, float) and not math.isfinite(item):
             return "a number is NaN or infinite; nothing was touched"

@@ -10,19 +10,16 @@ import sys
 import uuid
 from argparse import Namespace
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
 import yaml
 
-from agent.bus.client import from_cinder
+from agent.bus.client import VALID_FOR, from_cinder
 from agent.cli.trouble import Trouble, usage
 from agent.errors import Invalid
 from agent.model.request import REQUESTS, rfc3339
-
-VALID_FOR = timedelta(hours=1)
-"""How long the agent may take to begin, where the request does not say ``not_after``."""
 
 ATTACHMENT_FLAGS = (
     "attachment_id",
@@ -34,7 +31,7 @@ ATTACHMENT_FLAGS = (
     "size_bytes",
 )
 DISK_FLAGS = ("bus", "type", "target_dev", "cache", "boot_order")
-ENVELOPE = ("request_id", "not_after", "deadline_seconds", "host")
+ENVELOPE = ("request_id", "deadline_seconds", "host")
 
 Payload = dict[str, Any]
 

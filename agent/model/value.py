@@ -80,12 +80,13 @@ class Value(BaseModel):
         return self.model_dump(mode="json", exclude_unset=True, by_alias=True, context=_REVEAL)
 
 
-_UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+"""Characters that neither XML nor a path can hold."""
 
 
 def _unwritable(part: object, place: tuple[str, ...]) -> Iterator[str]:
     """The places of texts that lxml, or the kernel, would refuse half way through."""
-    if isinstance(part, str) and _UNWRITABLE.search(part):
+    if isinstance(part, str) and UNWRITABLE.search(part):
         yield ".".join(place)
     if isinstance(part, Mapping):
         for name, inner in part.items():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from typing import Any
 
-from agent.errors import AgentError, Busy, Cancelled, Invalid, UnknownOperation, WrongHost
+from agent.errors import AgentError, Busy, Cancelled, Invalid, WrongHost
 from agent.journal.book import Book
 from agent.journal.record import Record
 from agent.journal.store import Journal
@@ -28,7 +28,7 @@ from agent.operations.admit import Admission, Policy
 from agent.ports import Host
 from agent.saga.plan import Lane, Plan
 from agent.saga.settle import Settler, notify, refuse_late_cancel
-from agent.service.queries import Queries
+from agent.service.queries import Queries, known_operation
 from agent.service.workers import Workers
 
 LOG = logging.getLogger(__name__)
@@ -165,7 +165,7 @@ class Agent:
 
     def _cancel(self, operation_id: str) -> dict[str, Any]:
         def wish(book: Book) -> Record:
-            record = _known(book, operation_id)
+            record = known_operation(book, operation_id)
             if record.open:
                 refuse_late_cancel(record, plan_of(record))
                 book.cancel(operation_id)
@@ -208,7 +208,7 @@ class Agent:
         return abandoned.answer().wire()
 
     def _record(self, operation_id: str) -> Record:
-        return self._journal.read(lambda book: _known(book, operation_id))
+        return self._journal.read(lambda book: known_operation(book, operation_id))
 
     def _on_change(self, record: Record) -> None:
         if not record.open:
@@ -225,16 +225,6 @@ class Agent:
         with self._changed:
             self._changed.notify_all()
         self._tell_change(record)
-
-
-def _known(book: Book, operation_id: str) -> Record:
-    record = book.operation(operation_id)
-    if record is None:
-        raise UnknownOperation(
-            f"no operation {operation_id} is known here: it was never accepted, or closed longer "
-            "than retention_seconds ago"
-        )
-    return record
 
 
 def _abandoned(record: Record, plan: Plan) -> Record:

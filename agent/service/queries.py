@@ -96,12 +96,7 @@ class Queries:
         return describe_instance(asked.instance_id, self._host.domains.look(asked.instance_id))
 
     def _operation(self, asked: OperationRef) -> dict[str, Any]:
-        record = self._journal.read(lambda book: book.operation(asked.operation_id))
-        if record is None:
-            raise UnknownOperation(
-                f"no operation {asked.operation_id} is known here: it was never accepted, or "
-                "closed longer than retention_seconds ago"
-            )
+        record = self._journal.read(lambda book: known_operation(book, asked.operation_id))
         return record.answer().wire()
 
     def _operations(self, asked: ListOperations) -> dict[str, Any]:
@@ -125,6 +120,17 @@ class Queries:
     def _release(self, asked: VolumeRef) -> dict[str, Any]:
         released = self._journal.write(lambda book: book.release(asked.volume_id))
         return {"volume_id": asked.volume_id, "released": released}
+
+
+def known_operation(book: Book, operation_id: str) -> Record:
+    """Raises UnknownOperation."""
+    record = book.operation(operation_id)
+    if record is None:
+        raise UnknownOperation(
+            f"no operation {operation_id} is known here: it was never accepted, or closed longer "
+            "than retention_seconds ago"
+        )
+    return record
 
 
 def operations(book: Book, filters: OperationFilters) -> list[dict[str, Any]]:

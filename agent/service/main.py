@@ -37,7 +37,7 @@ from agent.service.letters import Letters
 from agent.service.metrics import Metrics
 from agent.service.notify import ServiceManager
 from agent.service.signals import Signals
-from agent.service.workers import TICK_SECONDS, lane_pools
+from agent.service.workers import TICK_SECONDS, lane_pools, on_whose_behalf
 from agent.steps.users import is_used_below
 
 LOG = logging.getLogger(__name__)
@@ -120,7 +120,9 @@ class Daemon:
                 mount_needed=mount_needed,
             ),
             locks=FileLocks(
-                settings.state_path / "locks", timeout_seconds=settings.lock_timeout_seconds
+                settings.state_path / "locks",
+                timeout_seconds=settings.lock_timeout_seconds,
+                who=on_whose_behalf,
             ),
             clock=self._clock,
             journal=self._journal,

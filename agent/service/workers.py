@@ -28,6 +28,14 @@ JOURNAL_RETRY_SECONDS = 5.0
 TICK_SECONDS = 5.0
 
 
+_task = threading.local()
+
+
+def on_whose_behalf() -> str:
+    """For people: the operation that the calling thread works on, else the thread's name."""
+    return getattr(_task, "operation", threading.current_thread().name)
+
+
 def lane_pools() -> dict[Lane, Executor]:
     return {
         lane: ThreadPoolExecutor(size, thread_name_prefix=f"lane-{lane}")
@@ -162,6 +170,7 @@ class Workers:
     # in a lane's thread
 
     def _take_step(self, record: Record, plan: Plan) -> None:
+        _task.operation = f"{record.verb} {record.operation_id}"
         moved = self._step_or_wait(record, plan)
         with self._changed:
             self._running -= 1

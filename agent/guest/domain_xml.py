@@ -3,6 +3,7 @@
 Format: https://libvirt.org/formatdomain.html
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Literal
@@ -55,11 +56,13 @@ class ScsiController:
 
 @dataclass(frozen=True)
 class DomainFacts:
-    """``pci_buses`` is {bus number: controller model}; ``pci_used`` holds (bus, slot)."""
+    """``scsi_used`` holds (controller, unit); ``pci_buses`` is {bus number: controller model};
+    ``pci_used`` holds (bus, slot)."""
 
     disks: tuple[DiskFacts, ...]
     iothread_ids: frozenset[int]
     scsi_controllers: dict[int, ScsiController]
+    scsi_used: frozenset[tuple[int, int]]
     pci_buses: dict[int, str]
     pci_used: frozenset[tuple[int, int]]
     notes: dict[str, Note]
@@ -86,6 +89,7 @@ def parse_domain(xml: str) -> DomainFacts:
             controller.index: controller
             for controller in map(_scsi_controller, devices.iterfind("controller[@type='scsi']"))
         },
+        scsi_used=frozenset(_scsi_units(devices)),
         pci_buses={
             int(pci.get("index", "0")): pci.get("model", "pci-root")
             for pci in devices.iterfind("controller[@type='pci']")
@@ -155,6 +159,15 @@ def _scsi_controller(controller: XmlElement) -> ScsiController:
     )
 
 
+def _scsi_units(devices: XmlElement) -> Iterator[tuple[int, int]]:
+    """Of disks, and of host devices that are passed through; IDE and SATA number as well."""
+    scsi_disks = (disk for disk in devices.iterfind("disk") if _of(disk, "target", "bus") == "scsi")
+    for device in (*scsi_disks, *devices.iterfind("hostdev[@type='scsi']")):
+        address = device.find("address[@type='drive']")
+        if address is not None:
+            yield int(address.get("controller", "0")), int(address.get("unit", "0"))
+
+
 def _address(device: XmlElement) -> Address | None:
     address = device.find("address")
     return None if address is None else {str(k): str(v) for k, v in address.items()}
@@ -178,12 +191,13 @@ def _notes(domain: XmlElement) -> dict[str, Note]:
             volume_id=disk.get("volume", ""),
             generation=_number(disk.get("generation")),
         )
-        for disk in found
+        for disk in found.iterfind("{*}disk")
     }
 
 
 def _number(text: str | None) -> int | None:
-    return None if text is None else int(text)
+    """Anybody may have written it: what is no number must not hide the domain's disks."""
+    return int(text) if text is not None and text.isdecimal() else None
 
 
 def _of(device: XmlElement, child: Literal["alias", "target", "driver"], name: str) -> str | None:

@@ -105,14 +105,8 @@ def _scsi_place(target_dev: str, both: list[DomainFacts]) -> Place:
     for index, controller in sorted(controllers.items()):
         if controller.model != "virtio-scsi":
             continue
-        taken = {
-            int(found.address["unit"])
-            for half in both
-            for found in half.disks
-            if found.address and found.address.get("controller") == str(index)
-            if found.bus == "scsi"
-        }
-        free = next((unit for unit in range(SCSI_UNITS) if unit not in taken), None)
+        taken = {place for half in both for place in half.scsi_used}
+        free = next((unit for unit in range(SCSI_UNITS) if (index, unit) not in taken), None)
         if free is not None:
             return Place(target_dev, _drive(index, free), _lacking(index, both))
     index = max(controllers, default=-1) + 1

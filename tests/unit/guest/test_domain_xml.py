@@ -32,6 +32,17 @@ def test_notes_come_back_as_they_were_written() -> None:
     assert parse_domain(f"<domain><metadata>{inner}</metadata></domain>").notes == notes
 
 
+def test_a_note_that_somebody_spoiled_hides_nothing() -> None:
+    facts = parse_domain(
+        f"<domain><metadata><laa:attachments xmlns:laa='{NAMESPACE}'><!-- by hand -->"
+        "<disk alias='ua-a' attachment='a' volume='volume-1' generation='three'/>"
+        "</laa:attachments></metadata><devices><disk><target dev='vda'/><alias name='ua-a'/>"
+        "</disk></devices></domain>"
+    )
+    assert facts.disk_by_alias("ua-a") is not None
+    assert facts.notes == {"ua-a": Note("a", "volume-1", None)}
+
+
 def test_a_network_source_is_named_by_protocol_and_name() -> None:
     facts = parse_domain(
         "<domain><devices><disk type='network'><source protocol='rbd' name='pool/image'/>"

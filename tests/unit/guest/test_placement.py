@@ -89,6 +89,20 @@ def test_the_lowest_unit_that_is_free_in_both_halves() -> None:
     assert place.controller_xml is None
 
 
+def test_a_unit_that_a_host_device_has_is_taken_and_one_on_another_bus_is_not() -> None:
+    passed_through = (
+        "<hostdev mode='subsystem' type='scsi'><source><adapter name='scsi_host0'/>"
+        "<address bus='0' target='0' unit='5'/></source>"
+        "<address type='drive' controller='0' bus='0' target='0' unit='0'/></hostdev>"
+    )
+    sata = (
+        "<disk><target dev='sda' bus='sata'/>"
+        "<address type='drive' controller='0' bus='0' target='0' unit='1'/></disk>"
+    )
+    place = choose_place(SCSI, half(ports(2), scsi_controller(0), passed_through, sata), None)
+    assert place.address["unit"] == "1"
+
+
 def test_a_full_controller_is_followed_by_another_one() -> None:
     full = [scsi_disk(unit) for unit in range(SCSI_UNITS)]
     place = choose_place(SCSI, half(ports(2), scsi_controller(0), *full), None)

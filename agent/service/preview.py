@@ -1,5 +1,6 @@
 """plan: what a request would do, and its XML, without doing it. Reads; changes nothing."""
 
+from itertools import takewhile
 from typing import Any
 
 from agent.errors import AgentError
@@ -16,7 +17,7 @@ from agent.operations import plan_of
 from agent.operations.admit import Admission, Policy
 from agent.ports import Host
 from agent.saga.plan import Scene
-from agent.steps.guest_checks import CheckGuest, find_guest
+from agent.steps.guest_checks import find_guest
 
 LATER_KNOWN = "/dev/disk/by-id/known-after-connect"
 
@@ -49,8 +50,9 @@ def preview(
 
         plan = plan_of(journal.read(draft))
         answer.update(steps=list(plan.names), commit=plan.commit.name)
+        for step in takewhile(lambda step: step.only_looks, plan.steps):
+            step.apply(Scene(host, request.request_id, {}))
         if isinstance(request, AttachRequest):
-            CheckGuest(request.attachment).apply(Scene(host, request.request_id, {}))
             answer.update(_xml(request.attachment, host))
     except AgentError as error:
         answer["refusal"] = Problem.of(error).model_dump()

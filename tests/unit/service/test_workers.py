@@ -1,22 +1,8 @@
 """What reaches an operation on its way to the workers, and what they say of it."""
 
-from collections.abc import Iterator
-
-import pytest
-
 from agent.service.workers import on_whose_behalf
-from tests.unit.saga.stories import host
 from tests.world.story import attach, cancel, request_id
 from tests.world.world import World
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    world = World()
-    host()(world)
-    world.start()
-    yield world
-    world.close()
 
 
 def test_a_cancel_between_the_commit_of_its_request_and_its_first_step_counts(

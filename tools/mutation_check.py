@@ -23,7 +23,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 SWEEPS = ("test_crash_sweep.py", "test_fault_sweep.py", "test_pairs.py")
 
-STORIES = ("tests/unit/saga", "tests/unit/steps", "tests/unit/operations")
+STORIES = tuple(f"tests/unit/{name}" for name in ("saga", "steps", "operations", "journal"))
 
 TESTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("sweep", tuple(f"tests/unit/saga/{name}" for name in SWEEPS)),

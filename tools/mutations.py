@@ -307,8 +307,8 @@ MUTATIONS = (
     ),
     Mutation(
         "a replay is accepted as something new",
-        "service/agent.py",
-        "        if known is not None:\n            return known, False\n",
-        "",
+        "operations/admit.py",
+        "        record = self.book.operation(request_id)\n",
+        "        record = None\n",
     ),
 )

@@ -275,3 +275,14 @@ def test_a_second_attach_connects_nothing_and_answers_the_same(world: World) -> 
     assert answer(world, 1)["result"] == answer(world, 2)["result"]
     assert world.storage.connects == 1
     attached(world)
+
+
+def test_the_end_of_an_operation_wakes_what_waits_for_it(world: World) -> None:
+    begin(world, plugged(), device_stays)
+    detach(1)(world)
+    attach(2)(world)
+    world.run()
+    assert (answer(world, 1)["state"], answer(world, 2)["state"]) == ("unsettled", "waiting")
+    world.grant_everything()
+    world.pass_time()
+    assert (answer(world, 1)["state"], answer(world, 2)["state"]) == ("done", "done")

@@ -79,6 +79,12 @@ class Book:
             "UPDATE operations SET cancel_wanted = 1 WHERE operation_id = ?", (operation_id,)
         )
 
+    def is_cancel_wanted(self, operation_id: str) -> bool:
+        row = self._db.execute(
+            "SELECT cancel_wanted FROM operations WHERE operation_id = ?", (operation_id,)
+        ).fetchone()
+        return row is not None and bool(row[0])
+
     def save(self, record: Record) -> None:
         """How far it is. What was asked never changes; an operation that closes loses its
         attachment, and with it the storage's credentials."""

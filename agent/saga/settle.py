@@ -63,6 +63,8 @@ class Settler:
                 return record
             if next_step(record, plan).lane != lane:
                 return self._save(record)
+            if record.direction == "forward":
+                record = record.but(cancel_wanted=self._is_cancel_wanted(record))
 
     def _one_step(self, record: Record, plan: Plan) -> Record:
         """What it returns is durable if it is closed or parked."""
@@ -92,6 +94,10 @@ class Settler:
         return self._save(found.but(position=0) if begins_anew else found)
 
     # forward
+
+    def _is_cancel_wanted(self, record: Record) -> bool:
+        """Somebody may have asked while the last step ran."""
+        return self.journal.read(lambda book: book.is_cancel_wanted(record.operation_id))
 
     def _reason_to_turn(self, record: Record, plan: Plan) -> Problem | None:
         if record.cause is not None:

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from contextlib import ExitStack
 from typing import Any
 
 from agent.errors import AgentError, Busy, Cancelled, Invalid, WrongHost
@@ -90,11 +91,14 @@ class Agent:
     def wait(self, arguments: Mapping[str, object]) -> dict[str, Any]:
         try:
             asked = WaitRequest.parse(arguments)
-            with self._changed:
-                self._changed.wait_for(
-                    lambda: not self._record(asked.operation_id).open, asked.timeout_seconds
-                )
-            return self._record(asked.operation_id).answer().wire()
+            record = self._record(asked.operation_id)
+            if record.open:
+                with self._changed:
+                    self._changed.wait_for(
+                        lambda: not self.workers.has(asked.operation_id), asked.timeout_seconds
+                    )
+                record = self._record(asked.operation_id)
+            return record.answer().wire()
         except AgentError as error:
             return {"error": Problem.of(error).model_dump()}
 
@@ -185,27 +189,26 @@ class Agent:
                 f"operation {operation_id} is {record.state}: only one that waits or is "
                 "unsettled can be abandoned; nothing was changed"
             )
-        plan = plan_of(taken)
-        abandoned = _abandoned(taken, plan).but(updated_at=self._host.clock.now())
-
-        def close(book: Book) -> None:
-            held = book.attachment(abandoned.attachment_id)
-            book.save(abandoned)
-            if abandoned.state == "done":
-                plan.on_done(book, abandoned)
-            device = taken.device or (None if held is None else held.device)
-            _keep_leftover(book, abandoned, plan, device)
-            notify(book, self._host.name, abandoned, "error")
-
-        try:
-            self._journal.write(close)
-        except AgentError:
-            self.workers.accept(taken)
-            raise
+        with ExitStack() as unless_closed:
+            unless_closed.callback(self.workers.accept, taken)
+            abandoned = self._journal.write(lambda book: self._close_abandoned(book, taken))
+            unless_closed.pop_all()
         LOG.warning("abandoned %s %s by operator", abandoned.verb, operation_id)
         self.workers.stir(abandoned.instance_id)  # what waited for its end
         self._on_change(abandoned)
         return abandoned.answer().wire()
+
+    def _close_abandoned(self, book: Book, taken: Record) -> Record:
+        plan = plan_of(taken)
+        abandoned = _abandoned(taken, plan).but(updated_at=self._host.clock.now())
+        held = book.attachment(abandoned.attachment_id)
+        book.save(abandoned)
+        if abandoned.state == "done":
+            plan.on_done(book, abandoned)
+        device = taken.device or (None if held is None else held.device)
+        _keep_leftover(book, abandoned, plan, device)
+        notify(book, self._host.name, abandoned, "error")
+        return abandoned
 
     def _record(self, operation_id: str) -> Record:
         return self._journal.read(lambda book: known_operation(book, operation_id))

@@ -103,6 +103,11 @@ class Workers:
             self._schedule.stir(record.instance_id)
             self._dispatch()
 
+    def has(self, operation_id: str) -> bool:
+        """It runs, is parked or waits its turn here."""
+        with self._changed:
+            return operation_id in self._records
+
     def take_out(self, operation_id: str) -> Record | None:
         """Run it no more, if it is parked; None: it is running or waits its turn."""
         with self._changed:

@@ -225,6 +225,23 @@ def test_a_cancel_that_comes_while_a_step_runs_is_heard_when_it_parks(world: Wor
     assert answer(world)["state"] == "cancelled"
 
 
+def test_a_cancel_between_two_steps_of_one_lane_is_heard_before_the_second(world: World) -> None:
+    begin(world, host())
+
+    def after_the_intent_to_verify(w: World) -> None:
+        w.meanwhile["after write"] = cancel(1)
+
+    def when_connected(w: World) -> None:
+        w.meanwhile["after write"] = after_the_intent_to_verify
+
+    world.meanwhile["after connect"] = when_connected
+    begin(world, attach(1))
+    assert answer(world)["state"] == "cancelled"
+    steps = {step["name"]: step["state"] for step in answer(world)["steps"]}
+    assert steps["verify-identity"] == "reverted"
+    assert steps["plug-disk"] == "planned"
+
+
 def test_a_deadline_is_kept_while_it_waits(world: World) -> None:
     begin(world, host(), away, attach(1, envelope={"deadline_seconds": 30}), let_pass(29))
     assert answer(world)["state"] == "waiting"

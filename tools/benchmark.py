@@ -59,7 +59,7 @@ console = Console(highlight=False)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Ratios of the agent to bare libvirt calls.")
+    parser = argparse.ArgumentParser(prog="tools/bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     rounds = parser.parse_args().rounds
     prepare_os_brick(cfg.CONF)

@@ -1,5 +1,6 @@
 """What tools/demo shows. Every line is about something that has just really happened."""
 
+import argparse
 import subprocess
 import sys
 import time
@@ -31,6 +32,7 @@ class Unexpected(Exception):
 
 
 def main() -> None:
+    argparse.ArgumentParser(prog="tools/demo", description=__doc__).parse_args()
     cfg.CONF([], project="attachment-agent")
     try:
         with Lab() as lab:

@@ -17,7 +17,6 @@ Rejected: rollback by nested ``except`` (leaks when the process dies), and undoi
 
 import logging
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from agent.errors import (
@@ -34,8 +33,8 @@ from agent.journal.book import Book
 from agent.journal.record import Record
 from agent.journal.store import Journal
 from agent.model.outcome import Problem, State
-from agent.model.request import rfc3339
 from agent.ports import Host
+from agent.saga.news import notify
 from agent.saga.plan import Learnt, Parked, Plan, Scene, Step
 
 LOG = logging.getLogger(__name__)
@@ -319,24 +318,6 @@ def refuse_late_cancel(record: Record, plan: Plan) -> None:
             f"{record.verb} has reached the guest and cannot be taken back; it goes on, "
             "watch the operation"
         )
-
-
-def notify(book: Book, host: str, record: Record, event: str) -> None:
-    """The notification of a change, in the change's own transaction (docs/wire)."""
-    at = rfc3339(datetime.fromtimestamp(record.updated_at, UTC))
-    book.post(
-        f"attachment.{record.verb}.{event}",
-        {
-            "version": "1.0",
-            "event_id": f"{record.operation_id}:{event}:{at}",
-            "host": host,
-            **record.answer().wire(),
-            "attachment_ids": [record.attachment_id],
-            "instance_id": record.instance_id,
-            "volume_ids": [] if record.volume_id is None else [record.volume_id],
-            "at": at,
-        },
-    )
 
 
 def _stepped(record: Record, learnt: Learnt) -> Record:

@@ -27,8 +27,9 @@ from agent.model.request import (
 from agent.operations import plan_of
 from agent.operations.admit import Admission, Policy
 from agent.ports import Host
+from agent.saga.news import notify
 from agent.saga.plan import Lane, Plan
-from agent.saga.settle import Settler, notify, refuse_late_cancel
+from agent.saga.settle import Settler, refuse_late_cancel
 from agent.service.queries import Queries, known_operation
 from agent.service.workers import Workers
 

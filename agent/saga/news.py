@@ -1,0 +1,25 @@
+"""What is told of an operation on the bus: written with the change that it tells of."""
+
+from datetime import UTC, datetime
+
+from agent.journal.book import Book
+from agent.journal.record import Record
+from agent.model.request import rfc3339
+
+
+def notify(book: Book, host: str, record: Record, event: str) -> None:
+    """The notification of a change, in the change's own transaction (docs/wire)."""
+    at = rfc3339(datetime.fromtimestamp(record.updated_at, UTC))
+    book.post(
+        f"attachment.{record.verb}.{event}",
+        {
+            "version": "1.0",
+            "event_id": f"{record.operation_id}:{event}:{at}",
+            "host": host,
+            **record.answer().wire(),
+            "attachment_ids": [record.attachment_id],
+            "instance_id": record.instance_id,
+            "volume_ids": [] if record.volume_id is None else [record.volume_id],
+            "at": at,
+        },
+    )

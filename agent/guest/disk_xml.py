@@ -114,4 +114,8 @@ def _blockio(attachment: Attachment) -> XmlElement | None:
     size = attachment.disk.block_size
     if size is None:
         return None
-    return element("blockio", logical_block_size=size.logical, physical_block_size=size.physical)
+    return element(
+        "blockio",
+        logical_block_size=size.logical,
+        physical_block_size=size.physical or size.logical,  # QEMU would take 512, and refuse
+    )

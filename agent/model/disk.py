@@ -19,8 +19,15 @@ Bus = Literal["virtio", "scsi"]
 TargetDev = Annotated[StrictStr, StringConstraints(pattern=r"^(vd|sd)[a-z]{1,3}$")]
 
 
+LARGEST_BLOCK_BYTES = 2 * 1024 * 1024
+"""QEMU's largest (its MAX_BLOCK_SIZE)."""
+
+Queues = Annotated[StrictInt, Field(ge=1, le=1024)]
+"""QEMU 7.2 takes a request for one more and dies of it, and the guest with it."""
+
+
 class BlockSize(Value):
-    """Sizes in bytes that the guest shall see."""
+    """Sizes in bytes that the guest shall see; ``physical`` not given is as ``logical``."""
 
     logical: Positive | None = None
     physical: Positive | None = None
@@ -28,9 +35,17 @@ class BlockSize(Value):
     @field_validator("logical", "physical")
     @classmethod
     def _power_of_two(cls, size_bytes: int | None) -> int | None:
-        if size_bytes is not None and (size_bytes < 512 or size_bytes & (size_bytes - 1)):
-            raise ValueError("must be a power of two, at least 512 bytes")
+        if size_bytes is not None and (
+            not 512 <= size_bytes <= LARGEST_BLOCK_BYTES or size_bytes & (size_bytes - 1)
+        ):
+            raise ValueError(f"must be a power of two from 512 to {LARGEST_BLOCK_BYTES} bytes")
         return size_bytes
+
+    @model_validator(mode="after")
+    def _logical_fits(self) -> "BlockSize":
+        if self.logical and self.physical and self.logical > self.physical:
+            raise ValueError("logical must not be larger than physical")
+        return self
 
 
 Rate = Annotated[StrictInt, Field(ge=0, le=10**15)]
@@ -107,7 +122,7 @@ class Disk(Value):
     io: Literal["native", "threads", "io_uring"] | None = None
     discard: Literal["unmap", "ignore"] | None = None
     iothread: Positive | None = None
-    queues: Positive | None = None
+    queues: Queues | None = None
     block_size: BlockSize | None = None
     boot_order: Positive | None = None
     error_policy: Literal["report", "stop", "ignore", "enospace"] | None = None

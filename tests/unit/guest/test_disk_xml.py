@@ -75,6 +75,7 @@ CASES: dict[str, dict[str, Any]] = {
             "target_dev": "vdc",
         }
     },
+    "block-size-logical": {"disk": {"block_size": {"logical": 4096}}},
     "limits-total": {
         "disk": {"iotune": {"total_bytes_sec": 20_000_000, "total_iops_sec": 2000, **CEILINGS}}
     },

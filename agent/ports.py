@@ -130,6 +130,9 @@ class Promises(Protocol):
     def promises(self, besides: str) -> Sequence[Promise]:
         """Attachments, and operations going forward, except operation ``besides``."""
 
+    def in_motion(self, volume_id: str, besides: str) -> bool:
+        """Is an operation that connects or disconnects the volume open, except ``besides``?"""
+
     def device_of(self, attachment_id: str) -> Device | None:
         """What connect found for an attachment, withdrawn or not, until it ends."""
 

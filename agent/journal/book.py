@@ -168,23 +168,34 @@ class Book:
     def fence(self, attachment_id: str) -> Fence | None:
         """None: this agent never saw the attachment."""
         row = self._db.execute(
-            "SELECT newest, detached FROM fences WHERE attachment_id = ?", (attachment_id,)
+            "SELECT newest, detached, volume_id, source FROM fences WHERE attachment_id = ?",
+            (attachment_id,),
         ).fetchone()
         return None if row is None else Fence(*row)
 
     def raise_fence(
-        self, attachment_id: str, *, newest: int | None, detached: int | None, now: float
+        self,
+        attachment_id: str,
+        *,
+        newest: int | None,
+        detached: int | None,
+        now: float,
+        volume_id: str | None = None,
+        source: str | None = None,
     ) -> None:
-        """Never lowers a fence: max(None, n) is n."""
+        """Never lowers a fence: max(None, n) is n; nor forgets a volume that is not given."""
         self._db.execute(
             """
-            INSERT INTO fences (attachment_id, newest, detached, seen_at) VALUES (?1, ?2, ?3, ?4)
+            INSERT INTO fences (attachment_id, newest, detached, seen_at, volume_id, source)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6)
             ON CONFLICT (attachment_id) DO UPDATE SET
                 newest = nullif(max(coalesce(newest, -1), coalesce(?2, -1)), -1),
                 detached = nullif(max(coalesce(detached, -1), coalesce(?3, -1)), -1),
-                seen_at = ?4
+                seen_at = ?4,
+                volume_id = coalesce(?5, volume_id),
+                source = coalesce(?6, source)
             """,
-            (attachment_id, newest, detached, now),
+            (attachment_id, newest, detached, now, volume_id, source),
         )
 
     # quarantine

@@ -146,7 +146,12 @@ class Held:
 
 @dataclass(frozen=True)
 class Fence:
-    """The generations of one attachment: ``newest`` seen, ``detached`` last; None: never given."""
+    """What stays of an attachment that has ended.
+
+    The generations ``newest`` seen and ``detached`` last; None: never given. Its volume and where
+    that was on this host; None: written by an agent that did not keep it, or never connected."""
 
     newest: int | None
     detached: int | None
+    volume_id: str | None = None
+    source: str | None = None

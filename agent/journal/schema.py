@@ -76,6 +76,16 @@ MIGRATIONS: tuple[str, ...] = (
         body = json_remove(body, '$.attachment', '$.device');
     CREATE INDEX attachments_of_volume ON attachments (volume_id);
     """,
+    # What a fence is about: who asks again after the end is told whether the volume is in use.
+    """
+    ALTER TABLE fences ADD COLUMN volume_id TEXT;
+    ALTER TABLE fences ADD COLUMN source TEXT;
+    UPDATE fences SET (volume_id, source) = (
+        SELECT volume_id, json_extract(device, '$.path') FROM operations
+        WHERE operations.attachment_id = fences.attachment_id AND volume_id IS NOT NULL
+        ORDER BY sequence DESC LIMIT 1
+    );
+    """,
 )
 
 

@@ -154,6 +154,12 @@ class Journal:
     def promises(self, besides: str) -> Sequence[Promise]:
         return self.read(lambda book: book.promises(besides))
 
+    def in_motion(self, volume_id: str, besides: str) -> bool:
+        return any(
+            record.attachment is not None and record.operation_id != besides
+            for record in self.read(lambda book: book.open_operations(volume_id=volume_id))
+        )
+
     def device_of(self, attachment_id: str) -> Device | None:
         held = self.read(lambda book: book.attachment(attachment_id))
         return None if held is None else held.device

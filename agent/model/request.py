@@ -70,12 +70,21 @@ class AttachRequest(Request):
 
 
 class DetachRequest(Request):
-    """``attachment`` is needed only where this agent never saw it."""
+    """``attachment`` is needed only where this agent never saw it; its generation counts where
+    the detach gives none."""
 
     attachment_id: Id
     instance_id: Uuid
     generation: Count | None = None
     attachment: Attachment | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _generation_of_the_attachment(cls, given: Any) -> Any:
+        whole = given.get("attachment") if isinstance(given, dict) else None
+        if not isinstance(whole, dict) or given.get("generation") is not None:
+            return given
+        return {**given, "generation": whole.get("generation")}
 
     @model_validator(mode="after")
     def _same_attachment(self) -> "DetachRequest":
@@ -85,6 +94,8 @@ class DetachRequest(Request):
             self.instance_id,
         ):
             raise ValueError("attachment is of another attachment_id or instance_id")
+        if whole and whole.generation not in (None, self.generation):
+            raise ValueError("generation is not attachment.generation: send one of them")
         return self
 
 

@@ -6,6 +6,7 @@ exclude each other cannot both be taken. Nothing here asks the host.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from agent.errors import (
     Busy,
@@ -20,7 +21,7 @@ from agent.errors import (
     WrongDevice,
 )
 from agent.journal.book import Book
-from agent.journal.record import Record
+from agent.journal.record import Fence, Record
 from agent.model.attachment import Attachment
 from agent.model.request import AttachRequest, DetachRequest, Request
 from agent.operations import plan_of
@@ -66,13 +67,15 @@ class Admission:
         """The operation as it would be accepted now.  Raises the refusal."""
         attachment = self.admit(request)
         deadline = request.deadline_seconds
+        ended = None if attachment else self.book.fence(request.attachment_id)
+        about = attachment or ended
         bare = Record(
             operation_id=request.request_id,
             verb=verb,
             digest=digest,
             instance_id=request.instance_id,
             attachment_id=request.attachment_id,
-            volume_id=None if attachment is None else attachment.volume_id,
+            volume_id=None if about is None else about.volume_id,
             attachment=attachment,
             generation=request.generation,
             steps=(),
@@ -81,6 +84,7 @@ class Admission:
             deadline_at=None if deadline is None else self.now + deadline,
             created_at=self.now,
             updated_at=self.now,
+            known={} if ended is None else _left(ended),
         )
         plan = plan_of(bare)
         return bare.but(steps=plan.names, commit=plan.commit_position)
@@ -250,6 +254,17 @@ class Admission:
         if known is not None and request.attachment is not None:
             self._same_attachment(request.attachment)
         return known or request.attachment
+
+
+def _left(ended: Fence) -> dict[str, Any]:
+    """What an operation on an attachment that has ended begins with."""
+    if ended.volume_id is not None:
+        return {"source": ended.source}
+    unknown = (
+        "an older agent ended this attachment, and its volume is not known any more: send the "
+        "whole attachment to have it disconnected"
+    )
+    return {"warnings": [unknown]}
 
 
 def _refuse_older(attachment_id: str, given: int | None, newest: int | None) -> None:

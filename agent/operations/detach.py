@@ -7,26 +7,28 @@ from agent.journal.record import Record
 from agent.saga.plan import Learnt, Plan, Step
 from agent.steps.disk import ForgetDisk, NoteInDomain, UnplugDisk
 from agent.steps.guest_checks import CheckDisk
-from agent.steps.volume import DisconnectVolume
+from agent.steps.volume import DisconnectVolume, LookForUsers
 
 
 def plan_detach(record: Record) -> Plan:
-    """``record.attachment`` is None where an earlier detach has ended the attachment already:
-    then only the guest is looked at."""
+    """``record.attachment`` is None where the attachment has ended before: then the guest is
+    looked at again, and who uses the volume, as far as the journal still knows which it was."""
     alias = f"ua-{record.attachment_id}"
     guest_side = (record.instance_id, alias, record.attachment)
-    disconnect: tuple[Step, ...] = (
-        () if record.attachment is None else (DisconnectVolume(record.attachment),)
-    )
+    host_side: tuple[Step, ...] = ()
+    if record.attachment is not None:
+        host_side = (DisconnectVolume(record.attachment),)
+    elif record.volume_id is not None:
+        host_side = (LookForUsers(record.volume_id),)
     return Plan(
         reversible=(CheckDisk(*guest_side),),
         commit=UnplugDisk(*guest_side),
         onward=(
             ForgetDisk(*guest_side),
             NoteInDomain(record.instance_id, alias, None),
-            *disconnect,
+            *host_side,
         ),
-        result=detached if record.attachment is not None else looked_at,
+        result=detached,
         on_done=drop_attachment,
     )
 
@@ -37,11 +39,6 @@ def detached(known: Learnt) -> dict[str, Any]:
         "awaiting_unmap": known.get("awaiting_unmap", False),
         "instance_present": known.get("instance_present", False),
     }
-
-
-def looked_at(known: Learnt) -> dict[str, Any]:
-    """The volume was disconnected, or left to its other users, by the detach before."""
-    return detached({"disconnected": True, **known})
 
 
 def drop_attachment(book: Book, record: Record) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from agent.errors import AgentError, Busy, Cancelled, Invalid, WrongHost
 from agent.journal.book import Book
-from agent.journal.record import Record
+from agent.journal.record import Held, Record
 from agent.journal.store import Journal
 from agent.model.device import Device
 from agent.model.outcome import Problem, refused
@@ -163,6 +163,8 @@ class Agent:
             newest=request.generation,
             detached=request.generation if isinstance(request, DetachRequest) else None,
             now=judge.now,
+            volume_id=record.volume_id,
+            source=_source(record, book.attachment(record.attachment_id)),
         )
         return record, True
 
@@ -229,6 +231,13 @@ class Agent:
         with self._changed:
             self._changed.notify_all()
         self._tell_change(record)
+
+
+def _source(record: Record, held: Held | None) -> str | None:
+    """Where the volume is on this host, for who asks about it when the attachment has ended."""
+    if held is not None and held.device is not None:
+        return held.device.path
+    return None if record.attachment is None else record.attachment.connection.known_source
 
 
 def _abandoned(record: Record, plan: Plan) -> Record:

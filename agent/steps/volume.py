@@ -55,6 +55,24 @@ class DisconnectVolume(Step):
         return disconnect_unless_used(scene, self.attachment, device)
 
 
+@dataclass(frozen=True)
+class LookForUsers(Step):
+    """Of an attachment that has ended: is its volume still in use here? Changes nothing."""
+
+    name: ClassVar[str] = "look-for-users"
+    only_looks: ClassVar[bool] = True
+    volume_id: str
+
+    def apply(self, scene: Scene) -> Learnt:
+        host, volume_id = scene.host, self.volume_id
+        with host.locks.volume(volume_id):
+            stays = _why_quarantined_stays(host, volume_id)
+            is_used = bool(
+                users(host, volume_id, scene.known.get("source"), besides=scene.operation_id)
+            ) or host.journal.in_motion(volume_id, besides=scene.operation_id)
+        return {"disconnected": not (stays or is_used), "warnings": stays}
+
+
 def disconnect_unless_used(scene: Scene, attachment: Attachment, device: Device | None) -> Learnt:
     """The caller has withdrawn its promise, durably: so the last of several to ask disconnects.
 
@@ -66,14 +84,21 @@ def disconnect_unless_used(scene: Scene, attachment: Attachment, device: Device 
     if device is not None:
         source = device.path
     with host.locks.volume(volume_id):
-        if host.journal.quarantined(volume_id) is not None:
-            stays = f"volume {volume_id} is quarantined: its device stays on this host"
-            return {"disconnected": False, "warnings": [stays]}
+        stays = _why_quarantined_stays(host, volume_id)
+        if stays:
+            return {"disconnected": False, "warnings": stays}
         if users(host, volume_id, source, besides=scene.operation_id):
             return {"disconnected": False}
         with host.locks.targets(attachment.connection.targets):
             gone = host.connectors.disconnect(attachment, device)
     return {"disconnected": True, "awaiting_unmap": gone.awaiting_unmap}
+
+
+def _why_quarantined_stays(host: Host, volume_id: str) -> list[str]:
+    """As warnings; none where the volume is not quarantined."""
+    if host.journal.quarantined(volume_id) is None:
+        return []
+    return [f"volume {volume_id} is quarantined: its device stays on this host"]
 
 
 def refuse_quarantined(host: Host, volume_id: str) -> None:

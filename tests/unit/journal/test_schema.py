@@ -90,7 +90,8 @@ class TestOlder:
         assert promises[1].instance_id == INSTANCES[3]
         assert promises[1].multiattach
         assert promises[1].device == running.device
-        assert fences == (Fence(1, None), Fence(9, 9))
+        where = "/dev/disk/by-id/wwn-0x1"
+        assert fences == (Fence(1, None, VOLUMES[1], where), Fence(9, 9))
         assert quarantine[VOLUMES[6]]["reason"] == "wwn is 0x7, expected 0x6"
         assert [event for _, event, _ in letters] == ["attachment.attach.end"]
 

@@ -167,6 +167,19 @@ def test_a_detach_that_overtakes_its_attach_fences_it(world: World) -> None:
     assert refused(world, attach(2, generation=5)) == "stale"
 
 
+def test_a_generation_within_the_attachment_of_a_detach_fences(world: World) -> None:
+    accepted(world, attach(1, generation=5))
+    assert refused(world, detach(2, attachment=attachment(generation=4))) == "stale"
+    accepted(world, detach(3, attachment=attachment(generation=6)))
+    assert refused(world, attach(4, generation=6)) == "stale"
+
+
+def test_a_detach_with_two_generations_is_invalid(world: World) -> None:
+    accepted(world, attach(1, generation=5))
+    assert refused(world, detach(2, generation=5, attachment=attachment(generation=6))) == "invalid"
+    assert world.record(request_id(1)).state == "done"
+
+
 def test_without_generations_an_attachment_comes_and_goes(world: World) -> None:
     for number in range(1, 5, 2):
         accepted(world, attach(number))

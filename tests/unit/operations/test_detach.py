@@ -74,6 +74,69 @@ def test_a_quarantined_device_stays_and_the_answer_says_so(world: World) -> None
     )
 
 
+# asked again, when the attachment has ended
+
+
+def ask_again(world: World, request: int, number: int = 1, *, instance: int = 1) -> dict[str, Any]:
+    detach(request, number, instance=instance)(world)
+    world.run()
+    return result(world, request)
+
+
+def test_an_ended_attachment_says_whether_others_use_the_volume(world: World) -> None:
+    world.domains.add(TWO)
+    attached(world, 1, **SHARED)
+    attached(world, 2, instance=2, **SHARED)
+    assert ask_again(world, 1)["disconnected"] is False
+    assert ask_again(world, 2)["disconnected"] is False
+    assert ask_again(world, 3, 2, instance=2)["disconnected"] is True
+    assert ask_again(world, 4)["disconnected"] is True
+
+
+def test_an_ended_attachment_says_when_a_stranger_has_the_device(world: World) -> None:
+    """A disk that another tool plugged is found by where the volume was."""
+    attached(world)
+    device = world.record(request_id(901)).device
+    assert device is not None
+    assert ask_again(world, 1)["disconnected"] is True
+    world.domains.add(TWO)
+    world.domains.define(
+        TWO,
+        f"<disk type='block' device='disk'><source dev='{device.path}'/>"
+        "<target dev='vdq' bus='virtio'/></disk>",
+    )
+    assert ask_again(world, 2)["disconnected"] is False
+
+
+def test_an_ended_attachment_is_not_disconnected_while_the_last_user_tries(world: World) -> None:
+    world.domains.add(TWO)
+    attached(world, 1, **SHARED)
+    attached(world, 2, instance=2, **SHARED)
+    ask_again(world, 1)
+    device_stays(world)
+    detach(2, 2, instance=2)(world)
+    world.run()
+    assert world.record(request_id(2)).state == "unsettled"
+    assert ask_again(world, 3)["disconnected"] is False
+    assert ask_again(world, 4)["disconnected"] is False, "two who ask do not wait for each other"
+
+
+def test_an_ended_attachment_of_a_quarantined_volume_is_not_disconnected(world: World) -> None:
+    attached(world)
+    device = world.record(request_id(901)).device
+    assert device is not None
+    world.journal.write(lambda book: book.quarantine(VOLUMES[0], device, "odd", 0.0))
+    ask_again(world, 1)
+    assert ask_again(world, 2)["disconnected"] is False
+    assert "quarantined" in world.record(request_id(2)).warnings[0]
+
+
+def test_of_a_volume_that_is_not_known_any_more_nothing_is_claimed(world: World) -> None:
+    world.journal.write(lambda book: book.raise_fence("att-1", newest=None, detached=None, now=0.0))
+    assert ask_again(world, 1)["disconnected"] is False
+    assert "send the whole attachment" in world.record(request_id(1)).warnings[0]
+
+
 # abandoned by the operator
 
 

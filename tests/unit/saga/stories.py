@@ -625,6 +625,14 @@ DETACHES = (
         connected(),
     ),
     Story(
+        "detach what is detached, of a volume that others use",
+        shared,
+        (detach(1), detach(2), detach(3, 2, instance=2), detach(4)),
+        (DONE, DONE, DONE, DONE),
+        then(connected(VOLUMES[1]), result(2, disconnected=False), result(4, disconnected=True)),
+        is_timed=True,
+    ),
+    Story(
         "detach of nothing",
         host(),
         (detach(1, refused="unknown-attachment"), detach(2, attachment=attachment())),

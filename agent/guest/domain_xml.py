@@ -56,8 +56,10 @@ class ScsiController:
 
 @dataclass(frozen=True)
 class DomainFacts:
-    """``scsi_used`` holds (controller, unit); ``pci_buses`` is {bus number: controller model};
-    ``pci_used`` holds (bus, slot)."""
+    """``scsi_used`` holds (controller, unit); ``pci_buses`` is {bus number: controller model}
+    of those that take hot-plugged devices;
+    ``pci_used`` holds (bus, slot). ``boot_orders`` is {order: {who has it}}; a disk of ours is
+    named by its alias. ``boots_by_kind``: by <os><boot>, which excludes orders."""
 
     disks: tuple[DiskFacts, ...]
     iothread_ids: frozenset[int]
@@ -65,6 +67,8 @@ class DomainFacts:
     scsi_used: frozenset[tuple[int, int]]
     pci_buses: dict[int, str]
     pci_used: frozenset[tuple[int, int]]
+    boot_orders: dict[int, frozenset[str]]
+    boots_by_kind: bool
     notes: dict[str, Note]
 
     @cached_property
@@ -93,11 +97,14 @@ def parse_domain(xml: str) -> DomainFacts:
         pci_buses={
             int(pci.get("index", "0")): pci.get("model", "pci-root")
             for pci in devices.iterfind("controller[@type='pci']")
+            if _takes_hotplug(pci)
         },
         pci_used=frozenset(
             (int(address.get("bus", "0"), 0), int(address.get("slot", "0"), 0))
             for address in devices.iterfind("*/address[@type='pci']")
         ),
+        boot_orders=_boot_orders(devices),
+        boots_by_kind=domain.find("os/boot") is not None,
         notes=_notes(domain),
     )
 
@@ -146,6 +153,11 @@ def _source(source: XmlElement | None) -> str | None:
     return source.get("dev") or source.get("file")
 
 
+def _takes_hotplug(pci: XmlElement) -> bool:
+    target = pci.find("target")
+    return target is None or target.get("hotplug") != "off"
+
+
 def _scsi_controller(controller: XmlElement) -> ScsiController:
     alias = controller.find("alias")
     address = _address(controller)
@@ -166,6 +178,19 @@ def _scsi_units(devices: XmlElement) -> Iterator[tuple[int, int]]:
         address = device.find("address[@type='drive']")
         if address is not None:
             yield int(address.get("controller", "0")), int(address.get("unit", "0"))
+
+
+def _boot_orders(devices: XmlElement) -> dict[int, frozenset[str]]:
+    orders: dict[int, frozenset[str]] = {}
+    for boot in devices.iterfind("*/boot"):
+        device, order = boot.getparent(), _number(boot.get("order"))
+        if order is None or device is None:
+            continue
+        alias, target = _of(device, "alias", "name") or "", _of(device, "target", "dev") or ""
+        is_ours = alias.startswith(USER_ALIAS)
+        who = alias if is_ours else f"{device.tag} {target or alias}".strip()
+        orders[order] = orders.get(order, frozenset()) | {who}
+    return orders
 
 
 def _address(device: XmlElement) -> Address | None:

@@ -266,6 +266,7 @@ class BrickConnectors:
             identity=dict(found.identity),
             size_bytes=found.size_bytes,
             read_only=found.read_only,
+            scsi=found.scsi,
             device_info=_plain(info),
             paths_found=found.paths,
             paths_expected=expected,

@@ -45,6 +45,7 @@ class Found:
     identity: Mapping[str, str]
     size_bytes: int
     read_only: bool
+    scsi: bool
     paths: int
 
 
@@ -103,6 +104,7 @@ class BlockDevices:
             identity=self._identity(number, node),
             size_bytes=int(_text(facts / "size") or 0) * SECTOR_BYTES,
             read_only=_text(facts / "ro") == "1",
+            scsi=self._is_scsi(facts),
             paths=self._paths(facts),
         )
 
@@ -214,6 +216,12 @@ class BlockDevices:
             if page:
                 return page[4:].split(b"\0")[0].decode("ascii", "replace").strip()
         return _text(facts / "serial")
+
+    def _is_scsi(self, facts: Path) -> bool:
+        """Multipath hands SCSI commands on to a path; other maps do not."""
+        is_multipath = _text(facts / "dm" / "uuid").startswith("mpath-")
+        paths = _entries(facts / "slaves") if is_multipath else [facts]
+        return bool(paths) and all(_text(path / "device" / "scsi_level") for path in paths)
 
     def _paths(self, facts: Path) -> int:
         """Paths that work now: of a multipath map, or of an NVMe subsystem's head device."""

@@ -123,6 +123,10 @@ def _contradictions(attachment: Attachment) -> list[str]:
             f"{connection.source_type}",
         ),
         (
+            disk.type == "lun" and connection.lane == "nvme",
+            "disk.type lun needs a SCSI device, and this connection gives an NVMe namespace",
+        ),
+        (
             bool(connection.data.encrypted) and attachment.encryption is None,
             "connection_info says encrypted, and encryption is missing: the guest would see "
             "(and could overwrite) the raw ciphertext",

@@ -19,13 +19,14 @@ class Device(Value):
     for a network disk it is ``rbd:pool/image``. ``identity`` is what the device says of itself
     ({name: value}; names as in model.attachment.Identity, and ``path`` where it has nothing
     better). ``device_info`` is os-brick's, handed back at disconnect: without it os-brick skips
-    the flush.
+    the flush. ``scsi``: it takes SCSI commands, as a guest's ``lun`` must; None: nobody has looked.
     """
 
     path: StrictStr
     identity: dict[str, str]
     size_bytes: Count
     read_only: bool = False
+    scsi: bool | None = None
     device_info: dict[str, Any] = {}
     paths_found: Count = 1
     paths_expected: Count = 1

@@ -48,8 +48,13 @@ class BlockSize(Value):
         return self
 
 
-Rate = Annotated[StrictInt, Field(ge=0, le=10**15)]
-"""QEMU's largest (its THROTTLE_VALUE_MAX)."""
+BootOrder = Annotated[StrictInt, Field(ge=1, le=2**31 - 1)]
+"""QEMU's largest bootindex."""
+
+LARGEST_RATE = 10**15
+"""QEMU's (its THROTTLE_VALUE_MAX), for a rate and for all that a burst lets through."""
+
+Rate = Annotated[StrictInt, Field(ge=0, le=LARGEST_RATE)]
 
 
 class IoTune(Value):
@@ -102,6 +107,9 @@ class IoTune(Value):
                 raise ValueError(f"{name}_max cannot be lower than {name}")
             if length > 1 and not burst:
                 raise ValueError(f"{name}_max_length needs {name}_max")
+            if burst * max(length, 1) > LARGEST_RATE:
+                # QEMU 7.2 would plug the disk without any limit, and not start with it.
+                raise ValueError(f"{name}_max times {name}_max_length is over {LARGEST_RATE}")
         has_iops = self.total_iops_sec or self.read_iops_sec or self.write_iops_sec
         if self.size_iops_sec and not has_iops:
             raise ValueError("size_iops_sec needs a limit of iops")
@@ -124,7 +132,7 @@ class Disk(Value):
     iothread: Positive | None = None
     queues: Queues | None = None
     block_size: BlockSize | None = None
-    boot_order: Positive | None = None
+    boot_order: BootOrder | None = None
     error_policy: Literal["report", "stop", "ignore", "enospace"] | None = None
     reservations: Literal["managed"] | None = None
     iotune: IoTune | None = None

@@ -36,6 +36,7 @@ class CheckGuest(Step):
         guest = find_guest(host, attachment.instance_id)
         refuse_old_libvirt(host, attachment)
         refuse_missing_iothread(guest, attachment)
+        refuse_taken_boot_order(guest, attachment)
         refuse_other_disk(host, guest, attachment, attachment.connection.known_source)
         refuse_conflicts(host, attachment, attachment.connection.known_source)
         if guest.disk(attachment.alias) is None:
@@ -95,6 +96,26 @@ def refuse_missing_iothread(guest: Halves, attachment: Attachment) -> None:
         if wanted is not None and half is not None and wanted not in half.iothread_ids:
             known = ", ".join(str(number) for number in sorted(half.iothread_ids)) or "none"
             raise Invalid(f"disk.iothread {wanted}: the domain has iothreads {known}")
+
+
+def refuse_taken_boot_order(guest: Halves, attachment: Attachment) -> None:
+    """libvirt would say so only when the disk is plugged, or never take its other half."""
+    order = attachment.disk.boot_order
+    if order is None:
+        return
+    for half in (guest.live, guest.inactive):
+        if half is None:
+            continue
+        others = half.boot_orders.get(order, frozenset()) - {attachment.alias}
+        if others:
+            raise Invalid(
+                f"disk.boot_order {order} is {', '.join(sorted(others))}'s already: choose another"
+            )
+        if half.boots_by_kind:
+            raise Invalid(
+                "disk.boot_order: the domain boots by <os><boot dev=…/>, which libvirt does not "
+                "mix with orders: give its devices <boot order=…/> instead, or leave it out"
+            )
 
 
 def refuse_other_disk(

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from agent.errors import ReadOnlyDevice, WrongDevice
+from agent.errors import ReadOnlyDevice, Unsupported, WrongDevice
 from agent.model.attachment import Attachment
 from agent.model.device import Device, same_identity
 from agent.ports import Host
@@ -37,6 +37,11 @@ class VerifyIdentity(Step):
             raise ReadOnlyDevice(
                 f"{device.path} cannot be written, and the attachment is rw: attach it with "
                 "access_mode ro, or make the volume writable"
+            )
+        if self.attachment.disk.type == "lun" and device.scsi is False:
+            raise Unsupported(
+                f"disk.type lun: {device.path} takes no SCSI commands, and the guest could not "
+                "start with it: use disk.type disk"
             )
         return {}
 

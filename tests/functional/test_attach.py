@@ -221,15 +221,52 @@ def test_a_read_only_attachment_cannot_be_written(
     orchestrator.detached(wanted)
 
 
-def test_a_loop_device_as_lun_is_refused_by_qemu_and_undone(
+def test_a_loop_device_as_lun_is_refused_before_qemu_sees_it(
     orchestrator: Orchestrator, guests: list[Guest], volume: LoopVolume
 ) -> None:
     """type lun passes SCSI commands on, and a loop device takes none: the rest is for real LUNs."""
     answer = orchestrator.attach(wish(guests[0], volume, disk={"bus": "scsi", "type": "lun"}))
     assert answer.state == "undone"
     assert answer.error is not None
-    assert answer.error.code == "plug-refused"
+    assert answer.error.code == "unsupported"
     assert step_states(answer)["connect-volume"] == "reverted"
+    assert step_states(answer)["plug-disk"] == "planned"
+
+
+BOOTS_FROM_A_DRIVE = Shape(
+    has_system=False,
+    spare_ports=4,
+    memory_mib=32,
+    disks=[
+        "<disk type='file' device='cdrom'><target dev='sda' bus='scsi'/><boot order='1'/></disk>"
+    ],
+)
+
+
+def test_a_boot_order_is_the_guests_unless_it_is_taken(
+    orchestrator: Orchestrator, volume: LoopVolume, make_guest: Callable[..., Guest]
+) -> None:
+    guest = make_guest(BOOTS_FROM_A_DRIVE)
+    answer = orchestrator.attach(wish(guest, volume, disk={"bus": "scsi", "boot_order": 1}))
+    assert answer.error is not None
+    assert "boot_order 1 is disk sda's already" in answer.error.detail
+    assert step_states(answer)["connect-volume"] == "planned"
+
+    wanted = wish(guest, volume, disk={"bus": "scsi", "boot_order": 2})
+    orchestrator.attached(wanted)
+    orders = [disk.find("boot").get("order") for disk in disks_of(guest, wanted)]
+    assert orders == ["2", "2"]
+    orchestrator.detached(wanted)
+
+
+def test_a_boot_order_beside_boot_devices_is_refused(
+    orchestrator: Orchestrator, volume: LoopVolume, make_guest: Callable[..., Guest]
+) -> None:
+    """libvirt gives every domain a boot device that has no order: it would refuse the plug."""
+    answer = orchestrator.attach(wish(make_guest(), volume, disk={"bus": "scsi", "boot_order": 1}))
+    assert answer.error is not None
+    assert (answer.state, answer.error.code) == ("undone", "invalid")
+    assert step_states(answer)["connect-volume"] == "planned"
 
 
 # --- a half that an earlier crash has left ------------------------------------------

@@ -61,6 +61,20 @@ def test_the_last_to_leave_takes_the_volume_off_the_host(
         assert guest.find_disk(volume.volume_id) is None
 
 
+def test_a_detach_that_is_repeated_says_who_has_the_volume_now(
+    orchestrator: Orchestrator, guests: list[Guest], volume: LoopVolume
+) -> None:
+    """A new request for an attachment that has ended: what it says is unmapped by."""
+    wishes = [wish(guest, volume, multiattach=True) for guest in guests[:2]]
+    for wanted in wishes:
+        orchestrator.attached(wanted)
+    for _ in range(2):
+        assert orchestrator.detached(wishes[0])["disconnected"] is False
+    assert orchestrator.detached(wishes[1])["disconnected"] is True
+    for wanted in wishes:
+        assert orchestrator.detached(wanted)["disconnected"] is True
+
+
 def test_a_shared_disk_is_never_cached_whatever_was_asked(
     orchestrator: Orchestrator, guests: list[Guest], volume: LoopVolume
 ) -> None:

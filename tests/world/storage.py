@@ -27,6 +27,7 @@ class Lun:
     volume_id: str
     size_bytes: int = 1 << 30
     read_only: bool = False
+    scsi: bool = True
     exports: int = 1
 
     @property
@@ -139,6 +140,7 @@ class SimulatedConnectors:
             identity={"wwn": found.wwn},
             size_bytes=found.size_bytes,
             read_only=found.read_only,
+            scsi=self.luns[place].scsi if place in self.luns else None,
             device_info={"path": found.kernel_name},
         )
 

@@ -22,6 +22,18 @@ def test_libvirt_s_own_aliases_identify_nothing() -> None:
     assert facts.disk_by_alias("virtio-disk0") is None
 
 
+def test_boot_orders_tell_who_has_them() -> None:
+    facts = parse_domain(
+        "<domain><os><boot dev='hd'/></os><devices>"
+        "<disk><target dev='vda'/><boot order='2'/><alias name='ua-a'/></disk>"
+        "<disk><target dev='vdb'/><boot order='2'/></disk>"
+        "<interface><boot order='1'/></interface></devices></domain>"
+    )
+    assert facts.boot_orders == {2: {"ua-a", "disk vdb"}, 1: {"interface"}}
+    assert facts.boots_by_kind
+    assert not parse_domain("<domain/>").boots_by_kind
+
+
 def test_notes_come_back_as_they_were_written() -> None:
     notes = {"ua-a": Note("a", "volume-1", 3), "ua-b": Note("b", "volume-2", None)}
     inner = (

@@ -59,6 +59,14 @@ def test_a_port_that_one_half_lacks_is_no_place() -> None:
         choose_place(VIRTIO, half(ports(2), virtio(1)), half(ports(1), virtio(1)))
 
 
+def test_a_port_whose_hotplug_is_off_is_no_place() -> None:
+    closed = ports(2).replace(
+        "<address type='pci' bus='0x00' slot='0x02'/>", "<target hotplug='off'/>"
+    )
+    with pytest.raises(NoFreeAddress, match="pcie-root-port"):
+        choose_place(VIRTIO, half(closed, virtio(1)), None)
+
+
 def test_pcie_root_itself_takes_no_hot_plugged_disk() -> None:
     with pytest.raises(NoFreeAddress):
         choose_place(VIRTIO, half(ports(0)), None)

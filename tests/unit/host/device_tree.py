@@ -90,6 +90,7 @@ class DeviceTree:
                 "device/wwid": f"naa.{wwn}",
                 "device/vpd_pg80": page if serial else b"",
                 "device/state": state,
+                "device/scsi_level": "7",
                 "device/rescan": "",
             },
             by_id=by_id,

@@ -80,6 +80,18 @@ def test_size_and_read_only_are_the_kernels_word(tree: DeviceTree) -> None:
     assert (found.size_bytes, found.read_only) == (7 * 1024 * 1024, True)
 
 
+def test_a_lun_and_a_map_of_luns_take_scsi_commands(tree: DeviceTree, tmp_path: Path) -> None:
+    tree.scsi("sdb", "8:16", WWN)
+    tree.scsi("sdc", "8:32", WWN)
+    tree.multipath("dm-0", "253:0", WWN, slaves=("sdb", "sdc"))
+    tree.add("dm-1", "253:1", {"dm/uuid": "LVM-abc"}, slaves=("sdb",))
+    tree.add("loop0", "7:0", {"loop/backing_file": str(tmp_path / "image")})
+    found = {
+        name: tree.devices.look(str(tree.dev / name)) for name in ("sdb", "dm-0", "dm-1", "loop0")
+    }
+    assert [look and look.scsi for look in found.values()] == [True, True, False, False]
+
+
 def test_paths_that_fail_do_not_count(tree: DeviceTree) -> None:
     tree.scsi("sdb", "8:16", WWN)
     tree.scsi("sdc", "8:32", WWN, state="offline")

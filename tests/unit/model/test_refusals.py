@@ -143,6 +143,7 @@ WRONG_ATTACHMENTS: list[tuple[str, dict[str, Any], str]] = [
     ("disk.queues", {"disk": {"queues": "4"}}, "integer"),
     ("disk.queues", {"disk": {"queues": 1025}}, "less"),
     ("disk.boot_order", {"disk": {"boot_order": 0}}, "greater"),
+    ("disk.boot_order", {"disk": {"boot_order": 2**31}}, "less"),
     ("disk.error_policy", {"disk": {"error_policy": CANARY}}, "'report'"),
     ("disk.reservations", {"disk": {"reservations": CANARY}}, "'managed'"),
     ("disk.block_size.logical", {"disk": {"block_size": {"logical": 256}}}, "power of two"),
@@ -190,7 +191,23 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         },
         "needs a block device, and this connection gives a file",
     ),
+    (
+        {"disk": {"type": "lun", "bus": "scsi"}, **connection("nvmeof", NVME)},
+        "needs a SCSI device, and this connection gives an NVMe namespace",
+    ),
     ({"volume_id": "v" * 37}, "at most 36 characters"),
+    (
+        {
+            "disk": {
+                "iotune": {
+                    "read_iops_sec": 9,
+                    "read_iops_sec_max": 10**15 + 0,
+                    "read_iops_sec_max_length": 2,
+                }
+            }
+        },
+        "read_iops_sec_max times read_iops_sec_max_length is over",
+    ),
     ({"disk": {"iotune": {"read_iops_sec_max": 5}}}, "read_iops_sec_max needs read_iops_sec"),
     (
         {"disk": {"iotune": {"total_bytes_sec": 9, "total_bytes_sec_max": 8}}},

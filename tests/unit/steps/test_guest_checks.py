@@ -66,6 +66,42 @@ def test_an_iothread_that_the_domain_has_not(world: World) -> None:
     assert "disk.iothread 3: the domain has iothreads none" in detail
 
 
+def devices(world: World, half: str, xml: str) -> None:
+    guest = world.domains.guests[ONE]
+    setattr(guest, half, (getattr(guest, half) or "").replace("<devices>", f"<devices>{xml}"))
+
+
+@pytest.mark.parametrize("half", ["live", "inactive"])
+def test_a_boot_order_that_is_taken(world: World, half: str) -> None:
+    devices(world, half, "<interface type='user'><boot order='1'/></interface>")
+    code, detail = ask(world, disk={"boot_order": 1})
+    assert code == "invalid"
+    assert "disk.boot_order 1 is interface's already" in detail
+
+
+def test_a_boot_order_beside_a_boot_device(world: World) -> None:
+    guest = world.domains.guests[ONE]
+    guest.inactive = (guest.inactive or "").replace(
+        "<devices>", "<os><boot dev='hd'/></os><devices>"
+    )
+    code, detail = ask(world, disk={"boot_order": 1})
+    assert code == "invalid"
+    assert "the domain boots by <os><boot dev=" in detail
+
+
+def test_a_boot_order_of_its_own(world: World) -> None:
+    """What an earlier half of the attachment took is not taken."""
+    attach(1, disk={"boot_order": 1})(world)
+    world.run()
+    assert "ua-att-1" in (world.domains.guests[ONE].live or "")
+    world.domains.guests[ONE].inactive = (world.domains.guests[ONE].live or "").replace(
+        " id='1'", ""
+    )
+    attach(2, disk={"boot_order": 1})(world)
+    world.run()
+    assert world.record(request_id(2)).state == "done"
+
+
 def test_a_target_name_that_is_taken(world: World) -> None:
     attached(world, 2, volume=2)
     code, detail = ask(world, disk={"target_dev": "vda"})

@@ -41,6 +41,16 @@ def test_another_size_is_another_device(world: World) -> None:
     assert list(quarantined(world)) == [VOLUMES[0]]
 
 
+def test_a_lun_must_take_scsi_commands(world: World) -> None:
+    """A loop device does not: the guest could not start with it."""
+    world.storage.luns[TARGET, 1].scsi = False
+    state, detail = ask(world, disk={"type": "lun", "bus": "scsi"})
+    assert state == "undone"
+    assert "takes no SCSI commands" in detail
+    assert world.storage.devices == {}
+    assert quarantined(world) == {}
+
+
 def test_two_volumes_that_are_one_device(world: World) -> None:
     """The storage mapped the second volume onto the first one's LUN."""
     attached(world, 2, volume=2)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from oslo_config import cfg
+from oslo_utils import netutils
 
 from agent.errors import Invalid
 
@@ -79,8 +80,10 @@ LIBVIRT_OPTS = [
 STORAGE_OPTS = [
     cfg.HostAddressOpt(
         "my_ip",
-        default="127.0.0.1",
-        help="Address of this host on the storage network, as get_connector tells it.",
+        default=netutils.get_my_ipv4(),
+        sample_default="the address that the default route leaves by",
+        help="Address of this host on the storage network, as get_connector tells it. Volume "
+        "services export to it (NFS) or log it: set it where storage has a network of its own.",
     ),
     cfg.BoolOpt(
         "use_multipath",

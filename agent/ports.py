@@ -181,7 +181,20 @@ class Desk(Protocol):
         """wait_operation: the operation's Answer when it is closed, or at the timeout."""
 
 
-COMMANDS = ("attach", "detach")
+COMMANDS = (
+    "attach",
+    "attach_batch",
+    "detach",
+    "swap",
+    "extend",
+    "set_iotune",
+    "connect_instance",
+    "disconnect_instance",
+    "prepare_migration",
+    "migrate",
+    "cancel_migration",
+)
+"""Every command of this version of the wire; model.request.REQUESTS has those that are built."""
 
 QUERIES = (
     "ping",
@@ -198,7 +211,9 @@ QUERIES = (
     "list_locks",
     "list_quarantine",
     "release_quarantine",
+    "import_attachments",
 )
+"""Every question; bus.schema.ARGUMENTS has those that are built."""
 
 
 class Outbox(Protocol):

@@ -89,7 +89,14 @@ class Servers:
     def describe(self) -> str:
         """For people: connected, or what is missing."""
         deaf = [line.topic for line in self._lines if not line.connected()]
-        return f"no broker for {', '.join(deaf)}" if deaf else "connected to the broker"
+        if deaf:
+            return f"no broker for {', '.join(deaf)}"
+        if not all(line.durable() for line in self._lines):
+            return (
+                f"connected to the broker, but exchange {EXCHANGE} there was made without "
+                "durability: requests are lost when it restarts (docs/operate)"
+            )
+        return "connected to the broker"
 
     def turning(self) -> bool:
         """Our own threads live: says nothing of the broker. For the watchdog."""
@@ -145,6 +152,15 @@ class _Line:
             return False
         connection = _listener(self._server).conn.connection
         return connection is not None and bool(connection.connection.connected)
+
+    def durable(self) -> bool:
+        """oslo.messaging falls back to a queue that is not, where somebody else made the exchange
+        otherwise. The queue of the fanout never is."""
+        return all(
+            consumer.queue.durable
+            for consumer in _listener(self._server).conn.connection._consumers
+            if consumer.queue is not None and "_fanout" not in consumer.queue_name
+        )
 
     def turning(self) -> bool:
         if self._server is None:

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from agent.cli.trouble import MEANINGS
 from agent.model.outcome import State
-from agent.model.request import Verb
+from agent.model.request import REQUESTS
 
 CONFIG_FILE = "/etc/attachment-agent/attachment-agent.conf"
 
@@ -126,7 +126,7 @@ def _operation_filters(parser: argparse.ArgumentParser, *, given: bool) -> None:
         help="closed ones as well, as long as they are kept",
     )
     parser.add_argument("--state", choices=get_args(State)[1:], default=default)
-    parser.add_argument("--verb", choices=get_args(Verb), default=default)
+    parser.add_argument("--verb", choices=list(REQUESTS), default=default)
     _filters(parser, default)
 
 

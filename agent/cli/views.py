@@ -175,7 +175,7 @@ def instance(screen: Screen, answer: Row) -> None:
             )
             for disk in answer["disks"]
         ],
-        empty="no disk of it was attached by the agent",
+        empty="it has no disk",
         overflow="ellipsis",
     )
 

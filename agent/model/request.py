@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -14,22 +15,31 @@ from pydantic import (
     model_validator,
 )
 
+from agent.errors import Unsupported
 from agent.model.attachment import Attachment
 from agent.model.outcome import State
 from agent.model.value import Count, Id, Positive, Uuid, Value
 
 
 def _parse_time(value: object) -> object:
-    """RFC 3339 with Z or +00:00."""
+    """RFC 3339, in UTC: Z, +00:00 or -00:00."""
     if not isinstance(value, str):
-        raise ValueError("must be an RFC 3339 time like 2026-11-24T12:00:00Z")
+        raise ValueError("must be an RFC 3339 time in UTC like 2026-11-24T12:00:00Z")
+    written = value.upper()
     try:
-        moment = datetime.fromisoformat(value)
+        if not _RFC3339.fullmatch(written):
+            raise ValueError
+        moment = datetime.fromisoformat(written)
     except ValueError:
-        raise ValueError("must be an RFC 3339 time like 2026-11-24T12:00:00Z") from None
-    if moment.tzinfo is None or moment.utcoffset() != UTC.utcoffset(None):
+        raise ValueError("must be an RFC 3339 time in UTC like 2026-11-24T12:00:00Z") from None
+    if moment.utcoffset() != UTC.utcoffset(None):
         raise ValueError("must be in UTC: end it with Z")
     return moment
+
+
+_RFC3339 = re.compile(
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", flags=re.ASCII
+)
 
 
 def rfc3339(moment: datetime) -> str:
@@ -39,9 +49,6 @@ def rfc3339(moment: datetime) -> str:
 Moment = Annotated[
     datetime, BeforeValidator(_parse_time), PlainSerializer(rfc3339, return_type=str)
 ]
-
-
-Verb = Literal["attach", "detach"]
 
 
 class Request(Value):
@@ -117,7 +124,7 @@ class OperationRef(Value):
 
 class WaitRequest(Value):
     operation_id: Uuid
-    timeout_seconds: Annotated[float, Field(ge=0, le=30)] = 30.0
+    timeout_seconds: Annotated[float, Field(ge=0, le=30, strict=True)] = 30.0
 
 
 class OperationFilters(Value):
@@ -138,6 +145,12 @@ class AttachmentFilters(Value):
     attachment_id: Id | None = None
     instance_id: Uuid | None = None
     volume_id: Id | None = None
+    generation: Count | None = None
+    multiattach: StrictBool | None = None
+    access_mode: Literal["rw", "ro"] | None = None
+    driver_volume_type: StrictStr | None = None
+    operation_id: Uuid | None = None
+    promised: StrictBool | None = None
 
 
 class ListOperations(Value):
@@ -151,7 +164,7 @@ class ListAttachments(Value):
 class PlanQuery(Value):
     """``request`` as the verb would take it; nothing of it is accepted."""
 
-    verb: Verb
+    verb: StrictStr
     request: dict[str, Any]
 
 
@@ -159,6 +172,16 @@ REQUESTS: dict[str, type[AttachRequest] | type[DetachRequest]] = {
     "attach": AttachRequest,
     "detach": DetachRequest,
 }
+
+
+def noun_of(verb: str) -> type[AttachRequest] | type[DetachRequest]:
+    """Raises Unsupported where this version has no such verb."""
+    if verb not in REQUESTS:
+        raise Unsupported(
+            f"this version of the agent has no {verb}, it has {', '.join(REQUESTS)} (describe "
+            "tells); nothing was touched"
+        )
+    return REQUESTS[verb]
 
 
 def digest(payload: dict[str, Any]) -> str:

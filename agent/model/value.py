@@ -1,7 +1,7 @@
 """What every noun is: frozen, parsed once, strict about its fields, silent about secrets."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -69,7 +69,7 @@ class Value(BaseModel):
         try:
             return cls.model_validate(payload)
         except ValidationError as error:
-            raise Invalid(_explain(error)) from None
+            raise Invalid(_explain(error, payload)) from None
 
     def public(self) -> dict[str, Any]:
         """JSON-like, secrets masked: for answers, logs, the operator's eyes."""
@@ -96,16 +96,29 @@ def _unwritable(part: object, place: tuple[str, ...]) -> Iterator[str]:
             yield from _unwritable(inner, (*place, str(number)))
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, payload: object) -> str:
     """One line per wrong field. Never shows what was sent: it may be a password."""
     lines = []
     for fault in error.errors(include_input=False, include_url=False):
-        place = ".".join(str(part) for part in fault["loc"]) or "request"
+        place = ".".join(_place(fault["loc"], payload)) or "request"
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] in _NO_OBJECT:
             message = "must be an object with named fields"
         lines.append(f"{place}: {message}")
     return "; ".join(lines)
+
+
+def _place(loc: Sequence[int | str], payload: object) -> Iterator[str]:
+    """As the sender wrote it: without the names that pydantic gives the forms of a field."""
+    part = payload
+    for number, name in enumerate(loc):
+        if isinstance(part, Mapping) and name not in part and number < len(loc) - 1:
+            continue
+        yield str(name)
+        if isinstance(part, Mapping):
+            part = part.get(name)
+        elif isinstance(part, list | tuple) and isinstance(name, int):
+            part = part[name] if name < len(part) else None
 
 
 _NO_OBJECT = frozenset(("dict_type", "model_type", "model_attributes_type"))

@@ -119,8 +119,10 @@ class Admission:
         if not_after < self.now:
             raise Expired("not_after has passed; nothing was done: send a new request")
         if not_after > self.now + self.policy.retention_seconds:
-            days = self.policy.retention_seconds / 86400
-            raise Invalid(f"not_after is more than {days:g} days (retention_seconds) ahead")
+            raise Invalid(
+                f"not_after is more than {self.policy.retention_seconds:g} seconds "
+                "(retention_seconds) ahead; nothing was done"
+            )
         if self.book.count_open() >= self.policy.max_open_operations:
             raise QueueFull(
                 f"{self.policy.max_open_operations} operations are open; send it again later"

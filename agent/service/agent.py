@@ -17,12 +17,12 @@ from agent.journal.store import Journal
 from agent.model.device import Device
 from agent.model.outcome import Problem, refused
 from agent.model.request import (
-    REQUESTS,
     AttachRequest,
     DetachRequest,
     OperationRef,
     WaitRequest,
     digest,
+    noun_of,
 )
 from agent.operations import plan_of
 from agent.operations.admit import Admission, Policy
@@ -73,6 +73,7 @@ class Agent:
             if set(arguments) != {"request"} or not isinstance(payload, dict):
                 raise Invalid(f"{verb} takes one argument, request: an object (docs/wire)")
             self._refuse_other_host(payload.get("host"), addressed=addressed)
+            noun_of(verb)
             return self._accept(verb, payload).answer().wire()
         except AgentError as error:
             LOG.info("refused %s %s: %s: %s", verb, operation_id, error.code, error.detail)
@@ -107,6 +108,8 @@ class Agent:
 
     def _refuse_other_host(self, wanted: object, *, addressed: bool) -> None:
         here = self._host.name
+        if wanted is not None and not isinstance(wanted, str):
+            raise Invalid("host: must be the name of a host; nothing was done")
         if wanted == here or (addressed and wanted is None):
             return
         if wanted is None:
@@ -114,14 +117,14 @@ class Agent:
                 f"the message came to {here} without an address: send it to server {here}, or "
                 "name the host in the request; nothing was done"
             )
-        raise WrongHost(f"the request is for host {wanted}, this is {here}; nothing was done")
+        raise WrongHost(f"the request is for host {wanted[:64]}, this is {here}; nothing was done")
 
     def _accept(self, verb: str, payload: dict[str, Any]) -> Record:
         """Durably accepted, or the operation that this request is already."""
         known = self._replayed(verb, payload)
         if known is not None:
             return known
-        request = REQUESTS[verb].parse(payload)
+        request = noun_of(verb).parse(payload)
         if isinstance(request, AttachRequest):
             self._host.connectors.check(request.attachment.connection)
         with self._turnstiles[hash(request.instance_id) % TURNSTILES]:

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from agent.guest.disk_xml import differences
 from agent.guest.domain_xml import USER_ALIAS
+from agent.journal.book import Book
 from agent.journal.record import Held, Record
 from agent.journal.store import Journal
 from agent.model.device import Device
@@ -25,8 +26,20 @@ def audit(host: Host, journal: Journal) -> dict[str, Any]:
     attachment_id, instance_id, detail, advice}]}.  Raises Unavailable if libvirt does not answer.
 
     Attachments of open operations are in motion: what does not fit there is no finding."""
-    held, open_operations = journal.read(lambda book: (book.attachments(), book.open_operations()))
-    return compare(held, open_operations, host.domains.all(), host.connectors)
+    rows_before, open_before = journal.read(_books)
+    looks = host.domains.all()
+    held, open_operations = journal.read(_books)
+    came_or_went = _ids(rows_before) ^ _ids(held)
+    moving = came_or_went | {record.attachment_id for record in open_before}
+    return compare(held, open_operations, looks, host.connectors, moving)
+
+
+def _books(book: Book) -> tuple[list[Held], list[Record]]:
+    return book.attachments(), book.open_operations()
+
+
+def _ids(rows: Sequence[Held]) -> frozenset[str]:
+    return frozenset(held.attachment.attachment_id for held in rows)
 
 
 def compare(
@@ -34,10 +47,11 @@ def compare(
     open_operations: Sequence[Record],
     looks: Sequence[DomainLook],
     devices: Devices,
+    moving: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
-    """As audit, on what was read already."""
+    """As audit, on what was read already; ``moving`` are attachments that changed meanwhile."""
     guests = {look.instance_id: halves(look) for look in looks}
-    moving = {record.attachment_id for record in open_operations}
+    moving |= {record.attachment_id for record in open_operations}
     findings = [
         finding
         for attachment in held

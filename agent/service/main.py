@@ -233,6 +233,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         daemon = Daemon(cfg.CONF, settings, journal, clock)
     except AgentError as error:
         _give_up(EXIT_CONFIGURATION, error.detail)
+    except OSError as error:
+        _give_up(EXIT_JOURNAL, f"{settings.state_path} cannot be used: {error}")
     daemon.start()
     daemon.run(signals)
     LOG.info("stopping")

@@ -12,7 +12,7 @@ from agent.journal.store import Journal
 from agent.model.attachment import Attachment
 from agent.model.device import Device
 from agent.model.outcome import Problem
-from agent.model.request import REQUESTS, AttachRequest, digest
+from agent.model.request import AttachRequest, digest, noun_of
 from agent.operations import plan_of
 from agent.operations.admit import Admission, Policy
 from agent.ports import Host
@@ -28,8 +28,8 @@ def preview(
     """{verb, steps, commit, disk_xml, controller_xml, refusal}. ``refusal`` tells why it would
     not be taken or not succeed, as far as that shows before storage is touched.
 
-    Raises Invalid where the request cannot be read."""
-    request = REQUESTS[verb].parse(payload)
+    Raises Invalid where the request cannot be read, Unsupported for a verb to come."""
+    request = noun_of(verb).parse(payload)
     answer: dict[str, Any] = {
         "verb": verb,
         "steps": [],

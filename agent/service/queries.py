@@ -1,10 +1,13 @@
 """What is asked without changing anything (but the quarantine): the control topic's answers."""
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-from agent.errors import Invalid, Unavailable, UnknownOperation
+from agent.bus.wire import VERSION
+from agent.errors import Unavailable, UnknownOperation, Unsupported
+from agent.guest.domain_xml import USER_ALIAS
 from agent.journal.book import Book
 from agent.journal.record import Record
 from agent.journal.store import Journal
@@ -18,6 +21,7 @@ from agent.model.request import (
     OperationRef,
     PlanQuery,
     VolumeRef,
+    rfc3339,
 )
 from agent.model.value import Value
 from agent.operations import VERBS
@@ -25,9 +29,7 @@ from agent.operations.admit import Policy
 from agent.ports import DomainLook, Host
 from agent.service.audit import audit
 from agent.service.preview import preview
-from agent.steps.users import halves
-
-WIRE_VERSION = "1.0"
+from agent.steps.users import Halves, halves
 
 
 class Queries:
@@ -55,7 +57,10 @@ class Queries:
     def answer(self, name: str, arguments: Mapping[str, object]) -> dict[str, Any]:
         """Raises AgentError where there is no answer."""
         if name not in self._answers:
-            raise Invalid(f"there is no query {name}: one of {', '.join(self._answers)}")
+            raise Unsupported(
+                f"this version of the agent does not answer {name}: it knows "
+                f"{', '.join(self._answers)}"
+            )
         noun, answer = self._answers[name]
         return answer(noun.parse(arguments))
 
@@ -78,7 +83,7 @@ class Queries:
         return {
             "host": self._host.name,
             "version": version("libvirt-attachment-agent"),
-            "wire": WIRE_VERSION,
+            "wire": VERSION,
             "verbs": list(VERBS),
             **abilities,
             "unavailable": unavailable,
@@ -145,47 +150,57 @@ def attachments(book: Book, filters: AttachmentFilters) -> list[dict[str, Any]]:
 
 
 def quarantine(book: Book) -> list[dict[str, Any]]:
-    return [{"volume_id": volume_id, **row} for volume_id, row in book.quarantined().items()]
+    """What the device is known by, and not os-brick's own notes of it."""
+    return [
+        {
+            "volume_id": volume_id,
+            "device": {name: row["device"][name] for name in ("path", "identity", "size_bytes")},
+            "reason": row["reason"],
+            "at": rfc3339(datetime.fromtimestamp(row["at"], UTC)),
+        }
+        for volume_id, row in book.quarantined().items()
+    ]
 
 
 def describe_instance(instance_id: str, look: DomainLook | None) -> dict[str, Any]:
-    """Present, state, persistent, job, and the disks that carry our alias, by half."""
-    if look is None:
-        return {"instance_id": instance_id, "present": False}
-    both = halves(look)
-    aliases = {
-        disk.alias
-        for half in (both.live, both.inactive)
-        for disk in (half.disks if half else ())
-        if disk.alias
-    }
-    disks = []
-    for alias in sorted(aliases):
-        disk = both.disk(alias)
-        assert disk is not None
-        disks.append(
-            {
-                "alias": alias,
-                "target_dev": disk.target_dev,
-                "serial": disk.serial,
-                "source": disk.source,
-                "address": disk.address,
-                "shareable": disk.shareable,
-                "read_only": disk.read_only,
-                "live": both.live is not None and both.live.disk_by_alias(alias) is not None,
-                "persistent": both.inactive is not None
-                and both.inactive.disk_by_alias(alias) is not None,
-            }
-        )
+    """Present, state, persistent, job, and every disk, live or defined.
+
+    ``alias`` and ``attachment_id`` are null for a disk that the agent has not plugged."""
+    both = None if look is None else halves(look)
     return {
         "instance_id": instance_id,
-        "present": True,
-        "name": look.name,
-        "state": look.state,
-        "persistent": look.inactive_xml is not None,
-        "job": look.job,
-        "disks": disks,
+        "present": look is not None,
+        "name": look and look.name,
+        "state": look and look.state,
+        "persistent": None if look is None else look.inactive_xml is not None,
+        "job": look and look.job,
+        "disks": [] if both is None else _disks(both),
     }
+
+
+def _disks(both: Halves) -> list[dict[str, Any]]:
+    """Ours are one disk by their alias, others by their target name; the running half's word."""
+    live, defined = (
+        {} if half is None else {disk.alias or disk.target_dev: disk for disk in half.disks}
+        for half in (both.live, both.inactive)
+    )
+    return [
+        {
+            "alias": disk.alias,
+            "attachment_id": disk.alias and disk.alias.removeprefix(USER_ALIAS),
+            "target_dev": disk.target_dev,
+            "bus": disk.bus,
+            "device": disk.device,
+            "serial": disk.serial,
+            "source": disk.source,
+            "address": disk.address,
+            "shareable": disk.shareable,
+            "read_only": disk.read_only,
+            "live": name in live,
+            "persistent": name in defined,
+        }
+        for name, disk in sorted({**defined, **live}.items(), key=lambda item: item[1].target_dev)
+    ]
 
 
 def _listed(record: Record) -> dict[str, Any]:

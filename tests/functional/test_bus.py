@@ -289,6 +289,17 @@ def _reaches(client: AgentClient) -> bool:
     return True
 
 
+def test_an_exchange_that_somebody_made_otherwise_is_said(tmp_path: Path, host: str) -> None:
+    """oslo.messaging falls back to queues that a restart of the broker empties."""
+    with Broker(tmp_path) as broker:
+        with kombu.Connection(broker.url.replace("rabbit:", "amqp:")) as connection:
+            connection.channel().exchange_declare(
+                EXCHANGE, "topic", durable=False, auto_delete=False
+            )
+        with serving(broker, host, RecordingDesk()) as servers:
+            assert "made without durability" in servers.describe()
+
+
 def test_servers_notice_that_the_broker_is_away(broker: Broker, host: str) -> None:
     with serving(broker, host, RecordingDesk()) as servers:
         broker.stop()

@@ -347,6 +347,8 @@ class TestRequests:
             ("not_after", {"not_after": 1764072000}, "RFC 3339"),
             ("not_after", {"not_after": None}, "RFC 3339"),
             ("not_after", {"not_after": "2026-11-24"}, "UTC"),
+            ("not_after", {"not_after": "20261124T120000Z"}, "RFC 3339"),
+            ("not_after", {"not_after": "2026-W48-2T12:00:00Z"}, "RFC 3339"),
             ("not_after", {"not_after": "2026-11-24T12:00:00"}, "UTC"),
             ("not_after", {"not_after": "2026-11-24T12:00:00+01:00"}, "UTC"),
             ("deadline_seconds", {"deadline_seconds": 0}, "greater"),

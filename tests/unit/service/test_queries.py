@@ -1,0 +1,126 @@
+"""What the control topic answers, and what it does not."""
+
+from typing import Any
+
+import pytest
+
+from agent.model.request import REQUESTS, WaitRequest
+from agent.ports import COMMANDS
+from tests.unit.saga.stories import ONE, TWO
+from tests.world.story import VOLUMES, attach, attached, attachment, moment, request_id
+from tests.world.world import World
+
+TO_COME = sorted(set(COMMANDS) - set(REQUESTS))
+
+
+@pytest.mark.parametrize("verb", TO_COME)
+def test_a_verb_to_come_is_unsupported_and_nothing_is_kept(world: World, verb: str) -> None:
+    request = {"request_id": request_id(1), "not_after": moment(60)}
+    answer = world.agent.command(verb, {"request": request}, addressed=True)
+    assert (answer["state"], answer["error"]["code"]) == ("refused", "unsupported")
+    assert answer["operation_id"] == request_id(1)
+    assert world.records() == []
+    planned = world.agent.query("plan", {"verb": verb, "request": request})
+    assert planned["error"]["code"] == "unsupported"
+
+
+def test_a_question_to_come_is_unsupported(world: World) -> None:
+    answer = world.agent.query("import_attachments", {"attachments": []})
+    assert answer["error"]["code"] == "unsupported"
+
+
+@pytest.mark.parametrize("wanted", [5, ["sim"], {"name": "sim"}])
+def test_a_host_that_is_no_text_is_invalid(world: World, wanted: object) -> None:
+    ask = attach(1, envelope={"host": wanted})
+    assert ask.send(world)["error"]["code"] == "invalid"
+
+
+def test_a_host_of_any_length_is_not_shown_whole(world: World) -> None:
+    error = attach(1, envelope={"host": "h" * 10_000}).send(world)["error"]
+    assert error["code"] == "wrong-host"
+    assert len(error["detail"]) < 200
+
+
+@pytest.mark.parametrize("not_after", [moment(60).replace("T", "t").replace("Z", "z")])
+def test_a_time_may_be_written_in_small_letters(world: World, not_after: str) -> None:
+    assert attach(1, envelope={"not_after": not_after}).send(world)["state"] == "accepted"
+
+
+@pytest.mark.parametrize("seconds", ["1", True, None, [1]])
+def test_a_timeout_is_a_number(world: World, seconds: object) -> None:
+    answer = world.agent.wait({"operation_id": request_id(1), "timeout_seconds": seconds})
+    assert answer["error"]["code"] == "invalid"
+    assert WaitRequest.parse({"operation_id": request_id(1), "timeout_seconds": 1})
+
+
+def test_a_wrong_field_is_named_as_it_was_sent(world: World) -> None:
+    wrong = attachment()
+    wrong["connection_info"]["data"]["target_lun"] = "1"
+    error = attach(1, connection_info=wrong["connection_info"]).send(world)["error"]
+    assert error["detail"].startswith("attachment.connection_info.data.target_lun: ")
+    del wrong["connection_info"]["data"]["target_iqn"]
+    error = attach(1, connection_info={"driver_volume_type": "local", "data": {}}).send(world)[
+        "error"
+    ]
+    assert error["detail"].startswith("attachment.connection_info.data.device_path: ")
+
+
+def test_an_instance_that_is_not_here_has_every_field(world: World) -> None:
+    assert world.agent.query("get_instance", {"instance_id": TWO}) == {
+        "instance_id": TWO,
+        "present": False,
+        "name": None,
+        "state": None,
+        "persistent": None,
+        "job": None,
+        "disks": [],
+    }
+
+
+def test_an_instance_shows_its_disks_whoever_plugged_them(world: World) -> None:
+    attached(world)
+    by_hand = "<disk device='cdrom'><target dev='sda' bus='scsi'/></disk>"
+    world.domains.define(ONE, by_hand)
+    disks = world.agent.query("get_instance", {"instance_id": ONE})["disks"]
+    assert [
+        (disk["target_dev"], disk["attachment_id"], disk["live"], disk["persistent"])
+        for disk in disks
+    ] == [("sda", None, False, True), ("vda", "att-1", True, True)]
+
+
+def test_attachments_are_found_by_what_is_listed(world: World) -> None:
+    attached(world, multiattach=True, generation=3)
+    attached(world, 2, volume=2, access_mode="ro")
+
+    def listed(**filters: object) -> list[str]:
+        answer = world.agent.query("list_attachments", {"filters": filters})
+        return [row["attachment_id"] for row in answer["attachments"]]
+
+    assert listed(multiattach=True) == ["att-1"]
+    assert listed(generation=3, volume_id=VOLUMES[0]) == ["att-1"]
+    assert listed(access_mode="ro") == ["att-2"]
+    assert listed(driver_volume_type="iscsi") == ["att-1", "att-2"]
+    assert world.agent.query("list_attachments", {"filters": {"colour": 1}})["error"]
+
+
+def test_a_quarantined_device_is_shown_by_what_it_is_known_by(world: World) -> None:
+    attach(1, identity={"wwn": "6001405000000000000000ff"})(world)
+    world.run()
+    [row] = world.agent.query("list_quarantine", {})["quarantine"]
+    assert row["volume_id"] == VOLUMES[0]
+    assert set(row["device"]) == {"path", "identity", "size_bytes"}
+    assert row["at"].endswith("Z")
+
+
+def test_what_is_attached_while_an_audit_looks_is_no_finding(world: World) -> None:
+    """libvirt is asked between two looks at the books."""
+    look_at_all = world.domains.all
+
+    def meanwhile() -> Any:
+        seen = look_at_all()
+        world.domains.all = look_at_all  # type: ignore[method-assign]
+        attached(world)
+        return seen
+
+    world.domains.all = meanwhile  # type: ignore[method-assign]
+    assert world.agent.query("audit", {})["findings"] == []

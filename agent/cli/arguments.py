@@ -125,6 +125,13 @@ def _operation_filters(parser: argparse.ArgumentParser, *, given: bool) -> None:
         default=argparse.SUPPRESS if given else False,
         help="closed ones as well, as long as they are kept",
     )
+    parser.add_argument(
+        "--limit",
+        type=int,
+        metavar="N",
+        default=default,
+        help="only the N that were accepted last",
+    )
     parser.add_argument("--state", choices=get_args(State)[1:], default=default)
     parser.add_argument("--verb", choices=list(REQUESTS), default=default)
     _filters(parser, default)

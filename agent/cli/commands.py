@@ -14,7 +14,7 @@ from agent.cli.session import Session
 from agent.cli.trouble import Exit, not_found
 from agent.errors import Invalid
 from agent.model.outcome import Answer
-from agent.model.request import AttachmentFilters, OperationFilters, OperationRef
+from agent.model.request import AttachmentFilters, ListOperations, OperationRef
 from agent.service.queries import attachments, operations, quarantine
 
 Row = dict[str, Any]
@@ -48,8 +48,8 @@ def list_operations(session: Session, args: Namespace) -> Exit:
     if not args.all and args.state is None:
         filters["open"] = True
     rows = session.read(
-        lambda client: client.list_operations(**filters),
-        lambda book: operations(book, OperationFilters.parse(filters)),
+        lambda client: client.list_operations(limit=args.limit, **filters),
+        lambda book: operations(book, _asked(filters, limit=args.limit)),
     )
     return _shown(session, {"operations": rows}, lambda: views.operations(session.screen, rows))
 
@@ -63,7 +63,7 @@ def show(session: Session, args: Namespace) -> Exit:
             session.host,
             args.id,
             lambda **filters: attachments(book, AttachmentFilters.parse(filters)),
-            lambda **filters: operations(book, OperationFilters.parse(filters)),
+            lambda **filters: operations(book, _asked(filters)),
         ),
     )
     return _shown(session, found, lambda: views.found(session.screen, found))
@@ -178,6 +178,10 @@ def _shown(session: Session, value: Row, view: Callable[[], None]) -> Exit:
 
 def _given(args: Namespace, names: Sequence[str]) -> Row:
     return {name: value for name in names if (value := getattr(args, name)) is not None}
+
+
+def _asked(filters: Row, limit: int | None = None) -> ListOperations:
+    return ListOperations.parse({"filters": filters, "limit": limit})
 
 
 def _now() -> datetime:

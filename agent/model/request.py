@@ -154,7 +154,11 @@ class AttachmentFilters(Value):
 
 
 class ListOperations(Value):
+    """Of those accepted before ``before``, if given, the newest ``limit``, if given."""
+
     filters: OperationFilters = OperationFilters()
+    limit: Positive | None = None
+    before: Uuid | None = None
 
 
 class ListAttachments(Value):

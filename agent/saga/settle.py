@@ -195,6 +195,7 @@ class Settler:
 
     def _revert_next(self, record: Record, plan: Plan) -> Record:
         step = plan.steps[record.intended]
+        record = self._save(record.but(executing=True))
         reverted = self._ask(lambda: step.revert(self._scene(record)))
         if isinstance(reverted, Parked):
             return self._park(record, reverted)

@@ -125,8 +125,7 @@ class Agent:
         if known is not None:
             return known
         request = noun_of(verb).parse(payload)
-        if isinstance(request, AttachRequest):
-            self._host.connectors.check(request.attachment.connection)
+        self._refuse_unconnectable(request)
         with self._turnstiles[hash(request.instance_id) % TURNSTILES]:
             record, is_new = self._journal.write(
                 lambda book: self._admit(book, verb, request, payload)
@@ -135,6 +134,19 @@ class Agent:
                 LOG.info("accepted %s %s of %s", verb, record.operation_id, record.attachment_id)
                 self.workers.accept(record)
         return record
+
+    def _refuse_unconnectable(self, request: AttachRequest | DetachRequest) -> None:
+        """What this host cannot connect it cannot disconnect either; what is attached here already
+        is taken off by all means."""
+        known = self._journal.read(lambda book: book.attachment(request.attachment_id))
+        if known is not None and isinstance(request, DetachRequest):
+            return
+        try:
+            if request.attachment is not None:
+                self._host.connectors.check(request.attachment.connection)
+        except Invalid:
+            if isinstance(request, AttachRequest):
+                raise
 
     def _replayed(self, verb: str, payload: dict[str, Any]) -> Record | None:
         """Before the payload is parsed: a newer agent may refuse what an older one accepted."""

@@ -17,7 +17,6 @@ from agent.model.request import (
     ListAttachments,
     ListOperations,
     Nothing,
-    OperationFilters,
     OperationRef,
     PlanQuery,
     VolumeRef,
@@ -105,7 +104,7 @@ class Queries:
         return record.answer().wire()
 
     def _operations(self, asked: ListOperations) -> dict[str, Any]:
-        return {"operations": self._journal.read(lambda book: operations(book, asked.filters))}
+        return {"operations": self._journal.read(lambda book: operations(book, asked))}
 
     def _attachments(self, asked: ListAttachments) -> dict[str, Any]:
         return {"attachments": self._journal.read(lambda book: attachments(book, asked.filters))}
@@ -138,11 +137,17 @@ def known_operation(book: Book, operation_id: str) -> Record:
     return record
 
 
-def operations(book: Book, filters: OperationFilters) -> list[dict[str, Any]]:
-    """Answers with the ids that they are about, oldest first."""
+def operations(book: Book, asked: ListOperations) -> list[dict[str, Any]]:
+    """Answers with the ids that they are about, oldest first.  Raises UnknownOperation."""
+    filters = asked.filters
+    end = None if asked.before is None else known_operation(book, asked.before).sequence
     by_column = filters.model_dump(exclude={"state", "verb"})
-    listed = (_listed(record) for record in book.all_operations(**by_column))
-    return [row for row in listed if _matches(row, filters)]
+    rows = [
+        row
+        for record in book.all_operations(**by_column)
+        if (end is None or record.sequence < end) and _matches(row := _listed(record), filters)
+    ]
+    return rows if asked.limit is None else rows[-asked.limit :]
 
 
 def attachments(book: Book, filters: AttachmentFilters) -> list[dict[str, Any]]:

@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 import pytest
 from oslo_config import cfg
 
-from agent.bus.client import MONITOR_SECONDS, AgentClient, Unreachable
+from agent.bus.caller import MONITOR_SECONDS
+from agent.bus.client import AgentClient, Unreachable
 from agent.bus.outbox import Publisher
 from agent.bus.servers import Servers
 from agent.bus.transport import notification_transport, rpc_transport

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.errors import AgentError, ConnectFailed, LunMissing
+from agent.errors import AgentError, ConnectFailed, LunMissing, Unsupported
 from agent.model.attachment import Attachment
 from agent.model.connection import Connection, IscsiConnection
 from agent.model.device import Device, Disconnected
@@ -71,8 +71,11 @@ class SimulatedConnectors:
     connects: int = 0
     connect_error: AgentError | None = None
     disconnect_error: AgentError | None = None
+    lacks: str | None = None
 
     def check(self, connection: Connection) -> None:
+        if self.lacks is not None:
+            raise Unsupported(f"this host has no {self.lacks}; nothing was touched")
         _place(connection)
 
     def connect(self, attachment: Attachment) -> Device:

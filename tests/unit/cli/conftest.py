@@ -18,7 +18,7 @@ from agent.journal.record import Held, Record
 from agent.journal.store import Journal
 from agent.model.device import Device
 from agent.model.outcome import Answer, Problem
-from agent.model.request import AttachmentFilters, OperationFilters
+from agent.model.request import AttachmentFilters, ListOperations
 from agent.service.queries import attachments, operations, quarantine
 from tests.samples import attachment
 
@@ -210,8 +210,8 @@ class PlayedAgent:
         asked = AttachmentFilters.parse(filters)
         return self.journal.read(lambda book: attachments(book, asked))
 
-    def list_operations(self, **filters: Any) -> list[dict[str, Any]]:
-        asked = OperationFilters.parse(filters)
+    def list_operations(self, *, limit: int | None = None, **filters: Any) -> list[dict[str, Any]]:
+        asked = ListOperations.parse({"filters": filters, "limit": limit})
         return self.journal.read(lambda book: operations(book, asked))
 
     def list_quarantine(self) -> list[dict[str, Any]]:

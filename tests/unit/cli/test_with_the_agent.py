@@ -57,8 +57,9 @@ class Client:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """describe and audit; list_… with filters, where there are some."""
 
-        def ask(**filters: Any) -> Any:
-            answer = self._ask(name, **({"filters": filters} if filters else {}))
+        def ask(*, limit: int | None = None, **filters: Any) -> Any:
+            given = {"filters": filters, "limit": limit}
+            answer = self._ask(name, **{word: value for word, value in given.items() if value})
             return answer[name.removeprefix("list_")] if name.startswith("list_") else answer
 
         return ask

@@ -276,6 +276,15 @@ def test_what_was_never_seen_must_be_sent_whole(world: World) -> None:
     accepted(world, detach(1, attachment=attachment()))
 
 
+def test_what_this_host_cannot_connect_is_refused_before_anything_is_kept(world: World) -> None:
+    attached(world)
+    world.storage.lacks = "iscsiadm"
+    assert refused(world, attach(1, 2, volume=2)) == "unsupported"
+    assert refused(world, detach(2, 2, attachment=attachment(2, volume=2))) == "unsupported"
+    accepted(world, detach(3, attachment=attachment()))
+    assert world.record(request_id(3)).state == "done", "what is here leaves by all means"
+
+
 def test_what_was_detached_here_need_not(world: World) -> None:
     accepted(world, attach(1))
     accepted(world, detach(2))

@@ -6,7 +6,17 @@ import pytest
 
 from agent.errors import ConnectFailed
 from agent.saga.settle import DEATHS_BEFORE_UNDOING, RETRY_SECONDS
-from tests.unit.saga.stories import ONE, away, back, device_stays, guest_is, host, plugged, reset
+from tests.unit.saga.stories import (
+    ONE,
+    away,
+    back,
+    device_stays,
+    guest_is,
+    host,
+    plug_refused,
+    plugged,
+    reset,
+)
 from tests.world.instants import Crash
 from tests.world.story import Act, attach, attached, cancel, detach, let_pass, moment, request_id
 from tests.world.world import World
@@ -163,6 +173,20 @@ def test_a_step_that_killed_the_agent_twice_goes_on_forward(world: World) -> Non
     attach(1)(world)
     lives(world)
     assert world.record(request_id(1)).state == "done"
+
+
+def test_an_undoing_that_kills_the_agent_backs_off(world: World) -> None:
+    """Or it would die again as soon as it is started, and serve nobody."""
+    begin(world, host(), plug_refused)
+    world.instants.watch = dies_at("before disconnect", DEATHS_BEFORE_UNDOING)
+    attach(1)(world)
+    lives(world)
+    record = world.record(request_id(1))
+    assert (record.state, record.direction) == ("unsettled", "undoing")
+    assert record.trouble is not None
+    assert "killed 3 times" in record.trouble.detail
+    world.pass_time()
+    assert world.record(request_id(1)).state == "undone"
 
 
 def test_time_parked_counts_no_deaths(world: World) -> None:

@@ -103,6 +103,22 @@ def test_attachments_are_found_by_what_is_listed(world: World) -> None:
     assert world.agent.query("list_attachments", {"filters": {"colour": 1}})["error"]
 
 
+def test_operations_are_listed_by_the_page(world: World) -> None:
+    for number in range(1, 5):
+        attach(number, number, volume=number).send(world)
+
+    def listed(**how: object) -> list[str]:
+        rows = world.agent.query("list_operations", how)["operations"]
+        return [row["operation_id"] for row in rows]
+
+    everything = [request_id(number) for number in range(1, 5)]
+    assert listed() == everything
+    assert listed(limit=3) == everything[1:]
+    assert listed(limit=3, before=everything[1]) == everything[:1]
+    unknown = world.agent.query("list_operations", {"before": request_id(9)})
+    assert unknown["error"]["code"] == "unknown-operation"
+
+
 def test_a_quarantined_device_is_shown_by_what_it_is_known_by(world: World) -> None:
     attach(1, identity={"wwn": "6001405000000000000000ff"})(world)
     world.run()

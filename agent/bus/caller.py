@@ -1,0 +1,181 @@
+"""One agent's topics as calls: found, tried again, and their silence explained."""
+
+import logging
+import threading
+import time
+from typing import Any
+
+import oslo_messaging
+
+from agent.bus.transport import TROUBLES, rpc_transport
+from agent.bus.wire import COMMANDS_TOPIC, CONTROL_TOPIC, EXCHANGE, VERSION
+
+LOG = logging.getLogger(__name__)
+
+TRIES = 3
+"""How often a call is sent, at the least, before its silence is Unreachable."""
+
+SLOW = frozenset({"wait_operation", "describe", "get_connector", "get_instance", "plan", "audit"})
+"""What the agent may have to ask libvirt or storage tools for, or holds on purpose."""
+
+MONITOR_SECONDS = 3
+"""An agent that works at a call says so twice in this time; one that was killed does not."""
+
+FIRST_SECONDS = 1.0
+"""How long the first contact waits for the agent itself."""
+CLOSE_SECONDS = 0.2
+RETRY_SECONDS = 0.5
+
+BROKER_TRIES = 1
+"""Reconnects within one send; above it the call's own time counts."""
+
+
+class Refused(Exception):
+    """The agent has no answer to a question. ``code`` and ``detail`` as in docs/wire."""
+
+    def __init__(self, code: str, retriable: bool, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.retriable = retriable
+        self.detail = detail
+
+
+class Unreachable(Exception):
+    """No answer came: the broker is away, or no agent of that name listens. Says which."""
+
+
+class Caller:
+    """Calls to the agent of ``host``; a try that gets no answer is followed by another.
+
+    Nothing is connected before the first call.  Raises Invalid for a url that cannot be used.
+    """
+
+    def __init__(self, conf: Any, host: str, url: str | None, timeout_seconds: float) -> None:
+        self._host = host
+        self._timeout_seconds = timeout_seconds
+        self._transport = rpc_transport(conf, url)
+        self._rpc = oslo_messaging.get_rpc_client(
+            self._transport,
+            oslo_messaging.Target(exchange=EXCHANGE, server=host, version=VERSION),
+            # Returned at once by the broker where that host never listened.
+            transport_options=oslo_messaging.TransportOptions(at_least_once=True),
+            retry=BROKER_TRIES,
+        )
+        self._connecting = threading.Lock()
+        self._connector: threading.Thread | None = None
+        self._connected = threading.Event()
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        """Returns soon; an idle connection to the broker may take seconds to end behind it."""
+        self._closed.set()
+        closer = threading.Thread(target=self._transport.cleanup, daemon=True)
+        closer.start()
+        closer.join(CLOSE_SECONDS)
+
+    def call(
+        self, topic: str, method: str, *, within_seconds: float | None = None, **arguments: Any
+    ) -> dict[str, Any]:
+        """What the agent answered.  Raises Unreachable, Refused."""
+        deadline = time.monotonic() + (within_seconds or self._timeout_seconds)
+        self._connect(deadline)
+        context = self._context(topic, method, arguments.get("timeout_seconds", 0.0))
+        while True:
+            try:
+                return dict(context.call({}, method, **arguments))
+            except oslo_messaging.MessageUndeliverable:
+                raise self._nobody() from None
+            except oslo_messaging.RemoteError as error:
+                raise self._failed(method, error) from None
+            except oslo_messaging.MessagingTimeout:
+                LOG.info("%s got no answer from %s", method, self._host)
+                trouble = self._silence(topic, method)
+            except TROUBLES as error:
+                LOG.info("%s did not reach the broker: %s", method, error)
+                trouble = self._no_broker(_doubt(topic))
+                self._closed.wait(RETRY_SECONDS)
+            if time.monotonic() >= deadline:
+                raise trouble
+
+    def _context(self, topic: str, method: str, held_seconds: float) -> Any:
+        """How long one try waits. Where an answer is due at once, silence means that it is lost;
+        what may take longer is heard of meanwhile (oslo.messaging's call monitor)."""
+        if method in SLOW:
+            return self._rpc.prepare(
+                topic=topic,
+                timeout=held_seconds + self._timeout_seconds,
+                call_monitor_timeout=MONITOR_SECONDS,
+            )
+        return self._rpc.prepare(topic=topic, timeout=self._timeout_seconds / TRIES)
+
+    def _connect(self, deadline: float) -> None:
+        """Wait until the broker was there once.
+
+        oslo.messaging's first call blocks without end while it is not; so it is made by a thread
+        of its own, and it alone hangs."""
+        if self._connected.is_set():
+            return
+        with self._connecting:
+            if self._connector is None or not self._connector.is_alive():
+                self._connector = threading.Thread(
+                    target=self._first_call, name=f"connect {self._host}", daemon=True
+                )
+                self._connector.start()
+            connector = self._connector
+        connector.join(max(0.0, deadline - time.monotonic()))
+        if not self._connected.is_set():
+            raise self._no_broker("; nothing was sent")
+
+    def _first_call(self) -> None:
+        try:
+            self._rpc.prepare(topic=CONTROL_TOPIC, timeout=FIRST_SECONDS).call({}, "ping")
+        except (oslo_messaging.MessagingTimeout, oslo_messaging.MessageUndeliverable):
+            pass  # the broker took it: all that was asked
+        except TROUBLES as error:
+            LOG.info("no broker: %s", error)
+            return
+        self._connected.set()
+
+    def _no_broker(self, state: str) -> Unreachable:
+        return Unreachable(
+            "the broker does not answer, or refuses us: check that RabbitMQ runs, and transport_url"
+            f" (address, user, password, virtual host, TLS){state}"
+        )
+
+    def _nobody(self) -> Unreachable:
+        return Unreachable(
+            f"no agent has ever listened as {self._host} on this broker: check the name (`host` in "
+            "the agent's configuration) and the virtual host; nothing was sent"
+        )
+
+    def _silence(self, topic: str, method: str) -> Unreachable:
+        return Unreachable(
+            f"the agent of {self._host} did not answer {method} within "
+            f"{self._timeout_seconds:g} s: check that attachment-agent runs there and reaches this "
+            f"broker{_doubt(topic)}"
+        )
+
+    def _failed(self, method: str, error: Any) -> Refused:
+        LOG.info("%s on %s: %s", method, self._host, error.exc_type)
+        if error.exc_type not in ("NoSuchMethod", "UnsupportedVersion"):
+            return Refused(
+                "internal",
+                False,
+                f"{method} met a defect of the agent of {self._host}; its log tells more",
+            )
+        return Refused(
+            "unsupported",
+            False,
+            f"the agent of {self._host} does not know {method} in version {VERSION} of the wire "
+            "(describe tells what it knows); nothing was done",
+        )
+
+
+def _doubt(topic: str) -> str:
+    """What is not known after a call without an answer."""
+    if topic != COMMANDS_TOPIC:
+        return ""
+    return (
+        ". Whether the request was accepted is unknown: get_operation tells, or the same request "
+        "sent again"
+    )

@@ -1,0 +1,164 @@
+"""iSCSI targets of LIO, on this machine's own loopback, by configfs.
+
+Documentation/target/ of the kernel; the tree is what targetcli writes.
+"""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.nested.inside.leftovers import run
+
+CORE = Path("/sys/kernel/config/target/core")
+FABRIC = Path("/sys/kernel/config/target/iscsi")
+VOLUMES = Path("/var/lib/volumes")
+MIB = 1 << 20
+
+PORTAL = "127.0.0.1:3260"
+SECOND_PORTAL = "127.0.0.2:3260"
+
+
+@dataclass
+class Backing:
+    """A file that a target shows as a LUN; ``wwn`` is what the device will say of itself."""
+
+    volume_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    size_mib: int = 32
+
+    def __post_init__(self) -> None:
+        self.file = VOLUMES / self.volume_id
+        with self.file.open("xb") as file:
+            file.truncate(self.size_bytes)
+        self.core = CORE / "fileio_0" / self.volume_id
+        self.core.mkdir(parents=True)
+        control = f"fd_dev_name={self.file},fd_dev_size={self.size_bytes}"
+        (self.core / "control").write_text(control)
+        (self.core / "wwn/vpd_unit_serial").write_text(self.volume_id)
+        (self.core / "enable").write_text("1")
+
+    @property
+    def size_bytes(self) -> int:
+        return self.size_mib * MIB
+
+    @property
+    def wwn(self) -> str:
+        """NAA 6, LIO's company id, and the first digits of the serial."""
+        return f"6001405{self.volume_id.replace('-', '')[:25]}"
+
+    def read(self, offset_mib: int = 0, length_bytes: int = 4096) -> bytes:
+        run("sync")
+        with self.file.open("rb") as file:
+            file.seek(offset_mib * MIB)
+            return file.read(length_bytes)
+
+    def close(self) -> None:
+        self.core.rmdir()
+        self.file.unlink()
+
+
+class Target:
+    """One target. ``portals`` are where it listens; ``chap`` (user, password) is asked for."""
+
+    def __init__(
+        self, name: str, *, portals: Sequence[str] = (PORTAL,), chap: tuple[str, str] | None = None
+    ) -> None:
+        self.iqn = f"iqn.2026-01.org.example:{name}"
+        self.portals = list(portals)
+        self.chap = chap
+        self.luns: dict[int, Backing] = {}
+        self._group = FABRIC / self.iqn / "tpgt_1"
+        self._group.mkdir(parents=True)
+        settings = {
+            "generate_node_acls": 1,
+            "demo_mode_write_protect": 0,
+            "cache_dynamic_acls": 1,
+            "authentication": int(chap is not None),
+        }
+        for attribute, value in settings.items():
+            (self._group / "attrib" / attribute).write_text(str(value))
+        if chap is not None:
+            (self._group / "auth/userid").write_text(chap[0])
+            (self._group / "auth/password").write_text(chap[1])
+        for portal in portals:
+            (self._group / "np" / portal).mkdir()
+        self.enable(True)
+
+    def enable(self, on: bool) -> None:
+        (self._group / "enable").write_text(str(int(on)))
+
+    def map(self, lun: int, backing: Backing) -> None:
+        """Show it; also in place of another, as an array does that gives a number again."""
+        place = self._group / "lun" / f"lun_{lun}"
+        place.mkdir()
+        (place / backing.volume_id).symlink_to(backing.core)
+        self.luns[lun] = backing
+
+    def unmap(self, lun: int) -> None:
+        backing = self.luns.pop(lun)
+        place = self._group / "lun" / f"lun_{lun}"
+        (place / backing.volume_id).unlink()
+        place.rmdir()
+
+    def connection_info(self, lun: int, *, multipath: bool = False, **more: Any) -> dict[str, Any]:
+        """As the wire has it; the lists are what the volume service gives for several portals."""
+        data: dict[str, Any] = {
+            "target_discovered": False,
+            "target_portal": self.portals[0],
+            "target_iqn": self.iqn,
+            "target_lun": lun,
+            "access_mode": "rw",
+        }
+        if multipath:
+            data["target_portals"] = self.portals
+            data["target_iqns"] = [self.iqn] * len(self.portals)
+            data["target_luns"] = [lun] * len(self.portals)
+        if self.chap is not None:
+            data["auth_method"] = "CHAP"
+            data["auth_username"], data["auth_password"] = self.chap
+        return {"driver_volume_type": "iscsi", "data": {**data, **more}}
+
+    def close(self) -> None:
+        """Everybody must have logged out."""
+        self.enable(False)
+        for lun in list(self.luns):
+            self.unmap(lun)
+        for portal in (self._group / "np").iterdir():
+            portal.rmdir()
+        for acl in (self._group / "acls").iterdir():
+            acl.rmdir()
+        self._group.rmdir()
+        self._group.parent.rmdir()
+
+
+def log_out_of_everything() -> None:
+    """After a test that failed."""
+    run("iscsiadm", "-m", "node", "-u", check=False)
+    run("iscsiadm", "-m", "node", "-o", "delete", check=False)
+    run("multipath", "-F", check=False)
+
+
+class Firewall:
+    """Traffic to a portal vanishes (``drop``) or is refused at once (``reject``)."""
+
+    def __init__(self) -> None:
+        run("nft", "add", "table", "ip", "lab")
+        run("nft", "add", "chain", "ip", "lab", "out", "{ type filter hook output priority 0 ; }")
+
+    def drop(self, portal: str) -> None:
+        self._rule(portal, "drop")
+
+    def reject(self, portal: str) -> None:
+        self._rule(portal, "reject with tcp reset")
+
+    def _rule(self, portal: str, verdict: str) -> None:
+        address, port = portal.split(":")
+        rule = f"ip daddr {address} tcp dport {port} {verdict}"
+        run("nft", "add", "rule", "ip", "lab", "out", *rule.split())
+
+    def open(self) -> None:
+        run("nft", "flush", "chain", "ip", "lab", "out")
+
+    def close(self) -> None:
+        run("nft", "delete", "table", "ip", "lab")

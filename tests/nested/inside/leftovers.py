@@ -1,0 +1,58 @@
+"""What storage leaves on a host: sessions, devices, maps, controllers, mounts, node records."""
+
+import subprocess
+from pathlib import Path
+
+from tests.lab.patience import wait_until
+
+
+def run(*argv: str, seconds: float = 60, check: bool = True) -> str:
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds, check=False)
+    assert not check or done.returncode == 0, f"{' '.join(argv)}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def sessions() -> set[str]:
+    """IQNs of the iSCSI sessions, by the kernel's word."""
+    found = Path("/sys/class/iscsi_session").glob("session*/targetname")
+    return {path.read_text().strip() for path in found}
+
+
+def node_records() -> set[str]:
+    return {path.name for path in Path("/etc/iscsi/nodes").glob("*")}
+
+
+def scsi_disks() -> set[str]:
+    return {path.name for path in Path("/sys/block").glob("sd*")}
+
+
+def maps() -> set[str]:
+    """Of device-mapper: multipath's."""
+    names = (path / "dm/name" for path in Path("/sys/block").glob("dm-*"))
+    return {name.read_text().strip() for name in names}
+
+
+def controllers() -> set[str]:
+    """Of NVMe over fabrics: the subsystems they belong to."""
+    found = Path("/sys/class/nvme-fabrics/ctl").glob("nvme*/subsysnqn")
+    return {path.read_text().strip() for path in found}
+
+
+def mounts() -> set[str]:
+    """What NFS exports are mounted."""
+    lines = (line.split() for line in Path("/proc/mounts").read_text().splitlines())
+    return {source for source, _, kind, *_ in lines if kind.startswith("nfs") and kind != "nfsd"}
+
+
+def leftovers() -> dict[str, set[str]]:
+    """By kind; empty: the host is clean."""
+    kinds = (sessions, node_records, scsi_disks, maps, controllers, mounts)
+    return {kind.__name__: found for kind in kinds if (found := kind())}
+
+
+def assert_clean(seconds: float = 30) -> None:
+    """udev and multipathd may be a little behind."""
+    try:
+        wait_until(lambda: not leftovers(), "the host is clean", seconds=seconds)
+    except Exception as error:
+        raise AssertionError(f"left on the host: {leftovers()}") from error

@@ -1,0 +1,171 @@
+"""The disk of the nested hypervisor: a whole Debian, made once and kept in the cache directory.
+
+    <cache>/hypervisor-<digest>/
+        disk.raw                 the root file system
+        vmlinuz, initrd.img      started directly
+        key, key.pub             root's way in by ssh
+
+Everything that the agent's user installs from a package index is in it as wheels, and installed
+already: the hypervisor has no network. The project itself is not in it.
+"""
+
+import fcntl
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab.guest_image import cache_directory, guest_image
+from tests.lab.patience import LabError
+
+REPOSITORY = Path(__file__).parents[3]
+
+RECIPE = 1
+"""Another number makes it anew, as another list of packages does."""
+
+PACKAGES = (
+    *("systemd", "systemd-sysv", "udev", "dbus", "kmod", "procps", "psmisc", "util-linux"),
+    *("iproute2", "nftables", "openssh-server", "ca-certificates", "linux-image-amd64"),
+    *("libvirt-daemon-system", "libvirt-clients", "qemu-system-x86", "qemu-utils"),
+    *("open-iscsi", "multipath-tools", "nvme-cli", "nfs-kernel-server", "nfs-common"),
+    *("lvm2", "lsscsi", "sg3-utils", "rabbitmq-server", "python3", "python3-venv"),
+)
+"""A hypervisor with its tools, and the storage that it serves to itself."""
+
+TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis")
+
+HOOK = r"""
+set -eu
+root=$1
+scratch=@SCRATCH@
+cp -r "$scratch/wheels" "$root/srv/wheels"
+mkdir -p "$root/srv/lab"
+cp "$scratch/kernel" "$root/srv/lab/vmlinux"
+cp "$scratch/initramfs" "$root/srv/lab/initramfs.cpio"
+chmod -R a+rX "$root/srv"
+pip() { chroot "$root" "$1/bin/pip" install --quiet --no-index --find-links /srv/wheels "${@:2}"; }
+chroot "$root" python3 -m venv /opt/attachment-agent
+cp "$scratch/requirements.txt" "$root/srv/requirements.txt"
+pip /opt/attachment-agent -r /srv/requirements.txt setuptools wheel
+chroot "$root" python3 -m venv /opt/tests
+echo /opt/attachment-agent/lib/python3.11/site-packages \
+    > "$root/opt/tests/lib/python3.11/site-packages/agent.pth"
+pip /opt/tests @TEST_TOOLS@
+install -D -m 600 "$scratch/key.pub" "$root/root/.ssh/authorized_keys"
+echo hypervisor > "$root/etc/hostname"
+echo '127.0.0.1 localhost hypervisor' > "$root/etc/hosts"
+printf '[Match]\nName=e*\n[Network]\nDHCP=ipv4\n' > "$root/etc/systemd/network/lab.network"
+printf '%s\n' iscsi_tcp target_core_mod target_core_file iscsi_target_mod nvme_tcp nvmet nvmet_tcp \
+    dm_multipath loop > "$root/etc/modules-load.d/lab.conf"
+printf 'd /var/lib/volumes 0755 root root\n' > "$root/etc/tmpfiles.d/lab.conf"
+cat > "$root/etc/multipath.conf" <<'CONF'
+defaults {
+    find_multipaths no
+    user_friendly_names no
+    polling_interval 2
+    no_path_retry fail
+}
+CONF
+echo 'InitiatorName=iqn.2026-01.org.example:hypervisor' > "$root/etc/iscsi/initiatorname.iscsi"
+sed -i -e 's/^node.startup = .*/node.startup = manual/' \
+    -e 's/^node.session.timeo.replacement_timeout = .*/node.session.timeo.replacement_timeout = 5/' \
+    "$root/etc/iscsi/iscsid.conf"
+sed -i 's/^#\?UseDNS.*//; s/^#\?PermitRootLogin.*/PermitRootLogin prohibit-password/' \
+    "$root/etc/ssh/sshd_config"
+chroot "$root" systemctl --quiet enable systemd-networkd iscsid multipathd libvirtd rabbitmq-server \
+    nfs-server
+chroot "$root" systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer \
+    fstrim.timer dpkg-db-backup.timer systemd-networkd-wait-online.service
+cp "$root"/boot/vmlinuz-* "$scratch/vmlinuz"
+cp "$root"/boot/initrd.img-* "$scratch/initrd.img"
+"""
+
+
+@dataclass(frozen=True)
+class HypervisorImage:
+    directory: Path
+
+    @property
+    def disk(self) -> Path:
+        return self.directory / "disk.raw"
+
+    @property
+    def kernel(self) -> Path:
+        return self.directory / "vmlinuz"
+
+    @property
+    def initrd(self) -> Path:
+        return self.directory / "initrd.img"
+
+    @property
+    def key(self) -> Path:
+        return self.directory / "key"
+
+
+def hypervisor_image(tell: Callable[[str], None]) -> HypervisorImage:
+    """The image, made when it is not in the cache; takes two or three minutes then."""
+    cache = cache_directory()
+    guest = guest_image(cache)
+    wanted = (REPOSITORY / "requirements.txt").read_text()
+    text = f"{RECIPE} {PACKAGES} {TEST_TOOLS} {HOOK} {wanted} {guest.kernel} {guest.initramfs}"
+    place = cache / f"hypervisor-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    with locked(cache / "hypervisor.lock"):
+        if not place.exists():
+            for old in cache.glob("hypervisor-*"):
+                shutil.rmtree(old)
+            tell("making the hypervisor's disk, once: Debian packages and Python wheels")
+            with tempfile.TemporaryDirectory(dir=cache) as scratch:
+                _make(Path(scratch), guest.kernel, guest.initramfs)
+                (Path(scratch) / "image").rename(place)
+    return HypervisorImage(place)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _make(scratch: Path, kernel: Path, initramfs: Path) -> None:
+    image = scratch / "image"
+    image.mkdir()
+    shutil.copy(kernel, scratch / "kernel")
+    shutil.copy(initramfs, scratch / "initramfs")
+    shutil.copy(REPOSITORY / "requirements.txt", scratch)
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", str(scratch / "key"))
+    wheels = ("-r", str(scratch / "requirements.txt"), *TEST_TOOLS, "setuptools", "wheel", "pbr")
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "-w", str(scratch / "wheels"), *wheels)
+    hook = HOOK.replace("@SCRATCH@", str(scratch)).replace("@TEST_TOOLS@", " ".join(TEST_TOOLS))
+    (scratch / "hook").write_text(hook)
+    tree = scratch / "tree"
+    run(
+        "mmdebstrap",
+        "--variant=minbase",
+        f"--include={','.join(PACKAGES)}",
+        *(
+            f"--dpkgopt=path-exclude=/usr/share/{what}/*"
+            for what in ("doc", "man", "locale", "info")
+        ),
+        f'--customize-hook=bash {scratch / "hook"} "$1"',
+        "bookworm",
+        str(tree),
+    )
+    run("truncate", "-s", "6G", str(image / "disk.raw"))
+    run("mke2fs", "-q", "-t", "ext4", "-d", str(tree), str(image / "disk.raw"))
+    shutil.rmtree(tree)
+    for name in ("vmlinuz", "initrd.img", "key", "key.pub"):
+        (scratch / name).rename(image / name)
+
+
+def run(*argv: str, seconds: float = 900) -> str:
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds, check=False)
+    if done.returncode:
+        raise LabError(f"{argv[0]} failed: {done.stderr.strip()[-3000:]}")
+    return done.stdout

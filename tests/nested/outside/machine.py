@@ -1,11 +1,12 @@
 """The nested hypervisor as a virtual machine: started, entered by ssh, reset, and ended.
 
-    <directory>/          of one run, below the system's temporary directory
-        disk.qcow2        what this run changes of the image's disk
-        console           what the kernel says
-        qmp               QEMU's monitor, a socket
+<directory>/          of one run, below the system's temporary directory
+    disk.qcow2        what this run changes of the image's disk
+    console           what the kernel says
+    qmp               QEMU's monitor, a socket
 """
 
+import hashlib
 import json
 import os
 import shlex
@@ -26,6 +27,8 @@ from tests.nested.outside.hypervisor_image import HypervisorImage, locked, run
 BOOT_SECONDS = 300
 KVM_SECONDS = 10
 MEMORY_MIB = 4096
+BEGIN = Path(__file__).parents[1] / "inside" / "begin.sh"
+
 BOOTED = "booted"
 """The snapshot of a machine whose services run and whose guests have booted."""
 
@@ -56,11 +59,6 @@ class Machine:
             self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         wait_until(self._answers, "the hypervisor answers", seconds=BOOT_SECONDS, pause_seconds=0.5)
         self.ssh(f"date -u -s @{time.time():.3f} > /dev/null")
-
-    def wait_booted(self) -> None:
-        """Back when it can be entered again, after reset(), with another boot."""
-        self.start_over = getattr(self, "start_over", None)
-        wait_until(self._answers, "the hypervisor is back", seconds=BOOT_SECONDS, pause_seconds=0.5)
 
     def save(self, snapshot: str) -> None:
         said = self._monitor("human-monitor-command", {"command-line": f"savevm {snapshot}"})
@@ -211,7 +209,8 @@ def _kvm_boots() -> bool:
 @contextmanager
 def machine(image: HypervisorImage, tell: Callable[[str], None]) -> Iterator[Machine]:
     """Booted, with its services and guests, from the snapshot; a first run makes that."""
-    template = image.directory / f"{BOOTED}-{accelerator()[:3]}.qcow2"
+    begin = hashlib.sha256(BEGIN.read_bytes()).hexdigest()[:8]
+    template = image.directory / f"{BOOTED}-{accelerator()[:3]}-{begin}.qcow2"
     with locked(image.directory / "lock"):
         if not template.exists():
             _make_template(image, template, tell)
@@ -226,9 +225,7 @@ def machine(image: HypervisorImage, tell: Callable[[str], None]) -> Iterator[Mac
             found.kill()
 
 
-def _make_template(
-    image: HypervisorImage, template: Path, tell: Callable[[str], None]
-) -> None:
+def _make_template(image: HypervisorImage, template: Path, tell: Callable[[str], None]) -> None:
     tell(f"booting the hypervisor and its guests, once ({accelerator()[:3]})")
     with tempfile.TemporaryDirectory(dir=template.parent) as place:
         disk = Path(place) / "disk.qcow2"
@@ -237,8 +234,8 @@ def _make_template(
         booting = Machine(image, disk, Path(place))
         try:
             booting.start()
-            booting.put([Path(__file__).parents[1] / "inside" / "begin.sh"], "/srv/lab")
-            booting.ssh("bash /srv/lab/begin.sh", seconds=900)
+            booting.put([BEGIN], "/srv/lab")
+            booting.ssh(f"bash /srv/lab/{BEGIN.name}", seconds=900)
             booting.save(BOOTED)
         finally:
             booting.kill()

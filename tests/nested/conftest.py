@@ -1,0 +1,167 @@
+"""Outside: tests are relayed into the nested hypervisor. Inside: what they need of it."""
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from oslo_config import cfg
+
+from agent.bus.client import AgentClient
+from tests.functional.orchestrator import Orchestrator
+from tests.lab.guest import Guest
+from tests.nested.inside.agent import Agent
+from tests.nested.inside.guests import booted_guest
+from tests.nested.inside.iscsi import Backing, Firewall, Target, log_out_of_everything
+from tests.nested.inside.leftovers import assert_clean, run
+from tests.nested.inside.nfs import Export
+from tests.nested.inside.nvme import Namespace, Subsystem, disconnect_everything
+
+IS_INSIDE = os.environ.get("ATTACHMENT_AGENT_NESTED") == "1"
+
+if not IS_INSIDE:
+    from tests.nested.outside.machine import Machine
+    from tests.nested.outside.relay import Relay
+
+    @pytest.fixture(scope="session")
+    def machine(request: pytest.FixtureRequest) -> Machine:
+        """For tests that are marked ``outside``."""
+        relay: Any = request.config.pluginmanager.getplugin("nested-relay")
+        found: Machine = relay.machine()
+        return found
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("nested")
+    group.addoption("--keep", action="store_true", help="leave the hypervisor running at the end")
+    group.addoption("--storm", action="store_true", help="the whole storm of test_storm.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "outside: drives the nested hypervisor from outside")
+    if not IS_INSIDE:
+        config.pluginmanager.register(Relay(config), "nested-relay")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "tests/nested/" in item.nodeid:
+            item.add_marker(pytest.mark.real)
+
+
+@pytest.fixture(scope="session")
+def agent() -> Agent:
+    return Agent()
+
+
+@pytest.fixture(scope="class")
+def single_path(agent: Agent) -> None:
+    """multipathd would take every LUN: here it is stopped."""
+    run("systemctl", "stop", "multipathd.service", "multipathd.socket")
+    agent.configure()
+
+
+@pytest.fixture(scope="class")
+def multipath(agent: Agent) -> None:
+    run("systemctl", "start", "multipathd.service")
+    agent.configure(use_multipath="true")
+
+
+@pytest.fixture(scope="session")
+def guests() -> list[Guest]:
+    """Two that have booted."""
+    return [booted_guest(number) for number in (1, 2)]
+
+
+@pytest.fixture(scope="session")
+def client() -> Iterator[AgentClient]:
+    cfg.CONF([], project="attachment-agent")
+    with AgentClient(cfg.CONF, "hypervisor", url="rabbit://guest:guest@127.0.0.1//") as client:
+        yield client
+
+
+@pytest.fixture
+def orchestrator(client: AgentClient) -> Iterator[Orchestrator]:
+    orchestrator = Orchestrator(client)
+    yield orchestrator
+    try:
+        orchestrator.assert_idle()
+    finally:
+        orchestrator.leave_nothing()
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def clean(stack: ExitStack) -> Iterator[None]:
+    """Nothing is left on the host: neither before nor after."""
+    assert_clean()
+    yield
+    try:
+        assert_clean()
+    finally:
+        log_out_of_everything()
+        disconnect_everything()
+
+
+@pytest.fixture
+def make_target(stack: ExitStack, clean: None) -> Callable[..., Target]:
+    def make(**how: Any) -> Target:
+        target = Target(f"t{uuid.uuid4().hex[:8]}", **how)
+        stack.callback(target.close)
+        return target
+
+    return make
+
+
+@pytest.fixture
+def make_backing(stack: ExitStack) -> Callable[..., Backing]:
+    def make(**how: Any) -> Backing:
+        backing = Backing(**how)
+        stack.callback(backing.close)
+        return backing
+
+    return make
+
+
+@pytest.fixture
+def make_subsystem(stack: ExitStack, clean: None) -> Callable[..., Subsystem]:
+    def make(**how: Any) -> Subsystem:
+        subsystem = Subsystem(f"s{uuid.uuid4().hex[:8]}", **how)
+        stack.callback(subsystem.close)
+        return subsystem
+
+    return make
+
+
+@pytest.fixture
+def make_namespace(stack: ExitStack) -> Callable[..., Namespace]:
+    def make(**how: Any) -> Namespace:
+        namespace = Namespace(**how)
+        stack.callback(namespace.close)
+        return namespace
+
+    return make
+
+
+@pytest.fixture
+def make_export(stack: ExitStack, clean: None) -> Callable[[], Export]:
+    def make() -> Export:
+        export = Export(uuid.uuid4().hex[:8])
+        stack.callback(export.close)
+        return export
+
+    return make
+
+
+@pytest.fixture
+def firewall(stack: ExitStack) -> Firewall:
+    firewall = Firewall()
+    stack.callback(firewall.close)
+    return firewall

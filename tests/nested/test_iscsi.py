@@ -1,0 +1,119 @@
+"""Real iSCSI sessions to real targets: every layout of the arrays that matter."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.functional.orchestrator import Orchestrator
+from tests.lab.guest import Guest
+from tests.nested.inside.iscsi import PORTAL, SECOND_PORTAL, Backing, Target
+from tests.nested.inside.leftovers import maps, run, scsi_disks, sessions
+from tests.nested.inside.wishes import share_between, wish
+
+MakeTarget = Callable[..., Target]
+MakeBacking = Callable[..., Backing]
+
+ORDERS = pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["first-first", "last-first"])
+
+BOTH = {"portals": (PORTAL, SECOND_PORTAL)}
+
+
+@pytest.mark.usefixtures("single_path")
+class TestSinglePath:
+    @ORDERS
+    def test_one_target_per_volume(
+        self,
+        orchestrator: Orchestrator,
+        guests: list[Guest],
+        make_target: MakeTarget,
+        make_backing: MakeBacking,
+        order: tuple[int, int],
+    ) -> None:
+        """LVM with LIO, SolidFire: LUN 0, and CHAP."""
+        target, backing = make_target(chap=("user", "secret-of-chap")), make_backing()
+        target.map(0, backing)
+        identity = {"wwn": backing.wwn}
+        info = target.connection_info(0)
+        share_between(orchestrator, guests, backing, info, order, identity=identity)
+
+    @ORDERS
+    def test_one_target_that_many_volumes_share(
+        self,
+        orchestrator: Orchestrator,
+        guests: list[Guest],
+        make_target: MakeTarget,
+        make_backing: MakeBacking,
+        order: tuple[int, int],
+    ) -> None:
+        """NetApp, ZFSSA: any LUN; the session stays while a neighbour needs it."""
+        target = make_target()
+        neighbours, ours = make_backing(), make_backing()
+        target.map(3, neighbours)
+        target.map(11, ours)
+        neighbour = wish(guests[0], neighbours, target.connection_info(3))
+        orchestrator.attached(neighbour)
+        assert len(scsi_disks()) == 1, "what nobody has asked for was scanned"
+        disk = guests[0].wait_for_disk(neighbours.volume_id).name
+        guests[0].write(disk, "before")
+        info = target.connection_info(11)
+        share_between(orchestrator, guests, ours, info, order, is_clean=False)
+        guests[0].write(disk, "after")
+        assert guests[0].read(disk) == "after"
+        assert sessions() == {target.iqn}
+        assert len(scsi_disks()) == 1
+        assert orchestrator.detached(neighbour)["disconnected"] is True
+
+
+@pytest.mark.usefixtures("multipath")
+class TestMultipath:
+    @ORDERS
+    def test_two_portals(
+        self,
+        orchestrator: Orchestrator,
+        guests: list[Guest],
+        make_target: MakeTarget,
+        make_backing: MakeBacking,
+        order: tuple[int, int],
+    ) -> None:
+        target, backing = make_target(**BOTH), make_backing()
+        target.map(5, backing)
+        info = target.connection_info(5, multipath=True)
+        share_between(orchestrator, guests, backing, info, order)
+
+    def test_a_list_of_one_portal_is_not_widened(
+        self,
+        orchestrator: Orchestrator,
+        guests: list[Guest],
+        make_target: MakeTarget,
+        make_backing: MakeBacking,
+    ) -> None:
+        """The array says one: what discovery would find besides is not ours to use."""
+        target, backing = make_target(**BOTH), make_backing()
+        target.map(0, backing)
+        data = {"target_portals": [PORTAL], "target_iqns": [target.iqn], "target_luns": [0]}
+        wanted = wish(guests[0], backing, target.connection_info(0, **data))
+        answer = orchestrator.attach(wanted)
+        assert (answer.state, answer.warnings) == ("done", ())
+        assert len(scsi_disks()) == 1
+        orchestrator.detached(wanted)
+
+    def test_a_path_that_fails_under_a_guest_that_writes(
+        self,
+        orchestrator: Orchestrator,
+        guests: list[Guest],
+        make_target: MakeTarget,
+        make_backing: MakeBacking,
+    ) -> None:
+        target, backing = make_target(**BOTH), make_backing()
+        target.map(0, backing)
+        wanted = wish(guests[0], backing, target.connection_info(0, multipath=True))
+        orchestrator.attached(wanted)
+        [name] = maps()
+        disk = guests[0].wait_for_disk(backing.volume_id).name
+        for number, path in enumerate(sorted(scsi_disks())):
+            run("multipathd", "fail", "path", path)
+            guests[0].write(disk, f"without-{path}", offset_mib=number)
+            assert guests[0].read(disk, offset_mib=number) == f"without-{path}"
+            run("multipathd", "reinstate", "path", path)
+        assert maps() == {name}
+        orchestrator.detached(wanted)

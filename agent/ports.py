@@ -175,45 +175,12 @@ class Desk(Protocol):
         this host in ``host``, or it is ``wrong-host``."""
 
     def query(self, name: str, arguments: Mapping[str, object]) -> dict[str, Any]:
-        """One of QUERIES; where there is no answer {"error": {code, retriable, detail}}."""
+        """One of model.contract.QUESTIONS.
+
+        Where there is no answer: {"error": {code, retriable, detail}}."""
 
     def wait(self, arguments: Mapping[str, object]) -> dict[str, Any]:
         """wait_operation: the operation's Answer when it is closed, or at the timeout."""
-
-
-COMMANDS = (
-    "attach",
-    "attach_batch",
-    "detach",
-    "swap",
-    "extend",
-    "set_iotune",
-    "connect_instance",
-    "disconnect_instance",
-    "prepare_migration",
-    "migrate",
-    "cancel_migration",
-)
-"""Every command of this version of the wire; model.request.REQUESTS has those that are built."""
-
-QUERIES = (
-    "ping",
-    "describe",
-    "get_connector",
-    "get_instance",
-    "get_operation",
-    "list_operations",
-    "list_attachments",
-    "cancel_operation",
-    "abandon_operation",
-    "plan",
-    "audit",
-    "list_locks",
-    "list_quarantine",
-    "release_quarantine",
-    "import_attachments",
-)
-"""Every question; bus.schema.ARGUMENTS has those that are built."""
 
 
 class Outbox(Protocol):

@@ -8,7 +8,8 @@ from typing import Any
 import oslo_messaging
 
 from agent.bus.transport import TROUBLES, rpc_transport
-from agent.bus.wire import COMMANDS_TOPIC, CONTROL_TOPIC, EXCHANGE, VERSION
+from agent.bus.wire import COMMANDS_TOPIC, CONTROL_TOPIC, EXCHANGE
+from agent.model.contract import WIRE_VERSION
 
 LOG = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class Caller:
         self._transport = rpc_transport(conf, url)
         self._rpc = oslo_messaging.get_rpc_client(
             self._transport,
-            oslo_messaging.Target(exchange=EXCHANGE, server=host, version=VERSION),
+            oslo_messaging.Target(exchange=EXCHANGE, server=host, version=WIRE_VERSION),
             # Returned at once by the broker where that host never listened.
             transport_options=oslo_messaging.TransportOptions(at_least_once=True),
             retry=BROKER_TRIES,
@@ -166,8 +167,8 @@ class Caller:
         return Refused(
             "unsupported",
             False,
-            f"the agent of {self._host} does not know {method} in version {VERSION} of the wire "
-            "(describe tells what it knows); nothing was done",
+            f"the agent of {self._host} does not know {method} in version {WIRE_VERSION} of the "
+            "wire (describe tells what it knows); nothing was done",
         )
 
 

@@ -20,10 +20,10 @@ from typing import Any, Self
 
 from agent.bus.caller import Caller, Refused, Unreachable
 from agent.bus.cinder import from_cinder
-from agent.bus.wire import COMMANDS_TOPIC, CONTROL_TOPIC, LONGEST_WAIT_SECONDS, WAIT_TOPIC
+from agent.bus.wire import COMMANDS_TOPIC, CONTROL_TOPIC, WAIT_TOPIC
 from agent.model.attachment import Attachment
 from agent.model.outcome import Answer
-from agent.model.request import rfc3339
+from agent.model.request import LONGEST_WAIT_SECONDS, rfc3339
 
 __all__ = ["AgentClient", "Refused", "Unreachable", "from_cinder"]
 

@@ -13,18 +13,20 @@ from typing import Any
 
 import oslo_messaging
 
-from agent.bus.wire import VERSION
 from agent.errors import AgentError, Internal, Invalid, WrongHost
+from agent.model.contract import COMMANDS, QUESTIONS, WIRE_VERSION
 from agent.model.outcome import Problem, refused
 from agent.model.value import LARGEST, UNWRITABLE
-from agent.ports import COMMANDS, QUERIES, Desk
+from agent.ports import Desk
 
 LOG = logging.getLogger(__name__)
 
 ADDRESSED = "attachment_agent_addressed"
 """Key in the context, set by servers.Dispatcher whatever the caller wrote there."""
 
-CHANGING_QUERIES = frozenset({"cancel_operation", "abandon_operation", "release_quarantine"})
+CHANGING = frozenset(
+    {"cancel_operation", "abandon_operation", "release_quarantine", "import_attachments"}
+)
 """What changes something must have been meant for this host."""
 
 DEEPEST = 32
@@ -35,7 +37,7 @@ Answer = dict[str, Any]
 class Commands:
     """One method for each of COMMANDS, on the topic ``attachment-agent``."""
 
-    target = oslo_messaging.Target(version=VERSION)
+    target = oslo_messaging.Target(version=WIRE_VERSION)
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
@@ -54,17 +56,17 @@ class Commands:
 
 
 class Control:
-    """One method for each of QUERIES, on the topic ``attachment-agent-control``."""
+    """One method for each of QUESTIONS, on the topic ``attachment-agent-control``."""
 
-    target = oslo_messaging.Target(version=VERSION)
+    target = oslo_messaging.Target(version=WIRE_VERSION)
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        for name in QUERIES:
+        for name in QUESTIONS:
             setattr(self, name, oslo_messaging.expose(partial(self._query, name)))
 
     def _query(self, name: str, ctxt: Mapping[str, Any], /, **arguments: object) -> Answer:
-        if name in CHANGING_QUERIES and not is_addressed(ctxt):
+        if name in CHANGING and not is_addressed(ctxt):
             return _error(
                 WrongHost(
                     f"{name} came without an address: send it to the server that is meant; "
@@ -80,7 +82,7 @@ class Control:
 class Wait:
     """``wait_operation``, on a topic of its own: each caller holds a thread."""
 
-    target = oslo_messaging.Target(version=VERSION)
+    target = oslo_messaging.Target(version=WIRE_VERSION)
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk

@@ -1,45 +1,14 @@
 """The wire as a JSON schema, made from the models that parse it (docs/wire.schema.json)."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, StrictInt
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
-from agent.bus.wire import VERSION
+from agent.model.contract import ARGUMENTS, REQUESTS, WIRE_VERSION
 from agent.model.outcome import Answer, Problem, Progress, StepState
-from agent.model.request import (
-    REQUESTS,
-    InstanceRef,
-    ListAttachments,
-    ListOperations,
-    Moment,
-    Nothing,
-    OperationRef,
-    PlanQuery,
-    VolumeRef,
-    WaitRequest,
-)
+from agent.model.request import Moment
 from agent.model.value import Value
-
-ARGUMENTS: Mapping[str, type[Value]] = {
-    "ping": Nothing,
-    "describe": Nothing,
-    "get_connector": Nothing,
-    "get_instance": InstanceRef,
-    "get_operation": OperationRef,
-    "list_operations": ListOperations,
-    "list_attachments": ListAttachments,
-    "cancel_operation": OperationRef,
-    "abandon_operation": OperationRef,
-    "plan": PlanQuery,
-    "audit": Nothing,
-    "list_locks": Nothing,
-    "list_quarantine": Nothing,
-    "release_quarantine": VolumeRef,
-    "wait_operation": WaitRequest,
-}
-"""What each question takes. A command takes one argument, ``request``: model.request.REQUESTS."""
 
 
 class Refusal(Value):
@@ -51,7 +20,7 @@ class Refusal(Value):
 class Notification(Answer):
     """The payload of a notification: an answer, and what it is about."""
 
-    version: str = Field(description='of the payload: "1.0"')
+    version: str = Field(description="of the wire")
     event_id: str = Field(description="the same if the notification comes a second time")
     sequence: StrictInt = Field(description="grows with each notification of one host")
     host: str
@@ -84,7 +53,7 @@ def wire_schema() -> dict[str, Any]:
         del definitions["$defs"][noun.__name__]["additionalProperties"]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f"libvirt attachment agent, wire {VERSION}",
+        "title": f"libvirt attachment agent, wire {WIRE_VERSION}",
         "commands": {name: places[(noun, "validation")] for name, noun in REQUESTS.items()},
         "questions": {name: places[(noun, "validation")] for name, noun in ARGUMENTS.items()},
         "answer": places[(Answer, "serialization")],

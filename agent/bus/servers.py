@@ -34,7 +34,8 @@ from oslo_messaging.rpc.server import RPCServer
 
 from agent.bus.endpoints import ADDRESSED, Commands, Control, Wait
 from agent.bus.transport import TROUBLES, rpc_transport
-from agent.bus.wire import COMMANDS_TOPIC, CONTROL_TOPIC, EXCHANGE, VERSION, WAIT_TOPIC
+from agent.bus.wire import COMMANDS_TOPIC, CONTROL_TOPIC, EXCHANGE, WAIT_TOPIC
+from agent.model.contract import WIRE_VERSION
 from agent.ports import Desk
 
 LOG = logging.getLogger(__name__)
@@ -221,7 +222,7 @@ class Dispatcher:
 
     def dispatch(self, incoming: Any) -> Any:
         message = incoming.message
-        method, version = message.get("method"), message.get("version", VERSION)
+        method, version = message.get("method"), message.get("version", WIRE_VERSION)
         if message.get("namespace") is not None or not _speaks(version):
             raise _refusal(UnsupportedVersion(f"{version}", f"{method}"))
         if not isinstance(method, str) or not self._policy.is_allowed(self._endpoint, method):
@@ -249,7 +250,7 @@ class Dispatcher:
 
 def _speaks(version: object) -> bool:
     """Our major version, and no minor one that is newer than ours."""
-    major, newest_minor = VERSION.split(".")
+    major, newest_minor = WIRE_VERSION.split(".")
     asked = re.fullmatch(rf"{major}\.(\d{{1,4}})", version) if isinstance(version, str) else None
     return asked is not None and int(asked[1]) <= int(newest_minor)
 

@@ -1,4 +1,7 @@
-"""The names on the bus (design §7, docs/wire.rst). Other programs are written against them."""
+"""Where things are on the bus (design §7, docs/wire.rst). Other programs are written against it.
+
+What can be called there is in model.contract.
+"""
 
 EXCHANGE = "attachment_agent"
 
@@ -9,11 +12,6 @@ WAIT_TOPIC = "attachment-agent-wait"
 NOTIFICATIONS_TOPIC = "attachment_agent_notifications"
 PRIORITY = "info"
 """oslo.messaging appends it to the topic; one queue for all events keeps them in order."""
-
-VERSION = "1.0"
-
-LONGEST_WAIT_SECONDS = 30.0
-"""Of one wait_operation; model.request.WaitRequest refuses more."""
 
 
 def publisher_id(host: str) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from agent.cli.trouble import MEANINGS
+from agent.model.contract import REQUESTS
 from agent.model.outcome import State
-from agent.model.request import REQUESTS
 
 CONFIG_FILE = "/etc/attachment-agent/attachment-agent.conf"
 

@@ -19,7 +19,8 @@ import yaml
 from agent.bus.client import VALID_FOR, from_cinder
 from agent.cli.trouble import Trouble, usage
 from agent.errors import Invalid
-from agent.model.request import REQUESTS, rfc3339
+from agent.model.contract import REQUESTS
+from agent.model.request import rfc3339
 
 ATTACHMENT_FLAGS = (
     "attachment_id",

@@ -15,7 +15,6 @@ from pydantic import (
     model_validator,
 )
 
-from agent.errors import Unsupported
 from agent.model.attachment import Attachment
 from agent.model.outcome import State
 from agent.model.value import Count, Id, Positive, Uuid, Value
@@ -122,9 +121,15 @@ class OperationRef(Value):
     operation_id: Uuid
 
 
+LONGEST_WAIT_SECONDS = 30.0
+"""Of one wait_operation: it holds a thread of the agent."""
+
+
 class WaitRequest(Value):
     operation_id: Uuid
-    timeout_seconds: Annotated[float, Field(ge=0, le=30, strict=True)] = 30.0
+    timeout_seconds: Annotated[float, Field(ge=0, le=LONGEST_WAIT_SECONDS, strict=True)] = (
+        LONGEST_WAIT_SECONDS
+    )
 
 
 class OperationFilters(Value):
@@ -170,22 +175,6 @@ class PlanQuery(Value):
 
     verb: StrictStr
     request: dict[str, Any]
-
-
-REQUESTS: dict[str, type[AttachRequest] | type[DetachRequest]] = {
-    "attach": AttachRequest,
-    "detach": DetachRequest,
-}
-
-
-def noun_of(verb: str) -> type[AttachRequest] | type[DetachRequest]:
-    """Raises Unsupported where this version has no such verb."""
-    if verb not in REQUESTS:
-        raise Unsupported(
-            f"this version of the agent has no {verb}, it has {', '.join(REQUESTS)} (describe "
-            "tells); nothing was touched"
-        )
-    return REQUESTS[verb]
 
 
 def digest(payload: dict[str, Any]) -> str:

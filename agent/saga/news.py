@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 from agent.journal.book import Book
 from agent.journal.record import Record
+from agent.model.contract import WIRE_VERSION
 from agent.model.request import rfc3339
 
 
@@ -13,7 +14,7 @@ def notify(book: Book, host: str, record: Record, event: str) -> None:
     book.post(
         f"attachment.{record.verb}.{event}",
         {
-            "version": "1.0",
+            "version": WIRE_VERSION,
             "event_id": f"{record.operation_id}:{event}:{at}",
             "host": host,
             **record.answer().wire(),

@@ -14,6 +14,7 @@ from agent.errors import AgentError, Busy, Cancelled, Invalid, WrongHost
 from agent.journal.book import Book
 from agent.journal.record import Held, Record
 from agent.journal.store import Journal
+from agent.model.contract import noun_of
 from agent.model.device import Device
 from agent.model.outcome import Problem, refused
 from agent.model.request import (
@@ -22,7 +23,6 @@ from agent.model.request import (
     OperationRef,
     WaitRequest,
     digest,
-    noun_of,
 )
 from agent.operations import plan_of
 from agent.operations.admit import Admission, Policy

@@ -10,9 +10,10 @@ from agent.journal.book import Book
 from agent.journal.record import Record
 from agent.journal.store import Journal
 from agent.model.attachment import Attachment
+from agent.model.contract import noun_of
 from agent.model.device import Device
 from agent.model.outcome import Problem
-from agent.model.request import AttachRequest, digest, noun_of
+from agent.model.request import AttachRequest, digest
 from agent.operations import plan_of
 from agent.operations.admit import Admission, Policy
 from agent.ports import Host

@@ -5,12 +5,12 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-from agent.bus.wire import VERSION
-from agent.errors import Unavailable, UnknownOperation, Unsupported
+from agent.errors import Unavailable, UnknownOperation
 from agent.guest.domain_xml import USER_ALIAS
 from agent.journal.book import Book
 from agent.journal.record import Record
 from agent.journal.store import Journal
+from agent.model.contract import WIRE_VERSION, arguments_of
 from agent.model.request import (
     AttachmentFilters,
     InstanceRef,
@@ -38,30 +38,25 @@ class Queries:
         self._host = host
         self._journal = journal
         self._policy = policy
-        self._answers: dict[str, tuple[type[Value], Callable[[Any], dict[str, Any]]]] = {
-            "ping": (Nothing, self._ping),
-            "describe": (Nothing, self._describe),
-            "get_connector": (Nothing, self._connector),
-            "get_instance": (InstanceRef, self._instance),
-            "get_operation": (OperationRef, self._operation),
-            "list_operations": (ListOperations, self._operations),
-            "list_attachments": (ListAttachments, self._attachments),
-            "plan": (PlanQuery, self._plan),
-            "audit": (Nothing, self._audit),
-            "list_locks": (Nothing, self._locks),
-            "list_quarantine": (Nothing, self._quarantine),
-            "release_quarantine": (VolumeRef, self._release),
+        self._answers: dict[str, Callable[[Any], dict[str, Any]]] = {
+            "ping": self._ping,
+            "describe": self._describe,
+            "get_connector": self._connector,
+            "get_instance": self._instance,
+            "get_operation": self._operation,
+            "list_operations": self._operations,
+            "list_attachments": self._attachments,
+            "plan": self._plan,
+            "audit": self._audit,
+            "list_locks": self._locks,
+            "list_quarantine": self._quarantine,
+            "release_quarantine": self._release,
         }
 
     def answer(self, name: str, arguments: Mapping[str, object]) -> dict[str, Any]:
         """Raises AgentError where there is no answer."""
-        if name not in self._answers:
-            raise Unsupported(
-                f"this version of the agent does not answer {name}: it knows "
-                f"{', '.join(self._answers)}"
-            )
-        noun, answer = self._answers[name]
-        return answer(noun.parse(arguments))
+        asked = arguments_of(name).parse(arguments)
+        return self._answers[name](asked)
 
     def _ping(self, _: Nothing) -> dict[str, Any]:
         return {"host": self._host.name, "version": version("libvirt-attachment-agent")}
@@ -82,7 +77,7 @@ class Queries:
         return {
             "host": self._host.name,
             "version": version("libvirt-attachment-agent"),
-            "wire": VERSION,
+            "wire": WIRE_VERSION,
             "verbs": list(VERBS),
             **abilities,
             "unavailable": unavailable,

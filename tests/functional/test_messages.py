@@ -15,10 +15,10 @@ from oslo_config import cfg
 
 from agent.bus.client import Refused
 from agent.bus.transport import rpc_transport
-from agent.bus.wire import COMMANDS_TOPIC, CONTROL_TOPIC, EXCHANGE, VERSION, WAIT_TOPIC
+from agent.bus.wire import COMMANDS_TOPIC, CONTROL_TOPIC, EXCHANGE, WAIT_TOPIC
 from agent.errors import ERRORS
+from agent.model.contract import QUESTIONS, WIRE_VERSION
 from agent.model.request import rfc3339
-from agent.ports import QUERIES
 from tests.functional.orchestrator import Orchestrator, Wish, disks_of, wish
 from tests.lab.agent_process import AgentProcess
 from tests.lab.guest import Guest
@@ -37,7 +37,7 @@ class Bus:
 
     def __init__(self, lab: Lab, host: str) -> None:
         self._transport = rpc_transport(cfg.CONF, lab.broker.url)
-        target = oslo_messaging.Target(exchange=EXCHANGE, server=host, version=VERSION)
+        target = oslo_messaging.Target(exchange=EXCHANGE, server=host, version=WIRE_VERSION)
         self._client = oslo_messaging.get_rpc_client(self._transport, target, timeout=60)
 
     def call(self, topic: str, method: str, **arguments: Any) -> Any:
@@ -267,7 +267,7 @@ def test_a_thousand_malformed_messages_have_a_clear_answer_each(
             return COMMANDS_TOPIC, chance.choice(("attach", "detach")), names
         if kind < 0.9:
             return WAIT_TOPIC, "wait_operation", {"operation_id": chance.choice(JUNK)}
-        return CONTROL_TOPIC, chance.choice(QUERIES), {"nonsense": chance.choice(JUNK)}
+        return CONTROL_TOPIC, chance.choice(list(QUESTIONS)), {"nonsense": chance.choice(JUNK)}
 
     messages = [message() for _ in range(rounds * MALFORMED)]
     with ThreadPoolExecutor(8) as callers:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from agent.bus.endpoints import ADDRESSED, CHANGING_QUERIES, Commands, Control, Wait, flaw
-from agent.ports import COMMANDS, QUERIES
+from agent.bus.endpoints import ADDRESSED, CHANGING, Commands, Control, Wait, flaw
+from agent.model.contract import COMMANDS, QUESTIONS
 from tests.desk import RecordingDesk, new_id
 
 HERE = {ADDRESSED: True}
@@ -43,11 +43,11 @@ def test_only_the_servers_own_mark_addresses(context: dict[str, Any]) -> None:
     assert desk.commands[-1][2] is True
 
 
-@pytest.mark.parametrize("name", QUERIES)
+@pytest.mark.parametrize("name", QUESTIONS)
 def test_a_question_that_changes_something_needs_an_address(name: str) -> None:
     desk = RecordingDesk()
     answer = getattr(Control(desk), name)({})
-    if name in CHANGING_QUERIES:
+    if name in CHANGING:
         assert answer["error"]["code"] == "wrong-host"
         assert desk.queries == []
     else:

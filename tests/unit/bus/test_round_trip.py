@@ -14,14 +14,13 @@ import pytest
 from oslo_config import cfg
 
 from agent.bus.client import AgentClient, Refused
-from agent.bus.schema import ARGUMENTS
 from agent.bus.servers import Servers
 from agent.bus.transport import rpc_transport
 from agent.bus.wire import COMMANDS_TOPIC, CONTROL_TOPIC, EXCHANGE, WAIT_TOPIC
 from agent.errors import Invalid
 from agent.model.attachment import Attachment
+from agent.model.contract import ARGUMENTS, QUESTIONS
 from agent.model.request import AttachRequest, DetachRequest
-from agent.ports import QUERIES
 from tests.desk import RecordingDesk, new_id
 from tests.samples import INSTANCES, attachment_payload
 
@@ -119,7 +118,7 @@ def test_every_question_of_the_port_has_its_method(
         "release_quarantine": ("volume-1",),
         "plan": ("attach", {"attachment": attachment_payload()}),
     }
-    built = [name for name in QUERIES if name in ARGUMENTS]
+    built = [name for name in QUESTIONS if name in ARGUMENTS]
     for name in built:
         answer = getattr(client, name)(*arguments.get(name, ()))
         if name in rows:

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from agent.model.request import REQUESTS, WaitRequest
-from agent.ports import COMMANDS
+from agent.model.contract import COMMANDS, QUESTIONS, REQUESTS
+from agent.model.request import WaitRequest
 from tests.unit.saga.stories import ONE, TWO
 from tests.world.story import VOLUMES, attach, attached, attachment, moment, request_id
 from tests.world.world import World
@@ -24,9 +24,16 @@ def test_a_verb_to_come_is_unsupported_and_nothing_is_kept(world: World, verb: s
     assert planned["error"]["code"] == "unsupported"
 
 
-def test_a_question_to_come_is_unsupported(world: World) -> None:
-    answer = world.agent.query("import_attachments", {"attachments": []})
-    assert answer["error"]["code"] == "unsupported"
+@pytest.mark.parametrize("name", [name for name, noun in QUESTIONS.items() if noun is None])
+def test_a_question_to_come_is_unsupported(world: World, name: str) -> None:
+    assert world.agent.query(name, {"attachments": []})["error"]["code"] == "unsupported"
+
+
+@pytest.mark.parametrize("name", [name for name, noun in QUESTIONS.items() if noun])
+def test_a_question_that_is_here_has_an_answer(world: World, name: str) -> None:
+    """Or refuses the arguments that it was not given."""
+    answer = world.agent.query(name, {})
+    assert answer.get("error", {"code": "invalid"})["code"] == "invalid"
 
 
 @pytest.mark.parametrize("wanted", [5, ["sim"], {"name": "sim"}])

@@ -1,0 +1,94 @@
+"""The names of the contract (design §7, docs/wire.rst), and what each of them takes.
+
+A name whose noun is None is still to come, and is answered ``unsupported``. A verb comes by its
+noun here, in place of the None, and by its plan in operations.VERBS; a question by its noun here
+and its answer in service.queries. Everything else asks these tables.
+"""
+
+from collections.abc import Mapping
+
+from agent.errors import Unsupported
+from agent.model.request import (
+    AttachRequest,
+    DetachRequest,
+    InstanceRef,
+    ListAttachments,
+    ListOperations,
+    Nothing,
+    OperationRef,
+    PlanQuery,
+    VolumeRef,
+    WaitRequest,
+)
+from agent.model.value import Value
+
+WIRE_VERSION = "1.0"
+"""Of requests and of notifications: grows by what is added, nothing is renamed."""
+
+Command = type[AttachRequest] | type[DetachRequest]
+
+COMMANDS: Mapping[str, Command | None] = {
+    "attach": AttachRequest,
+    "attach_batch": None,
+    "detach": DetachRequest,
+    "swap": None,
+    "extend": None,
+    "set_iotune": None,
+    "connect_instance": None,
+    "disconnect_instance": None,
+    "prepare_migration": None,
+    "migrate": None,
+    "cancel_migration": None,
+}
+"""Each takes one argument, ``request``: this noun."""
+
+QUESTIONS: Mapping[str, type[Value] | None] = {
+    "ping": Nothing,
+    "describe": Nothing,
+    "get_connector": Nothing,
+    "get_instance": InstanceRef,
+    "get_operation": OperationRef,
+    "list_operations": ListOperations,
+    "list_attachments": ListAttachments,
+    "cancel_operation": OperationRef,
+    "abandon_operation": OperationRef,
+    "plan": PlanQuery,
+    "audit": Nothing,
+    "list_locks": Nothing,
+    "list_quarantine": Nothing,
+    "release_quarantine": VolumeRef,
+    "import_attachments": None,
+}
+"""Each takes the fields of its noun as keyword arguments."""
+
+WAIT: Mapping[str, type[Value]] = {"wait_operation": WaitRequest}
+"""As a question, on a topic of its own."""
+
+REQUESTS: Mapping[str, Command] = {verb: noun for verb, noun in COMMANDS.items() if noun}
+"""The commands that are here."""
+
+ARGUMENTS: Mapping[str, type[Value]] = {
+    **{name: noun for name, noun in QUESTIONS.items() if noun},
+    **WAIT,
+}
+"""The questions that are here."""
+
+
+def noun_of(verb: str) -> Command:
+    """Raises Unsupported where this version has no such verb."""
+    if verb not in REQUESTS:
+        raise Unsupported(
+            f"this version of the agent has no {verb}, it has {', '.join(REQUESTS)} (describe "
+            "tells); nothing was touched"
+        )
+    return REQUESTS[verb]
+
+
+def arguments_of(question: str) -> type[Value]:
+    """Raises Unsupported where this version does not answer it."""
+    if question not in ARGUMENTS:
+        raise Unsupported(
+            f"this version of the agent does not answer {question}: it knows "
+            f"{', '.join(ARGUMENTS)}; nothing was changed"
+        )
+    return ARGUMENTS[question]

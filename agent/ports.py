@@ -44,6 +44,11 @@ class Capabilities:
 
 
 class Domains(Protocol):
+    def answering(self) -> bool:
+        """False: libvirt is known to be away, every call would raise Unavailable.
+
+        Asks nothing, and never waits. Where it is true a call may raise all the same."""
+
     def look(self, instance_id: str) -> DomainLook | None:
         """None: libvirt on this host has no such domain."""
 

@@ -30,7 +30,7 @@ MUTATIONS = (
     Mutation(
         "a host that cannot be asked means that the commit did not happen",
         "saga/settle.py",
-        "return self._wait(record.but(cause=cause), asked)\n            if asked:",
+        "return self._wait(record, asked)\n            if asked:",
         "asked = False\n            if asked:",
     ),
     Mutation(
@@ -98,6 +98,24 @@ MUTATIONS = (
         "saga/settle.py",
         "return 0 if is_beyond else record.deaths",
         "return 0",
+    ),
+    Mutation(
+        "deaths on the way back are not counted",
+        "saga/settle.py",
+        "        if not step.only_looks:\n            record = self._save(_executing(record))\n",
+        "",
+    ),
+    Mutation(
+        "what kills the agent is tried again with each start",
+        "saga/settle.py",
+        "        if self._stands_back(record):\n            return record\n        deaths",
+        "        deaths",
+    ),
+    Mutation(
+        "a look that learns nothing is written",
+        "saga/settle.py",
+        "return self._save(resting) if record.wake_at is None else resting",
+        "return self._save(resting)",
     ),
     Mutation(
         "a detach may be undone after the guest was asked",

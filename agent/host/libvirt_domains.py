@@ -93,6 +93,9 @@ class LibvirtDomains:
         self._without = frozenset(without)
         self._asked = _Asked()
 
+    def answering(self) -> bool:
+        return self._connection.alive()
+
     def look(self, instance_id: str) -> DomainLook | None:
         """Not held up by a QEMU that hangs: then ``job`` says so."""
 

@@ -20,7 +20,8 @@ class Record:
     -1 for none: what undoing begins with. ``executing`` is true from an intent until its step has
     returned, so a restart can tell that the agent died in it (``deaths`` counts those).
     ``promised`` is true while it counts as a user of its volume: from the intent to connect it
-    until undoing begins. ``told`` is what the last notification of it said.
+    until undoing begins. ``told`` is what the last notification of it said. ``away`` is the part of
+    the host that it waits for.
     ``attachment`` is None for a detach of what this agent knows to be gone.
     """
 
@@ -47,6 +48,7 @@ class Record:
     failures: int = 0
     promised: bool = False
     told: str | None = None
+    away: str | None = None
     cancel_wanted: bool = False
     known: dict[str, Any] = field(default_factory=dict)
     waiting_for: str | None = None

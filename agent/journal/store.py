@@ -8,6 +8,7 @@ import fcntl
 import os
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -27,6 +28,21 @@ FILE_NAME = "journal.sqlite"
 
 BUSY_SECONDS = 10.0
 """How long a commit waits for another process that has locked the file (a backup, sqlite3(1))."""
+
+NOT_OPENED = (
+    "nothing was changed: see that the disk works and the file is a journal, then start the agent "
+    "again"
+)
+NOT_READ = (
+    "nothing was changed: see that the disk works; operations then go on by themselves, and what "
+    "was asked may be asked again"
+)
+NOT_WRITTEN = (
+    "what was written before stands, this was not written: make room on the disk, or mend it; "
+    "accepted operations then go on by themselves, and a request that was refused may be sent again"
+)
+CLOSED = "nothing was changed: the agent is stopping, ask again when it has been started"
+"""What state things are in, and what to do."""
 
 
 @dataclass
@@ -49,8 +65,10 @@ class Journal:
         self._queue: deque[_Change[Any]] = deque()
         self._commit_lock = threading.Lock()
         self._read_lock = self._commit_lock if directory is None else threading.Lock()
+        self._asked_at: dict[str, float | None] = {"read": None, "write": None}
         self._where = "memory" if directory is None else str(directory / FILE_NAME)
         self._has_log = True
+        self._is_closed = False
         with ExitStack() as claimed:
             if directory is not None:
                 claimed.callback(os.close, _claim(directory))
@@ -62,7 +80,7 @@ class Journal:
                     self._reader = _open(directory)
                     claimed.callback(self._close_reader)
             except sqlite3.Error as error:
-                raise self._unavailable(error) from error
+                raise self._unavailable(error, NOT_OPENED) from error
             self._claimed = claimed.pop_all()
         self._book = Book(self._db)
         self._read_book = Book(self._reader)
@@ -76,7 +94,7 @@ class Journal:
         raises undoes its own part alone."""
         mine = _Change(change)
         self._queue.append(mine)
-        with self._commit_lock:
+        with self._disk(self._commit_lock, "write"):
             if not mine.done:
                 self._commit_queued()
         if mine.error is not None:
@@ -87,31 +105,47 @@ class Journal:
         """Answer from what is durable at one moment; never waits for a commit.
 
         Questions take turns: whoever asks the host does it outside. Raises Unavailable."""
-        with self._read_lock:
+        with self._disk(self._read_lock, "read"):
             try:
                 with _transaction(self._reader, "BEGIN"):
                     return question(self._read_book)
             except sqlite3.Error as error:
-                raise self._unavailable(error) from error
+                raise self._unavailable(error, NOT_READ) from error
 
     def scrub(self) -> bool:
         """Empty the write-ahead log, so that no file holds what the tables no longer do.
 
         The tables overwrite what they lose (``secure_delete``), the log is only appended to.
-        False: not now (another process reads, the disk is full), try again."""
-        with self._commit_lock:
+        Waits for commits under way.  False: not now (another process reads, the disk is full or
+        broken), try again."""
+        with self._disk(self._commit_lock, "write"):
             if self._has_log:
                 self._has_log = not _fold_log(self._db)
             return not self._has_log
 
+    def silent_seconds(self) -> float:
+        """For how long the disk has not answered a call that is under way; 0: there is none."""
+        since = [at for at in tuple(self._asked_at.values()) if at is not None]
+        return time.monotonic() - min(since) if since else 0.0
+
     def close(self) -> None:
         """SQLite folds the log in and removes it, unless another process is reading."""
         with self._commit_lock:
+            self._is_closed = True
             self._claimed.close()
 
     def _close_reader(self) -> None:
         with self._read_lock:
             self._reader.close()
+
+    @contextmanager
+    def _disk(self, lock: threading.Lock, call: str) -> Iterator[None]:
+        with lock:
+            self._asked_at[call] = time.monotonic()
+            try:
+                yield
+            finally:
+                self._asked_at[call] = None
 
     def _commit_queued(self) -> None:
         batch = [self._queue.popleft() for _ in range(len(self._queue))]
@@ -121,7 +155,8 @@ class Journal:
                 for change in batch:
                     self._apply(change)
         except (sqlite3.Error, Unavailable) as error:
-            lost = error if isinstance(error, Unavailable) else self._unavailable(error)
+            is_told = isinstance(error, Unavailable)
+            lost = error if is_told else self._unavailable(error, NOT_WRITTEN)
             for change in batch:
                 change.error = change.error or lost
         finally:
@@ -136,18 +171,16 @@ class Journal:
         except Exception as error:
             if not self._db.in_transaction:
                 # The disk is full or broken, and SQLite has rolled back the whole batch.
-                raise self._unavailable(error) from error
+                raise self._unavailable(error, NOT_WRITTEN) from error
             is_ours = not isinstance(error, sqlite3.OperationalError)
-            change.error = error if is_ours else self._unavailable(error)
+            change.error = error if is_ours else self._unavailable(error, NOT_WRITTEN)
             self._db.execute("ROLLBACK TO change")
         self._db.execute("RELEASE change")
 
-    def _unavailable(self, error: Exception) -> Unavailable:
-        return Unavailable(
-            "the journal",
-            f"{error} ({self._where}); nothing was recorded: look at the disk, then send the same "
-            "request again",
-        )
+    def _unavailable(self, error: Exception, state: str) -> Unavailable:
+        if self._is_closed:
+            state = CLOSED
+        return Unavailable("the journal", f"{error} ({self._where}); {state}")
 
     # the Promises port
 
@@ -231,15 +264,17 @@ def _open(directory: Path | None) -> sqlite3.Connection:
 
 
 def _fold_log(db: sqlite3.Connection) -> bool:
-    """Is the log empty now?  Waits for nobody."""
-    db.execute("PRAGMA busy_timeout = 0")
+    """Is the log empty now?  Waits for nobody.  No: also where the file is broken or closed, of
+    which whoever reads or writes is told."""
     try:
-        (is_busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        return not is_busy
-    except sqlite3.OperationalError:
+        db.execute("PRAGMA busy_timeout = 0")
+        try:
+            (is_busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            db.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
+    except sqlite3.Error:
         return False
-    finally:
-        db.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
+    return not is_busy
 
 
 @contextmanager

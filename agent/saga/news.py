@@ -24,3 +24,9 @@ def notify(book: Book, host: str, record: Record, event: str) -> None:
             "at": at,
         },
     )
+
+
+def told_of(record: Record, event: str) -> str:
+    """What a notification tells: the same is not told twice in a row."""
+    about = record.trouble.code if event == "error" and record.trouble else record.waiting_for
+    return f"{event}: {about}"

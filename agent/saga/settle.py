@@ -32,15 +32,19 @@ from agent.errors import (
 from agent.journal.book import Book
 from agent.journal.record import Record
 from agent.journal.store import Journal
-from agent.model.outcome import Problem, State
+from agent.model.outcome import Problem
 from agent.ports import Host
-from agent.saga.news import notify
+from agent.saga.end import closed_of
+from agent.saga.news import notify, told_of
 from agent.saga.plan import Learnt, Parked, Plan, Scene, Step
 
 LOG = logging.getLogger(__name__)
 
 DEATHS_BEFORE_UNDOING = 3
 """A step in which the agent died this often is taken to be the cause (design §5)."""
+
+LIBVIRT = "libvirt"
+"""The part that ``Domains.answering`` is about, as Unavailable names it."""
 
 RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Back-off of steps that must succeed in the end; the last one for ever."""
@@ -67,13 +71,18 @@ class Settler:
 
     def _one_step(self, record: Record, plan: Plan) -> Record:
         """What it returns is durable if it is closed or parked."""
+        if self._stands_back(record):
+            return record
+        resting = self._still_away(record)
         if record.direction == "undoing":
-            return self._revert_next(record, plan)
+            return resting or self._revert_next(record, plan)
         if record.direction == "committed":
-            return self._onward(record, plan)
+            return resting or self._onward(record, plan)
         cause = self._reason_to_turn(record, plan)
-        if cause is not None:
+        if cause is not None and not (resting and record.cause):
             return self._turn(record, plan, cause)
+        if resting is not None:
+            return resting
         earlier = self._earlier(record)
         if earlier is not None:
             return self._park(record, earlier)
@@ -81,16 +90,26 @@ class Settler:
 
     def recover(self, record: Record, plan: Plan) -> Record:
         """After a restart: what was executing died once more, and steps look again."""
+        if self._stands_back(record):
+            return record
         deaths = record.deaths + 1 if record.executing else record.deaths
         found = record.but(executing=False, deaths=deaths, wake_at=None)
         begins_anew = record.direction == "forward" and not plan.irrevocable(record.intended)
         if deaths >= DEATHS_BEFORE_UNDOING:
             name = plan.steps[record.current].name
             killed = Internal(f"the agent was killed {deaths} times on its way through {name}")
-            if begins_anew:
+            if begins_anew and record.cause is None:
                 return self._turn(found, plan, Problem.of(killed))
             return self._retry(found, killed)
         return self._save(found.but(position=0) if begins_anew else found)
+
+    def _stands_back(self, record: Record) -> bool:
+        """Its pause is meant: it kills the agent, or meets a defect of it. Neither an event nor a
+        restart is a reason to try that sooner; of any other trouble both are."""
+        if record.wake_at is None or record.trouble is None or record.trouble.code != Internal.code:
+            return False
+        now = self.host.clock.now()
+        return now < record.wake_at <= now + RETRY_SECONDS[-1]
 
     # forward
 
@@ -150,9 +169,10 @@ class Settler:
     def _turn(self, record: Record, plan: Plan, cause: Problem) -> Record:
         """Undo, unless the commit happened: an error means unknown, never not done."""
         if record.intended >= plan.commit_position:
+            record = self._save(_executing(record.but(cause=cause)))
             asked = self._ask(lambda: plan.commit.happened(self._scene(record)))
             if isinstance(asked, AgentError):
-                return self._wait(record.but(cause=cause), asked)
+                return self._wait(record, asked)
             if asked:
                 return self._committed(record.but(cause=None), plan, {})
         turned = record.but(
@@ -161,6 +181,7 @@ class Settler:
             executing=False,
             known={**record.known, "undo_from": record.intended},
             cause=cause,
+            away=None,
             waiting_for=None,
             wake_at=None,
             deaths=0,
@@ -195,7 +216,8 @@ class Settler:
 
     def _revert_next(self, record: Record, plan: Plan) -> Record:
         step = plan.steps[record.intended]
-        record = self._save(record.but(executing=True))
+        if not step.only_looks:
+            record = self._save(_executing(record))
         reverted = self._ask(lambda: step.revert(self._scene(record)))
         if isinstance(reverted, Parked):
             return self._park(record, reverted)
@@ -212,13 +234,9 @@ class Settler:
         return Scene(self.host, record.operation_id, record.known)
 
     def _apply(self, record: Record, step: Step) -> tuple[Record, Learnt | Parked | AgentError]:
-        intended = record.but(
-            state="unsettled" if record.trouble else "running",
-            executing=True,
+        intended = _executing(record).but(
             promised=record.promised or step.promises,
             intended=max(record.intended, record.position),
-            waiting_for=None,
-            wake_at=None,
         )
         intended = self._save(intended, "start" if record.intended < 0 else None)
         return intended, self._ask(lambda: step.apply(self._scene(intended)))
@@ -235,17 +253,31 @@ class Settler:
 
     # what becomes durable
 
+    def _still_away(self, record: Record) -> Record | None:
+        """It waits for libvirt, as is written, and libvirt is known to be away still.
+
+        That is no try and tells nothing new: only the time of the next look changes."""
+        if record.away != LIBVIRT or self.host.domains.answering():
+            return None
+        at_most = self.host.libvirt_retry_seconds
+        wake_at = self.host.clock.now() + _delay(record.failures, at_most)
+        resting = record.but(failures=record.failures + 1, wake_at=wake_at)
+        return self._save(resting) if record.wake_at is None else resting
+
     def _park(self, record: Record, parked: Parked) -> Record:
         waiting = record.but(
             state="waiting",
             executing=False,
             deaths=_deaths(record),
             failures=0,
+            away=None,
             trouble=None,
             known={**record.known, **parked.learnt},
             waiting_for=parked.waiting_for,
             wake_at=parked.wake_at,
         )
+        if record.wake_at is not None and waiting.but(wake_at=record.wake_at) == record:
+            return waiting  # it has not been tried, and waits for the same
         return self._save(waiting, "waiting")
 
     def _wait(self, record: Record, error: AgentError) -> Record:
@@ -257,6 +289,7 @@ class Settler:
             executing=False,
             deaths=_deaths(record),
             failures=record.failures + 1,
+            away=error.part if isinstance(error, Unavailable) else None,
             waiting_for=_what_for(error),
             wake_at=self.host.clock.now() + _delay(record.failures, at_most),
         )
@@ -273,6 +306,7 @@ class Settler:
             executing=False,
             deaths=0,
             failures=record.failures + 1,
+            away=None,
             trouble=Problem.of(error),
             waiting_for=f"another try of {record.steps[record.current]}",
             wake_at=self.host.clock.now() + _delay(record.failures),
@@ -280,7 +314,7 @@ class Settler:
         return self._save(unsettled, "error")
 
     def _close(self, record: Record, plan: Plan) -> Record:
-        closed = _closed(record, plan).but(updated_at=self.host.clock.now())
+        closed = closed_of(record, plan).but(updated_at=self.host.clock.now())
 
         def write(book: Book) -> None:
             book.save(closed)
@@ -294,7 +328,7 @@ class Settler:
     def _save(self, record: Record, event: str | None = None) -> Record:
         """``event`` is told unless it was the last one told of this operation."""
         record = record.but(updated_at=self.host.clock.now())
-        news = None if event is None else _news(record, event)
+        news = None if event is None else told_of(record, event)
         is_new = news is not None and news != record.told
         record = record.but(told=news) if is_new else record
 
@@ -321,12 +355,24 @@ def refuse_late_cancel(record: Record, plan: Plan) -> None:
         )
 
 
+def _executing(record: Record) -> Record:
+    """To be written before the world is asked for anything: a restart finds who died in what."""
+    return record.but(
+        state="unsettled" if record.trouble else "running",
+        executing=True,
+        away=None,
+        waiting_for=None,
+        wake_at=None,
+    )
+
+
 def _stepped(record: Record, learnt: Learnt) -> Record:
     return record.but(
         state="running",
         executing=False,
         deaths=_deaths(record),
         failures=0,
+        away=None,
         known={**record.known, **learnt},
         waiting_for=None,
         wake_at=None,
@@ -334,44 +380,10 @@ def _stepped(record: Record, learnt: Learnt) -> Record:
     )
 
 
-def _closed(record: Record, plan: Plan) -> Record:
-    if record.direction == "committed":
-        state, cause, result = _DONE, None, plan.result(record.known)
-    else:
-        assert record.cause is not None, "what is undone has a cause"
-        touched = plan.touched(record.known["undo_from"])
-        end = "what had been done was undone" if touched else "nothing was touched"
-        cause = record.cause.model_copy(update={"detail": f"{record.cause.detail}; {end}"})
-        state, result = _STATES.get(cause.code, _UNDONE), None
-    return record.but(
-        state=state,
-        executing=False,
-        promised=False,
-        waiting_for=None,
-        wake_at=None,
-        trouble=None,
-        cause=cause,
-        result=result,
-        warnings=(*record.warnings, *record.known.get("warnings", ())),
-    )
-
-
-_DONE: State = "done"
-_UNDONE: State = "undone"
-_STATES: dict[str, State] = {"cancelled": "cancelled", "expired": "expired"}
-"""By the code of the cause; every other cause leaves ``undone``."""
-
-
 def _deaths(record: Record) -> int:
     """Those of a step count until it has returned, also while earlier ones are looked at anew."""
     is_beyond = record.direction != "forward" or record.position >= record.intended
     return 0 if is_beyond else record.deaths
-
-
-def _news(record: Record, event: str) -> str:
-    """What a notification tells: the same is not told twice in a row."""
-    about = record.trouble.code if event == "error" and record.trouble else record.waiting_for
-    return f"{event}: {about}"
 
 
 def _what_for(error: AgentError) -> str:

@@ -30,6 +30,7 @@ from agent.host.libvirt_events import LibvirtEvents
 from agent.host.locks import FileLocks
 from agent.journal.record import Record
 from agent.journal.store import Journal
+from agent.journal.upkeep import Upkeep
 from agent.operations.admit import Policy
 from agent.ports import Host
 from agent.service.agent import Agent
@@ -46,7 +47,8 @@ PROJECT = "attachment-agent"
 
 STOP = frozenset((signal.SIGTERM, signal.SIGINT))
 
-PRUNE_EVERY_SECONDS = 3600.0
+JOURNAL_SLOW_SECONDS = 5.0
+"""From then on whoever waits for the journal is excused: the disk is slow, our thread is not."""
 
 ALARM_MISSED_SECONDS = 6 * TICK_SECONDS
 """The alarm thread turns every TICK_SECONDS: after six of them it hangs."""
@@ -92,7 +94,7 @@ class Daemon:
         self._metrics = Metrics(
             journal, {"libvirt": self._libvirt.alive, "bus": self._servers.connected}
         )
-        self._pruned_at = 0.0
+        self._upkeep = Upkeep(journal, clock, settings.retention_seconds)
 
     def _on_change(self, record: Record) -> None:
         self._letters.written()
@@ -135,6 +137,7 @@ class Daemon:
         self._events.start()
         self._agent.workers.start()
         self._agent.workers.start_alarm()
+        self._upkeep.start()
         self._publisher.start()
         self._servers.start()
         self._serve_metrics()
@@ -142,7 +145,9 @@ class Daemon:
         self._manager.ready()
 
     def run(self, signals: Signals) -> None:
-        """Until told to stop: says how things are, proves that our threads turn, tidies up."""
+        """Until told to stop: says how things are, proves that our threads turn.
+
+        Nothing here waits for a disk."""
         watchdog = self._manager.watchdog_seconds
         pause = TICK_SECONDS if watchdog is None else min(TICK_SECONDS, watchdog / 3)
         while not STOP & (came := signals.wait(pause)):
@@ -154,12 +159,11 @@ class Daemon:
                 self._manager.alive()
             else:
                 LOG.error("these threads do not turn: %s", ", ".join(stuck))
-            self._prune()
-            self._journal.scrub()
 
     def stop(self) -> None:
         """No further command, step or letter begins; what runs may end, within a time."""
         self._manager.stopping()
+        self._upkeep.stop()
         self._servers.stop()
         if not self._agent.workers.stop(self._settings.stop_seconds):
             LOG.warning(
@@ -181,34 +185,27 @@ class Daemon:
             LOG.error("no metrics at %s:%s: %s", address, port, error)
 
     def _tell(self) -> None:
-        self._manager.status(f"{self._libvirt.describe()}; {self._servers.describe()}")
+        parts = [self._libvirt.describe(), self._servers.describe()]
+        if self._is_journal_slow():
+            parts.append("the disk of the journal does not answer")
+        self._manager.status("; ".join(parts))
+
+    def _is_journal_slow(self) -> bool:
+        return self._journal.silent_seconds() > JOURNAL_SLOW_SECONDS
 
     def _stuck(self) -> list[str]:
-        """Our own threads only: a libvirt, broker or storage that is away is no reason."""
+        """Our own threads only: a libvirt, broker, storage or disk that is away is no reason."""
+        is_excused = self._is_journal_slow()
         alarm_age = self._clock.now() - self._agent.workers.ticked_at()
         parts = {
             "libvirt connection": self._libvirt.turning(),
             "libvirt events": self._events.turning(),
-            "alarm": alarm_age < ALARM_MISSED_SECONDS,
+            "alarm": is_excused or alarm_age < ALARM_MISSED_SECONDS,
             "bus servers": self._servers.turning(),
-            "publisher": self._publisher.turning(),
+            "publisher": is_excused or self._publisher.turning(),
+            "journal upkeep": self._upkeep.turning(),
         }
         return [name for name, turns in parts.items() if not turns]
-
-    def _prune(self) -> None:
-        now = self._clock.now()
-        if now - self._pruned_at < PRUNE_EVERY_SECONDS:
-            return
-        self._pruned_at = now
-        try:
-            gone = self._journal.write(
-                lambda book: book.prune(now - self._settings.retention_seconds)
-            )
-        except AgentError as error:
-            LOG.error("old operations stay in the journal: %s", error.detail)
-            return
-        if gone:
-            LOG.info("dropped %s operations that closed before the retention time", gone)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

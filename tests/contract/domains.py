@@ -144,6 +144,10 @@ class DomainsContract:
 
     # what is there
 
+    def test_it_answers_once_it_has_answered(self, bench: Bench) -> None:
+        look(bench, bench.running)
+        assert bench.domains.answering()
+
     def test_a_look_shows_the_halves_that_there_are(self, bench: Bench) -> None:
         running, shut_off, transient = (
             look(bench, instance) for instance in (bench.running, bench.shut_off, bench.transient)

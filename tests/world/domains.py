@@ -69,6 +69,9 @@ class SimulatedDomains:
 
     # ports.Domains
 
+    def answering(self) -> bool:
+        return not self.is_away
+
     def look(self, instance_id: str) -> DomainLook | None:
         found = self._call("look", lambda: self._look(instance_id))
         guest = self.guests.get(instance_id)

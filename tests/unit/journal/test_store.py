@@ -215,7 +215,7 @@ class TestNoRoom:
             journal.write(letter("x" * 100_000))
         assert caught.value.retriable
         assert str(tmp_path) in caught.value.detail
-        assert "nothing was recorded" in caught.value.detail
+        assert "make room on the disk" in caught.value.detail
         assert journal.read(letters) == ["before"]
         journal.write(letter("after"))
         assert journal.read(letters) == ["before", "after"]
@@ -246,10 +246,13 @@ class TestNoRoom:
     def test_a_closed_journal_takes_nothing(self, tmp_path: Path) -> None:
         with opened(tmp_path) as journal:
             pass
-        with pytest.raises(Unavailable):
-            journal.write(letter("late"))
-        with pytest.raises(Unavailable):
-            journal.read(letters)
+        for late in (lambda: journal.write(letter("late")), lambda: journal.read(letters)):
+            with pytest.raises(Unavailable, match="the agent is stopping"):
+                late()
+
+    def test_what_cannot_be_read_says_that_nothing_was_changed(self, journal: Journal) -> None:
+        with pytest.raises(Unavailable, match="what was asked may be asked again"):
+            journal.read(lambda book: book._db.execute("SELECT * FROM nothing"))
 
     @pytest.mark.real
     def test_a_full_disk(self, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from agent.errors import ConnectFailed
+from agent.errors import ConnectFailed, Unsupported
 from agent.saga.settle import DEATHS_BEFORE_UNDOING, RETRY_SECONDS
 from tests.unit.saga.stories import (
     ONE,
@@ -19,7 +19,7 @@ from tests.unit.saga.stories import (
 )
 from tests.world.instants import Crash
 from tests.world.story import Act, attach, attached, cancel, detach, let_pass, moment, request_id
-from tests.world.world import World
+from tests.world.world import WatchedJournal, World
 
 
 @pytest.fixture
@@ -120,6 +120,20 @@ def test_nothing_was_touched_is_said_only_where_it_is_true(world: World) -> None
     assert world.storage.connects == 0
 
 
+@pytest.mark.parametrize(
+    "says",
+    [
+        "this host cannot connect iscsi: it has no iscsiadm; nothing was touched: install it",
+        "it was not plugged and stays here, quarantined: look at it",
+    ],
+)
+def test_what_state_things_are_in_is_said_once(world: World, says: str) -> None:
+    begin(world, host())
+    world.storage.connect_error = Unsupported(says)
+    begin(world, attach(1))
+    assert answer(world)["error"] == {"code": "unsupported", "retriable": False, "detail": says}
+
+
 def test_a_wait_says_for_what_and_is_told_once(world: World) -> None:
     begin(world, plugged(), guest_is("stubborn"), detach(1), let_pass(1000))
     assert answer(world)["state"] == "waiting"
@@ -127,6 +141,66 @@ def test_a_wait_says_for_what_and_is_told_once(world: World) -> None:
     assert states(world) == ["running", "waiting"]
     begin(world, reset)
     assert states(world) == ["running", "waiting", "done"]
+
+
+def commits(world: World) -> int:
+    journal = world.journal
+    assert isinstance(journal, WatchedJournal)
+    return journal.commits
+
+
+def test_while_libvirt_is_away_a_look_that_learns_nothing_writes_nothing(world: World) -> None:
+    begin(world, plugged(), away, detach(1), attach(2, 2, volume=2), let_pass(10))
+    before = commits(world)
+    begin(world, let_pass(3600))
+    assert commits(world) == before
+    begin(world, back)
+    assert (answer(world, 1)["state"], answer(world, 2)["state"]) == ("done", "done")
+
+
+@pytest.mark.parametrize("direction", ["undoing", "committed", "doubtful"])
+def test_nor_does_one_on_the_way_back_or_onward(world: World, direction: str) -> None:
+    if direction == "undoing":
+        begin(world, host(), plug_refused)
+        world.meanwhile["before forget"] = away
+        begin(world, attach(1))
+    elif direction == "doubtful":
+        begin(world, host(), plug_refused)
+        world.meanwhile["before plug"] = away
+        begin(world, attach(1), cancel(1))
+    else:
+        begin(world, plugged())
+        world.meanwhile["before forget"] = away
+        begin(world, detach(1))
+    begin(world, let_pass(10))
+    assert answer(world)["state"] == "waiting"
+    before = commits(world)
+    begin(world, let_pass(3600))
+    assert commits(world) == before
+    begin(world, back)
+    assert not world.record(request_id(1)).open
+
+
+def test_after_a_restart_it_is_written_once_more_that_it_waits(world: World) -> None:
+    begin(world, plugged(), away, detach(1), let_pass(10))
+    world.die()
+    world.start()
+    world.run()
+    record = world.record(request_id(1))
+    assert record.wake_at is not None
+    assert record.waiting_for is not None
+    assert states(world) == ["running", "waiting"], "it was told already"
+
+
+def test_behind_an_earlier_one_a_look_that_learns_nothing_writes_nothing(world: World) -> None:
+    begin(world, plugged(), guest_is("stubborn"))
+    detach(1)(world)
+    attach(2)(world)
+    world.run()
+    begin(world, lambda w: setattr(w.domains, "is_away", True), let_pass(10))
+    before = commits(world)
+    begin(world, let_pass(3600))
+    assert commits(world) == before
 
 
 def test_two_waits_for_different_things_are_told_both(world: World) -> None:
@@ -210,6 +284,44 @@ def test_an_unplug_that_kills_the_agent_is_never_undone_but_backs_off(world: Wor
     while world.pass_time():
         pass
     assert world.record(request_id(1)).state == "done"
+
+
+def test_to_ask_whether_the_commit_happened_may_kill_it_as_well(world: World) -> None:
+    begin(world, host(), plug_refused)
+    seen: list[str] = []
+
+    def watch(name: str) -> None:
+        seen.append(name)
+        if name == "before look" and "before plug" in seen:
+            raise Crash(name)
+
+    world.instants.watch = watch
+    attach(1)(world)
+    lives(world)
+    assert answer(world)["state"] == "unsettled"
+    world.instants.watch = lambda name: None
+    while world.pass_time():
+        pass
+    assert answer(world)["state"] == "undone"
+    assert world.storage.devices == {}
+
+
+def test_what_kills_the_agent_is_left_alone_for_a_while_by_events_and_restarts(
+    world: World,
+) -> None:
+    begin(world, plugged())
+    world.instants.watch = dies_at("before unplug", DEATHS_BEFORE_UNDOING)
+    detach(1)(world)
+    lives(world)
+    world.agent.workers.stir_all()
+    world.run()
+    world.die()
+    world.start()
+    world.run()
+    assert world.domains.guests[ONE].asked == 0
+    assert answer(world)["state"] == "unsettled"
+    world.pass_time()
+    assert answer(world)["state"] == "done"
 
 
 def test_a_restart_looks_at_once_however_long_the_wait_was_to_be(world: World) -> None:

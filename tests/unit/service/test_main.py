@@ -1,7 +1,12 @@
 """The daemon's configuration: what is wrong in it, at the start and when it is read again."""
 
+import os
+import socket
+import sqlite3
 import subprocess
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,7 +14,9 @@ from oslo_config import cfg
 from oslo_log import log
 
 from agent import conf as options
+from agent.journal.store import FILE_NAME
 from agent.service.main import EXIT_CONFIGURATION, reload
+from tests.unit.journal.rows import opened
 
 ENOUGH_SECONDS = 60
 
@@ -63,3 +70,51 @@ def test_a_configuration_that_is_wrong_by_now_is_not_read_again(
     file.write_text("[DEFAULT]\ndebug = false\n")
     reload(conf)
     assert not conf.debug
+
+
+def test_a_journal_that_hangs_does_not_end_the_agent(file: Path) -> None:
+    """It proves as often as ever that it lives, while its writes wait for the disk."""
+    state, notify = file.parent / "state", file.parent / "notify"
+    file.write_text(
+        f"[DEFAULT]\nstate_path = {state}\ntransport_url = rabbit://127.0.0.1:1/\n"
+        f"[libvirt]\nuri = qemu+unix:///system?socket={file.parent / 'nowhere'}\n"
+    )
+    with opened(state):
+        pass
+    with (
+        closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager,
+        closing(sqlite3.connect(state / FILE_NAME, isolation_level=None)) as db,
+    ):
+        manager.bind(str(notify))
+        manager.settimeout(ENOUGH_SECONDS)
+        db.execute("BEGIN IMMEDIATE")  # another process has it, as a disk that hangs would
+        with subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, "--config-file", str(file)],
+            env={**os.environ, "NOTIFY_SOCKET": str(notify), "WATCHDOG_USEC": "600000"},
+            stderr=subprocess.DEVNULL,
+        ) as agent:
+            try:
+                wait_for(manager, "READY=1")
+                hanging = beats(manager, 8)
+                wait_for(manager, "the disk of the journal does not answer")
+                db.execute("ROLLBACK")
+                wait_for(manager, "STATUS=")
+                healthy = beats(manager, 8)
+            finally:
+                agent.kill()
+    assert hanging < 4 * healthy
+
+
+def wait_for(manager: socket.socket, words: str) -> None:
+    deadline = time.monotonic() + ENOUGH_SECONDS
+    while words not in manager.recv(4096).decode():
+        assert time.monotonic() < deadline, f"it never says {words}"
+
+
+def beats(manager: socket.socket, count: int) -> float:
+    """How long so many proofs of life take."""
+    wait_for(manager, "WATCHDOG=1")
+    began = time.monotonic()
+    for _ in range(count):
+        wait_for(manager, "WATCHDOG=1")
+    return time.monotonic() - began

@@ -10,7 +10,7 @@ below 4.4 the XML is the one that libvirt itself shows for the alias, read just 
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
@@ -152,6 +152,15 @@ class LibvirtDomains:
     def forget(self, instance_id: str, alias: str) -> None:
         """No disk, no configuration, no domain: it is out already."""
         self._take_out(instance_id, alias, _CONFIG)
+
+    def limits(self, instance_id: str, target_dev: str) -> Mapping[str, int | str]:
+        """Asked of QEMU: the XML shows what was wanted, also where QEMU refused it."""
+
+        def ask(connection: VirConnect) -> Mapping[str, int | str]:
+            domain = connection.lookupByUUIDString(instance_id)
+            return dict(domain.blockIoTune(target_dev, _LIVE.affect))
+
+        return self._question(ask)
 
     def note(self, instance_id: str, metadata_xml: str) -> None:
         """An element without children takes ours away.

@@ -95,6 +95,11 @@ class Attachment(Value):
     def error_policy(self) -> str | None:
         return self.disk.error_policy or ("report" if self.multiattach else None)
 
+    @property
+    def without_boot_order(self) -> "Attachment":
+        disk = self.disk.model_copy(update={"boot_order": None})
+        return self.model_copy(update={"disk": disk})
+
     @model_validator(mode="after")
     def _fits_together(self) -> "Attachment":
         for wrong in _contradictions(self):

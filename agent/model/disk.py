@@ -119,6 +119,14 @@ class IoTune(Value):
         """The limits that were given, by libvirt's names."""
         return self.model_dump(exclude_none=True)
 
+    def rates(self) -> dict[str, int]:
+        """Those limits that hold something back: 0 is none, and a length is not one by itself."""
+        return {
+            name: value
+            for name, value in self.limits().items()
+            if isinstance(value, int) and value and not name.endswith("_length")
+        }
+
 
 class Disk(Value):
     """The guest side of an attachment; every field has a default."""

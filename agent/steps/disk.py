@@ -1,6 +1,6 @@
 """A disk comes into a guest and leaves it: two halves, the running guest and its definition."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -11,7 +11,13 @@ from agent.guest.placement import Place, choose_place, keep_place
 from agent.model.attachment import Attachment
 from agent.ports import Host
 from agent.saga.plan import Commit, Learnt, Parked, Scene, Step
-from agent.steps.guest_checks import find_guest, refuse_other_disk, refuse_other_serial
+from agent.steps.guest_checks import (
+    find_guest,
+    refuse_other_disk,
+    refuse_other_serial,
+    refuse_taken_boot_order,
+    why_no_boot_order,
+)
 from agent.steps.users import Halves, halves, refuse_conflicts
 
 ASK_AGAIN_SECONDS = (5.0, 10.0, 20.0, 40.0)
@@ -35,10 +41,10 @@ class PlugDisk(Commit):
         device = scene.device
         assert device is not None, "connect-volume comes first"
         guest = find_guest(host, attachment.instance_id)
+        # What check-guest looked at may be long ago: storage and libvirt take their time.
+        refuse_taken_boot_order(guest, attachment)
         refuse_other_disk(host, guest, attachment, device.path)
-        if device.path != attachment.connection.known_source:
-            # Under the name that only connect could tell; check-guest asked about the other.
-            refuse_conflicts(host, attachment, device.path)
+        refuse_conflicts(host, attachment, device.path)
         _complete_half(scene, attachment, guest, live=guest.look.active)
         half: Where = "running guest" if guest.look.active else "definition"
         return {"disk": _found(scene, attachment, half)}
@@ -73,22 +79,32 @@ class PlugDisk(Commit):
 
 @dataclass(frozen=True)
 class PlugOtherHalf(Step):
-    """The half that the commit did not reach; also one that an earlier crash left out."""
+    """The half that the commit did not reach; also one that an earlier crash left out.
+
+    The guest has the disk, so what it or its definition cannot have of it is a warning."""
 
     name: ClassVar[str] = "plug-other-half"
     attachment: Attachment
 
     def apply(self, scene: Scene) -> Learnt:
         attachment = self.attachment
+        warnings = list(scene.known.get("warnings", ()))
         look = scene.host.domains.look(attachment.instance_id)
         if look is None:
-            return {"warnings": [*scene.known.get("warnings", ()), "the domain has gone since"]}
+            return {"warnings": [*warnings, "the domain has gone since"]}
         guest = halves(look)
-        if guest.live is not None:
-            _complete_half(scene, attachment, guest, live=True)
-        if guest.inactive is not None:
-            _complete_half(scene, attachment, guest, live=False)
-        return {"disk": _found(scene, attachment)}
+        for half, live in ((guest.live, True), (guest.inactive, False)):
+            if half is None:
+                continue
+            possible, reason = attachment, why_no_boot_order(half, attachment)
+            if reason is not None:
+                possible = attachment.without_boot_order
+                where = "running guest" if live else "definition"
+                warnings.append(f"the {where} has the disk without a boot order: {reason}")
+            _complete_half(scene, possible, guest, live=live)
+        disk = _found(scene, attachment)
+        warnings += _limits_that_are_not(scene, attachment, disk)
+        return {"disk": disk, "warnings": warnings}
 
 
 @dataclass(frozen=True)
@@ -177,6 +193,21 @@ def _complete_half(scene: Scene, attachment: Attachment, guest: Halves, *, live:
     if place.controller_xml and int(place.address["controller"]) not in half.scsi_controllers:
         put(attachment.instance_id, place.controller_xml)
     put(attachment.instance_id, disk_xml(attachment, device, place))
+
+
+def _limits_that_are_not(
+    scene: Scene, attachment: Attachment, disk: Mapping[str, Any]
+) -> Iterator[str]:
+    """libvirt plugs a disk whose limits QEMU refuses, and shows them as if they were in force."""
+    wanted = attachment.disk.iotune.rates() if attachment.disk.iotune else {}
+    if not wanted or not disk["live"]:
+        return
+    found = scene.host.domains.limits(attachment.instance_id, disk["target_dev"])
+    wrong = [
+        f"{name} is {found.get(name, 0)}" for name in wanted if found.get(name) != wanted[name]
+    ]
+    if wrong:
+        yield f"iotune is not in force: {', '.join(wrong)}; set it anew, or detach the disk"
 
 
 def _place(attachment: Attachment, guest: Halves) -> Place:

@@ -12,7 +12,7 @@ from agent.errors import (
     WrongDevice,
 )
 from agent.guest.disk_xml import differences
-from agent.guest.domain_xml import DiskFacts
+from agent.guest.domain_xml import DiskFacts, DomainFacts
 from agent.guest.placement import choose_place
 from agent.model.attachment import Attachment
 from agent.ports import DomainLook, Host
@@ -100,22 +100,26 @@ def refuse_missing_iothread(guest: Halves, attachment: Attachment) -> None:
 
 def refuse_taken_boot_order(guest: Halves, attachment: Attachment) -> None:
     """libvirt would say so only when the disk is plugged, or never take its other half."""
+    for half in (guest.live, guest.inactive):
+        reason = None if half is None else why_no_boot_order(half, attachment)
+        if reason is not None:
+            raise Invalid(reason)
+
+
+def why_no_boot_order(half: DomainFacts, attachment: Attachment) -> str | None:
+    """Why this half cannot give the disk its boot order, in words; None: it can, or need not."""
     order = attachment.disk.boot_order
     if order is None:
-        return
-    for half in (guest.live, guest.inactive):
-        if half is None:
-            continue
-        others = half.boot_orders.get(order, frozenset()) - {attachment.alias}
-        if others:
-            raise Invalid(
-                f"disk.boot_order {order} is {', '.join(sorted(others))}'s already: choose another"
-            )
-        if half.boots_by_kind:
-            raise Invalid(
-                "disk.boot_order: the domain boots by <os><boot dev=…/>, which libvirt does not "
-                "mix with orders: give its devices <boot order=…/> instead, or leave it out"
-            )
+        return None
+    others = half.boot_orders.get(order, frozenset()) - {attachment.alias}
+    if others:
+        return f"disk.boot_order {order} is {', '.join(sorted(others))}'s already: choose another"
+    if half.boots_by_kind:
+        return (
+            "disk.boot_order: the domain boots by <os><boot dev=…/>, which libvirt does not "
+            "mix with orders: give its devices <boot order=…/> instead, or leave it out"
+        )
+    return None
 
 
 def refuse_other_disk(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import pytest
 from lxml import etree
 
-from agent.errors import NoFreeAddress, Unavailable, UnknownInstance
+from agent.errors import NoFreeAddress, PlugRefused, Unavailable, UnknownInstance
 from agent.ports import DomainLook, Domains
 
 NAMESPACE = "urn:libvirt-attachment-agent:attachments:1"
@@ -272,6 +272,34 @@ class DomainsContract:
         found = look(bench, bench.running)
         assert not second.is_in(found.live_xml)
         assert not second.is_in(found.inactive_xml)
+
+    def test_a_boot_order_beside_a_boot_device_is_refused(self, bench: Bench) -> None:
+        """Every domain boots by kind that has no device with an order."""
+        disk = make_disk(bench)
+        ordered = disk.xml().replace("<backingStore/>", "<backingStore/><boot order='1'/>")
+        for put in (bench.domains.plug, bench.domains.define):
+            with pytest.raises(PlugRefused):
+                put(bench.running, ordered)
+        found = look(bench, bench.running)
+        assert not disk.is_in(found.live_xml)
+        assert not disk.is_in(found.inactive_xml)
+
+    def test_limits_are_those_in_force(self, bench: Bench, active: str) -> None:
+        disk, plain = make_disk(bench), make_disk(bench)
+        limits = {"read_bytes_sec": 8_000_000, "total_iops_sec": 900, "total_iops_sec_max": 1800}
+        asked = "".join(f"<{name}>{value}</{name}>" for name, value in limits.items())
+        limited = disk.xml().replace("<backingStore/>", f"<backingStore/><iotune>{asked}</iotune>")
+        bench.domains.plug(active, limited)
+        bench.domains.plug(active, plain.xml())
+        assert limits.items() <= bench.domains.limits(active, disk.target_dev).items()
+        found = bench.domains.limits(active, plain.target_dev)
+        assert not any(found.get(name) for name in limits)
+
+    def test_who_does_not_run_has_no_limits_in_force(self, bench: Bench) -> None:
+        disk = make_disk(bench)
+        bench.domains.define(bench.shut_off, disk.xml())
+        with pytest.raises(Unavailable):
+            bench.domains.limits(bench.shut_off, disk.target_dev)
 
     def test_nobody_gets_no_disk(self, bench: Bench) -> None:
         disk = make_disk(bench)

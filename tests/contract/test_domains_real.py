@@ -4,6 +4,7 @@ import gc
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import libvirt
@@ -30,6 +31,10 @@ from tests.lab.patience import wait_until
 pytestmark = pytest.mark.real
 
 BARE = Shape(has_system=False, spare_ports=4, memory_mib=32)
+
+FIRST_TO_BOOT = (
+    "<disk type='file' device='cdrom'><target dev='sda' bus='scsi'/><boot order='1'/></disk>"
+)
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +125,36 @@ class TestRefusals:
         with pytest.raises(PlugRefused, match="No such file"):
             bench.domains.plug(bench.running, disk.xml())
         assert not disk.is_in(look(bench, bench.running).live_xml)
+
+    def test_a_boot_order_that_is_taken_is_refused_in_either_half(
+        self, lab: Lab, connection: LibvirtConnection
+    ) -> None:
+        guest = lab.guest(shape=replace(BARE, disks=[FIRST_TO_BOOT]))
+        bench = make_bench(lab, LibvirtDomains(connection), (guest, guest, guest))
+        disk = make_disk(bench)
+        ordered = disk.xml().replace("<backingStore/>", "<backingStore/><boot order='{}'/>")
+        for put in (bench.domains.plug, bench.domains.define):
+            with pytest.raises(PlugRefused, match="boot order"):
+                put(guest.uuid, ordered.format(1))
+            put(guest.uuid, ordered.format(2))
+
+    def test_limits_that_qemu_refuses_are_shown_and_not_in_force(self, bench: Bench) -> None:
+        """Why the agent asks QEMU, and why it takes no such burst in the first place."""
+        disk = make_disk(bench)
+        limits = {
+            "total_iops_sec": 900,
+            "total_iops_sec_max": 10**15,
+            "total_iops_sec_max_length": 2,
+        }
+        asked = "".join(f"<{name}>{value}</{name}>" for name, value in limits.items())
+        bench.domains.plug(
+            bench.transient,
+            disk.xml().replace("<backingStore/>", f"<backingStore/><iotune>{asked}</iotune>"),
+        )
+        live_xml = look(bench, bench.transient).live_xml
+        assert live_xml is not None
+        assert "<total_iops_sec>900</total_iops_sec>" in live_xml
+        assert bench.domains.limits(bench.transient, disk.target_dev)["total_iops_sec"] == 0
 
     def test_no_pcie_port_left_is_no_free_address(self, bench: Bench) -> None:
         plugged: list[Disk] = []

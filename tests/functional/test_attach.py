@@ -180,18 +180,31 @@ def test_iothread_and_queues_are_what_qemu_uses(
     orchestrator.detached(wanted)
 
 
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {
+            "read_bytes_sec": 8_000_000,
+            "write_bytes_sec": 4_000_000,
+            "total_iops_sec": 900,
+            "total_iops_sec_max": 1800,
+            "total_iops_sec_max_length": 2,
+        },
+        {
+            "total_iops_sec": 900,
+            "total_iops_sec_max": 10**15 // 2,
+            "total_iops_sec_max_length": 2,
+        },
+    ],
+    ids=["usual", "largest-burst"],
+)
 def test_limits_are_in_force(
-    orchestrator: Orchestrator, guests: list[Guest], volume: LoopVolume
+    orchestrator: Orchestrator, guests: list[Guest], volume: LoopVolume, limits: dict[str, int]
 ) -> None:
-    limits = {
-        "read_bytes_sec": 8_000_000,
-        "write_bytes_sec": 4_000_000,
-        "total_iops_sec": 900,
-        "total_iops_sec_max": 1800,
-        "total_iops_sec_max_length": 2,
-    }
     wanted = wish(guests[0], volume, disk={"iotune": limits})
-    target_dev = orchestrator.attached(wanted)["disk"]["target_dev"]
+    answer = orchestrator.attach(wanted)
+    assert (answer.state, answer.warnings) == ("done", ())
+    target_dev = (answer.result or {})["disk"]["target_dev"]
     for half in (LIVE, CONFIG):
         assert limits.items() <= guests[0].domain.blockIoTune(target_dev, half).items()
     orchestrator.detached(wanted)
@@ -433,6 +446,15 @@ def test_a_guest_that_is_full_is_told_so(
     )
 
 
+def test_a_port_whose_hotplug_is_off_is_no_free_one(
+    orchestrator: Orchestrator, make_guest: Callable[..., Guest], volume: LoopVolume
+) -> None:
+    guest = make_guest(Shape(has_system=False, spare_ports=0, closed_ports=2, memory_mib=32))
+    planned = orchestrator.client.plan("attach", attach_request(wish(guest, volume)))
+    assert planned["refusal"]["code"] == "no-free-address"
+    assert_undone(orchestrator, wish(guest, volume), "no-free-address", "no free PCI")
+
+
 def test_the_same_volume_twice_in_one_guest_is_refused(
     orchestrator: Orchestrator, guests: list[Guest], volume: LoopVolume
 ) -> None:
@@ -473,12 +495,15 @@ def test_plan_tells_the_xml_and_does_nothing(
 
 
 def planned_xml(orchestrator: Orchestrator, wanted: Wish) -> str:
-    request = {
+    return str(orchestrator.client.plan("attach", attach_request(wanted))["disk_xml"])
+
+
+def attach_request(wanted: Wish) -> dict[str, Any]:
+    return {
         "request_id": wanted["attachment_id"],
         "not_after": rfc3339(datetime.now(UTC) + timedelta(hours=1)),
         "attachment": wanted,
     }
-    return str(orchestrator.client.plan("attach", request)["disk_xml"])
 
 
 def assert_refused(orchestrator: Orchestrator, wanted: Wish, code: str, said: str) -> None:

@@ -44,10 +44,12 @@ class GuestDisk:
 
 @dataclass(frozen=True)
 class Shape:
-    """What a domain is made of. ``disks`` are libvirt disk elements it is defined with."""
+    """What a domain is made of. ``disks`` are libvirt disk elements it is defined with;
+    ``closed_ports`` are PCIe ports that take nothing while it runs."""
 
     has_system: bool = True
     spare_ports: int = 14
+    closed_ports: int = 0
     scsi_controllers: int = 1
     iothreads: int = 2
     memory_mib: int = 256
@@ -299,6 +301,16 @@ def _controllers(shape: Shape) -> list[XmlElement]:
         *(
             element("controller", type="pci", index=index, model="pcie-root-port")
             for index in range(1, ports + 1)
+        ),
+        *(
+            element(
+                "controller",
+                element("target", hotplug="off"),
+                type="pci",
+                index=index,
+                model="pcie-root-port",
+            )
+            for index in range(ports + 1, ports + shape.closed_ports + 1)
         ),
         *(
             element("controller", type="scsi", index=index, model="virtio-scsi")

@@ -50,7 +50,8 @@ class Guest:
 class SimulatedDomains:
     """``can_open`` tells whether QEMU finds the source; ``happened`` is told of every event.
 
-    ``plug_never_lands``: QEMU takes the disk and it does not appear."""
+    ``plug_never_lands``: QEMU takes the disk and it does not appear. ``drops_limits``: it takes
+    the disk, refuses its limits, and libvirt shows them all the same."""
 
     instants: Instants
     locks: SimulatedLocks
@@ -62,6 +63,7 @@ class SimulatedDomains:
     is_away: bool = False
     plug_error: AgentError | None = None
     plug_never_lands: bool = False
+    drops_limits: bool = False
     define_error: AgentError | None = None
 
     def __post_init__(self) -> None:
@@ -101,6 +103,9 @@ class SimulatedDomains:
     def forget(self, instance_id: str, alias: str) -> None:
         refusal = PlugRefused("simulated: libvirt cannot write the definition")
         self._change("forget", lambda: self._forget(instance_id, alias), refusal)
+
+    def limits(self, instance_id: str, target_dev: str) -> Mapping[str, int | str]:
+        return self._call("limits", lambda: self._limits(instance_id, target_dev))
 
     def note(self, instance_id: str, metadata_xml: str) -> None:
         refusal = PlugRefused("simulated: libvirt takes no metadata")
@@ -200,7 +205,10 @@ class SimulatedDomains:
         return [self.is_away, self.plug_error, self.define_error, *self.guests.values()]
 
     def image(self) -> dict[str, object]:
-        same = ("is_away", "libvirt", "plug_error", "define_error", "plug_never_lands")
+        same = (
+            *("is_away", "libvirt", "plug_error", "define_error"),
+            *("plug_never_lands", "drops_limits"),
+        )
         image = {name: getattr(self, name) for name in same}
         return {**image, "guests": copy.deepcopy(self.guests)}
 
@@ -236,6 +244,14 @@ class SimulatedDomains:
             inactive_xml=guest.inactive,
             job=guest.job,
         )
+
+    def _limits(self, instance_id: str, target_dev: str) -> dict[str, int | str]:
+        guest = self.guests.get(instance_id)
+        for disk in _disks(guest.live if guest else None):
+            if _target_of(disk) == target_dev:
+                asked = disk.iterfind("iotune/*") if not self.drops_limits else ()
+                return {str(limit.tag): _number(limit.text or "") for limit in asked}
+        raise Unavailable("libvirt", f"there is no running {target_dev}")
 
     # effects
 
@@ -326,7 +342,8 @@ def _domain_xml(instance_id: str, name: str) -> str:
         for number in range(1, ROOT_PORTS + 1)
     )
     return (
-        f"<domain type='kvm'><name>{name}</name><uuid>{instance_id}</uuid><devices>"
+        f"<domain type='kvm'><name>{name}</name><uuid>{instance_id}</uuid>"
+        "<os><boot dev='hd'/></os><devices>"
         f"<controller type='pci' index='0' model='pcie-root'/>{ports}"
         "<controller type='scsi' index='0' model='virtio-scsi'>"
         "<address type='pci' domain='0x0000' bus='0x01' slot='0x00' function='0x0'/></controller>"
@@ -338,6 +355,10 @@ def _running(xml: str) -> str:
     domain = etree.fromstring(xml)
     domain.set("id", "1")
     return _text(domain)
+
+
+def _number(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
 
 
 def _text(tree: XmlElement) -> str:
@@ -386,6 +407,7 @@ def _with_device(xml: str, device: XmlElement) -> str:
     if _place_of(device) in {_place_of(other) for other in devices.iterchildren("*")}:
         raise NoFreeAddress(f"the place {_place_of(device)} is already in use")
     _refuse_missing_controller(devices, device)
+    _refuse_boot_order(domain, device)
     devices.append(device)
     return _text(domain)
 
@@ -410,6 +432,16 @@ def _refuse_missing_controller(devices: XmlElement, device: XmlElement) -> None:
     kind, index = ("scsi", place[1]) if place[0] == "drive" else ("pci", str(int(place[1], 16)))
     if devices.find(f"controller[@type='{kind}'][@index='{index}']") is None:
         raise PlugRefused(f"there is no {kind} controller {index}")
+
+
+def _refuse_boot_order(domain: XmlElement, device: XmlElement) -> None:
+    boot = device.find("boot")
+    if boot is None:
+        return
+    if domain.find("os/boot") is not None:
+        raise PlugRefused("per-device boot elements cannot be used together with os/boot elements")
+    if domain.find(f"devices/*/boot[@order='{boot.get('order')}']") is not None:
+        raise PlugRefused(f"boot order {boot.get('order')} is already used by another device")
 
 
 def _free_port(devices: XmlElement) -> XmlElement:

@@ -11,13 +11,13 @@ from typing import Any
 
 from agent.errors import AgentError, ConnectFailed, LunMissing, Unsupported
 from agent.model.attachment import Attachment
-from agent.model.connection import Connection, IscsiConnection
+from agent.model.connection import Connection, IscsiConnection, LocalConnection
 from agent.model.device import Device, Disconnected
 from tests.world.instants import Instants
 from tests.world.locks import SimulatedLocks
 
 Place = tuple[str, int]
-"""Target and LUN."""
+"""Target and LUN; of a local device its path, and 0."""
 
 
 @dataclass
@@ -49,6 +49,9 @@ class HostDevice:
 
     @property
     def path(self) -> str:
+        """As the request named it where it is this host's own."""
+        if self.place[0].startswith("/"):
+            return self.place[0]
         return f"/dev/disk/by-id/wwn-0x{self.wwn}"
 
     @property
@@ -181,5 +184,7 @@ class SimulatedConnectors:
 
 
 def _place(connection: Connection) -> Place:
-    assert isinstance(connection, IscsiConnection), "the simulated storage speaks iSCSI"
+    if isinstance(connection, LocalConnection):
+        return connection.data.device_path, 0
+    assert isinstance(connection, IscsiConnection), "the simulated storage speaks iSCSI and local"
     return connection.targets[0], connection.lun

@@ -122,6 +122,25 @@ def test_a_full_controller_is_followed_by_another_one() -> None:
     assert made.address["bus"] == "0x02"
 
 
+def test_full_controllers_are_passed_over_before_one_is_added() -> None:
+    """Up to the last unit of the last controller, then a new one, then no port for it: the end."""
+
+    def guest(*disks: str, spare: int) -> DomainFacts:
+        controllers = [scsi_controller(index, bus=index + 1) for index in range(3)]
+        return half(ports(3 + spare), *controllers, *disks)
+
+    full = [scsi_disk(unit, index) for index in range(3) for unit in range(SCSI_UNITS)]
+    for disks, wanted in ((full[:512], ("2", "0")), (full[:-1], ("2", str(SCSI_UNITS - 1)))):
+        place = choose_place(SCSI, guest(*disks, spare=0), None)
+        assert (place.address["controller"], place.address["unit"]) == wanted
+        assert place.controller_xml is None
+
+    place = choose_place(SCSI, guest(*full, spare=1), None)
+    assert (place.address["controller"], place.address["unit"]) == ("3", "0")
+    with pytest.raises(NoFreeAddress, match="no free PCI"):
+        choose_place(SCSI, guest(*full, spare=0), None)
+
+
 def test_another_model_of_controller_is_not_used_but_its_index_is_taken() -> None:
     place = choose_place(SCSI, half(ports(2), scsi_controller(0, "lsilogic")), None)
     assert place.address["controller"] == "1"

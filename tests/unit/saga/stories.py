@@ -9,6 +9,7 @@ from agent.errors import AuthFailed, ConnectFailed, PlugRefused
 from agent.guest.domain_xml import parse_domain
 from agent.journal.book import Book
 from tests.world.domains import Attitude
+from tests.world.storage import Lun
 from tests.world.story import (
     INSTANCES,
     VOLUMES,
@@ -184,6 +185,48 @@ def foreign_disk(world: World) -> None:
         setattr(guest, half, etree.tostring(domain, encoding="unicode"))
 
 
+def foreign_definition(world: World) -> None:
+    """Somebody else writes the volume into the second guest's definition, without us."""
+    [device] = world.storage.devices.values()
+    guest = world.domains.guests[TWO]
+    disk = f"<disk><source dev='{device.path}'/><target dev='vda'/></disk>"
+    guest.inactive = (guest.inactive or "").replace("<devices>", f"<devices>{disk}")
+
+
+LOCAL = {
+    "connection_info": {"driver_volume_type": "local", "data": {"device_path": "/dev/vg/volume-1"}}
+}
+
+
+def local_volume(world: World) -> None:
+    """Volume 1 is a device of this host, and known by that name before it is connected."""
+    world.storage.luns["/dev/vg/volume-1", 0] = Lun(VOLUMES[0])
+
+
+def boots_by_order(world: World) -> None:
+    """As libvirt shows a domain of which a device has a boot order."""
+    guest = world.domains.guests[ONE]
+    for half in ("live", "inactive"):
+        domain = etree.fromstring(getattr(guest, half))
+        domain.remove(domain.find("os"))
+        setattr(guest, half, etree.tostring(domain, encoding="unicode"))
+
+
+def take_boot_order(half: str) -> Act:
+    """Somebody else gives order 1 to another device of the first guest."""
+
+    def change(world: World) -> None:
+        guest = world.domains.guests[ONE]
+        nic = "<interface type='user'><boot order='1'/></interface>"
+        setattr(guest, half, getattr(guest, half).replace("<devices>", f"<devices>{nic}"))
+
+    return change
+
+
+def drop_limits(world: World) -> None:
+    world.domains.drops_limits = True
+
+
 def storage_fails(world: World) -> None:
     world.storage.connect_error = AuthFailed("the target refused our credentials")
 
@@ -266,9 +309,24 @@ def still_plugged(world: World) -> None:
     assert world.domains.in_use(next(iter(world.storage.devices.values())).names)
 
 
+def warned(request: int, *words: str) -> Act:
+    """One warning for each, and no other."""
+
+    def check(world: World) -> None:
+        found = world.record(request_id(request)).warnings
+        assert len(found) == len(words), found
+        assert all(word in warning for word, warning in zip(words, found, strict=True)), found
+
+    return check
+
+
 def untouched(world: World) -> None:
     assert world.storage.connects == 0
 
+
+LIMITED = {"disk": {"iotune": {"total_iops_sec": 100}}}
+
+BOOTABLE = {"disk": {"boot_order": 1}}
 
 ATTACHES = (
     Story("attach to a running guest", host(), (attach(1),), (DONE,)),
@@ -431,6 +489,48 @@ ATTACHES = (
         (attach(1),),
         (UNDONE,),
         because(1, "sharing-conflict"),
+    ),
+    Story(
+        "attach what somebody else defines while it is connected",
+        then(
+            host(),
+            local_volume,
+            lambda world: world.domains.add(TWO),
+            meanwhile("after connect", foreign_definition),
+        ),
+        (attach(1, **LOCAL),),
+        (UNDONE,),
+        then(because(1, "sharing-conflict"), connected(VOLUMES[0])),
+    ),
+    *(
+        Story(
+            f"attach with limits{name}", then(host(), *begin), (attach(1, **LIMITED),), (DONE,), end
+        )
+        for name, begin, end in (
+            ("", (), warned(1)),
+            (" that QEMU drops", (drop_limits,), warned(1, "total_iops_sec is 0")),
+        )
+    ),
+    Story(
+        "attach with a boot order",
+        then(host(), boots_by_order),
+        (attach(1, **BOOTABLE),),
+        (DONE,),
+        warned(1),
+    ),
+    Story(
+        "attach with a boot order that is taken while the volume is connected",
+        then(host(), boots_by_order, meanwhile("after connect", take_boot_order("inactive"))),
+        (attach(1, **BOOTABLE),),
+        (UNDONE,),
+        then(because(1, "invalid"), connected()),
+    ),
+    Story(
+        "attach with a boot order that is taken just before the definition",
+        then(host(), boots_by_order, meanwhile("before define", take_boot_order("inactive"))),
+        (attach(1, **BOOTABLE),),
+        (DONE,),
+        then(warned(1, "the definition has the disk without a boot order"), connected(VOLUMES[0])),
     ),
     Story(
         "attach while libvirt is away",

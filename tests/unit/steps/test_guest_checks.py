@@ -9,11 +9,13 @@ from tests.unit.saga.stories import (
     ONE,
     SHARED,
     TWO,
+    boots_by_order,
     foreign_disk,
     lose_journal,
     occupy,
     other_serial,
     still_plugged,
+    take_boot_order,
 )
 from tests.world.domains import ROOT_PORTS
 from tests.world.story import VOLUMES, attach, attached, detach, request_id, volume
@@ -66,24 +68,16 @@ def test_an_iothread_that_the_domain_has_not(world: World) -> None:
     assert "disk.iothread 3: the domain has iothreads none" in detail
 
 
-def devices(world: World, half: str, xml: str) -> None:
-    guest = world.domains.guests[ONE]
-    setattr(guest, half, (getattr(guest, half) or "").replace("<devices>", f"<devices>{xml}"))
-
-
 @pytest.mark.parametrize("half", ["live", "inactive"])
 def test_a_boot_order_that_is_taken(world: World, half: str) -> None:
-    devices(world, half, "<interface type='user'><boot order='1'/></interface>")
+    boots_by_order(world)
+    take_boot_order(half)(world)
     code, detail = ask(world, disk={"boot_order": 1})
     assert code == "invalid"
     assert "disk.boot_order 1 is interface's already" in detail
 
 
 def test_a_boot_order_beside_a_boot_device(world: World) -> None:
-    guest = world.domains.guests[ONE]
-    guest.inactive = (guest.inactive or "").replace(
-        "<devices>", "<os><boot dev='hd'/></os><devices>"
-    )
     code, detail = ask(world, disk={"boot_order": 1})
     assert code == "invalid"
     assert "the domain boots by <os><boot dev=" in detail
@@ -91,6 +85,7 @@ def test_a_boot_order_beside_a_boot_device(world: World) -> None:
 
 def test_a_boot_order_of_its_own(world: World) -> None:
     """What an earlier half of the attachment took is not taken."""
+    boots_by_order(world)
     attach(1, disk={"boot_order": 1})(world)
     world.run()
     assert "ua-att-1" in (world.domains.guests[ONE].live or "")

@@ -69,6 +69,11 @@ class Domains(Protocol):
     def forget(self, instance_id: str, alias: str) -> None:
         """Take the disk out of the domain's configuration."""
 
+    def limits(self, instance_id: str, target_dev: str) -> Mapping[str, int | str]:
+        """QEMU's word on the iotune of a disk of the running guest, by libvirt's names.
+
+        What is not limited is 0 or not named. Unavailable where it does not run."""
+
     def note(self, instance_id: str, metadata_xml: str) -> None:
         """Replace our element of the domain's metadata, live and in the configuration."""
 

@@ -32,7 +32,13 @@ RECIPE = 1
 PACKAGES = (
     *("systemd", "systemd-sysv", "udev", "dbus", "kmod", "procps", "psmisc", "util-linux"),
     *("iproute2", "nftables", "openssh-server", "ca-certificates", "linux-image-amd64"),
-    *("libvirt-daemon-system", "libvirt-clients", "qemu-system-x86", "qemu-utils"),
+    *(
+        "libvirt-daemon-system",
+        "libvirt-clients",
+        "qemu-system-x86",
+        "qemu-utils",
+        "qemu-block-extra",
+    ),
     *("open-iscsi", "multipath-tools", "nvme-cli", "nfs-kernel-server", "nfs-common"),
     *("lvm2", "lsscsi", "sg3-utils", "rabbitmq-server", "python3", "python3-venv"),
 )

@@ -31,7 +31,9 @@ class Note:
 
 @dataclass(frozen=True)
 class DiskFacts:
-    """One <disk>. ``source`` is a path, or ``rbd:pool/image`` (``protocol:name``) on a network."""
+    """One <disk>. ``source`` is a path, or ``rbd:pool/image`` (``protocol:name``) on a network.
+
+    ``alias`` is a user's, what disks are found by; ``libvirt_alias`` is whatever libvirt shows."""
 
     device: str
     alias: str | None
@@ -44,6 +46,7 @@ class DiskFacts:
     shareable: bool
     read_only: bool
     address: Address | None
+    libvirt_alias: str | None = None
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,7 @@ def _disk(disk: XmlElement) -> DiskFacts:
         shareable=disk.find("shareable") is not None,
         read_only=disk.find("readonly") is not None,
         address=_address(disk),
+        libvirt_alias=alias,
     )
 
 

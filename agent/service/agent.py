@@ -43,6 +43,7 @@ class Agent:
     """One hypervisor's agent, whatever host, bus and threads it is given. Implements ports.Desk.
 
     ``on_change`` is called after every change of an operation, from any thread: it must not block.
+    ``warnings`` says what is amiss around it, for ``describe``.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Agent:
         policy: Policy,
         pools: Mapping[Lane, Executor],
         on_change: Callable[[Record], None] = lambda _: None,
+        warnings: Callable[[], list[str]] = list,
     ) -> None:
         self._host = host
         self._journal = journal
@@ -60,7 +62,7 @@ class Agent:
         self._changed = threading.Condition()
         self._turnstiles = [threading.Lock() for _ in range(TURNSTILES)]
         self.workers = Workers(Settler(host, journal), journal, host.clock, self._on_change, pools)
-        self._queries = Queries(host, journal, policy)
+        self._queries = Queries(host, journal, policy, warnings)
 
     # ports.Desk
 

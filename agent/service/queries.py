@@ -6,7 +6,6 @@ from importlib.metadata import version
 from typing import Any
 
 from agent.errors import Unavailable, UnknownOperation
-from agent.guest.domain_xml import USER_ALIAS
 from agent.journal.book import Book
 from agent.journal.record import Record
 from agent.journal.store import Journal
@@ -34,10 +33,13 @@ from agent.steps.users import Halves, halves
 class Queries:
     """Every answer is read anew from the journal or the host."""
 
-    def __init__(self, host: Host, journal: Journal, policy: Policy) -> None:
+    def __init__(
+        self, host: Host, journal: Journal, policy: Policy, warnings: Callable[[], list[str]]
+    ) -> None:
         self._host = host
         self._journal = journal
         self._policy = policy
+        self._warnings = warnings
         self._answers: dict[str, Callable[[Any], dict[str, Any]]] = {
             "ping": self._ping,
             "describe": self._describe,
@@ -81,6 +83,7 @@ class Queries:
             "verbs": list(VERBS),
             **abilities,
             "unavailable": unavailable,
+            "warnings": self._warnings(),
             "multiattach": self._policy.allow_multiattach,
             "bootable_multiattach": self._policy.allow_bootable_multiattach,
             "max_open_operations": self._policy.max_open_operations,
@@ -92,7 +95,9 @@ class Queries:
         return {"connector": dict(self._host.connectors.properties())}
 
     def _instance(self, asked: InstanceRef) -> dict[str, Any]:
-        return describe_instance(asked.instance_id, self._host.domains.look(asked.instance_id))
+        look = self._host.domains.look(asked.instance_id)
+        known = self._journal.read(lambda book: _aliases(book, asked.instance_id))
+        return _instance(asked.instance_id, look, known)
 
     def _operation(self, asked: OperationRef) -> dict[str, Any]:
         record = self._journal.read(lambda book: known_operation(book, asked.operation_id))
@@ -162,10 +167,21 @@ def quarantine(book: Book) -> list[dict[str, Any]]:
     ]
 
 
-def describe_instance(instance_id: str, look: DomainLook | None) -> dict[str, Any]:
-    """Present, state, persistent, job, and every disk, live or defined.
+def _aliases(book: Book, instance_id: str) -> dict[str, str]:
+    """{alias: attachment_id} of what this agent has plugged, or is about to."""
+    coming = (record.attachment for record in book.open_operations())
+    held = (held.attachment for held in book.attachments())
+    return {
+        attachment.alias: attachment.attachment_id
+        for attachment in (*coming, *held)
+        if attachment is not None and attachment.instance_id == instance_id
+    }
 
-    ``alias`` and ``attachment_id`` are null for a disk that the agent has not plugged."""
+
+def _instance(
+    instance_id: str, look: DomainLook | None, known: Mapping[str, str]
+) -> dict[str, Any]:
+    """Present, state, persistent, job, and every disk, live or defined."""
     both = None if look is None else halves(look)
     return {
         "instance_id": instance_id,
@@ -174,20 +190,29 @@ def describe_instance(instance_id: str, look: DomainLook | None) -> dict[str, An
         "state": look and look.state,
         "persistent": None if look is None else look.inactive_xml is not None,
         "job": look and look.job,
-        "disks": [] if both is None else _disks(both),
+        "disks": [] if both is None else _disks(both, known),
     }
 
 
-def _disks(both: Halves) -> list[dict[str, Any]]:
-    """Ours are one disk by their alias, others by their target name; the running half's word."""
+def _disks(both: Halves, known: Mapping[str, str]) -> list[dict[str, Any]]:
+    """One disk by a user's alias, others by their target name; the running half's word.
+
+    Whose it is says the journal, else the domain's metadata: an alias alone proves nothing."""
+    noted = {
+        alias: note.attachment_id
+        for half in (both.inactive, both.live)
+        if half is not None
+        for alias, note in half.notes.items()
+    }
+    ours = {**noted, **known}
     live, defined = (
         {} if half is None else {disk.alias or disk.target_dev: disk for disk in half.disks}
         for half in (both.live, both.inactive)
     )
     return [
         {
-            "alias": disk.alias,
-            "attachment_id": disk.alias and disk.alias.removeprefix(USER_ALIAS),
+            "alias": disk.libvirt_alias,
+            "attachment_id": ours.get(disk.alias or ""),
             "target_dev": disk.target_dev,
             "bus": disk.bus,
             "device": disk.device,

@@ -86,13 +86,38 @@ def test_an_instance_that_is_not_here_has_every_field(world: World) -> None:
 
 def test_an_instance_shows_its_disks_whoever_plugged_them(world: World) -> None:
     attached(world)
-    by_hand = "<disk device='cdrom'><target dev='sda' bus='scsi'/></disk>"
-    world.domains.define(ONE, by_hand)
+    for by_hand in (
+        "<disk device='cdrom'><target dev='sda' bus='scsi'/></disk>",
+        "<disk><source dev='/dev/x'/><target dev='vdx'/><alias name='ua-root'/></disk>",
+    ):
+        world.domains.define(ONE, by_hand)
     disks = world.agent.query("get_instance", {"instance_id": ONE})["disks"]
     assert [
-        (disk["target_dev"], disk["attachment_id"], disk["live"], disk["persistent"])
+        (disk["target_dev"], disk["alias"], disk["attachment_id"], disk["live"], disk["persistent"])
         for disk in disks
-    ] == [("sda", None, False, True), ("vda", "att-1", True, True)]
+    ] == [
+        ("sda", None, None, False, True),
+        ("vda", "ua-att-1", "att-1", True, True),
+        ("vdx", "ua-root", None, False, True),
+    ]
+
+
+def attachment_ids(world: World) -> list[str | None]:
+    disks = world.agent.query("get_instance", {"instance_id": ONE})["disks"]
+    return [disk["attachment_id"] for disk in disks]
+
+
+def test_a_disk_is_ours_while_it_is_being_attached(world: World) -> None:
+    attach(1).send(world)
+    plugged = "<disk><source dev='/dev/x'/><target dev='vdx'/><alias name='ua-att-1'/></disk>"
+    world.domains.define(ONE, plugged)
+    assert attachment_ids(world) == ["att-1"]
+
+
+def test_a_disk_that_only_the_domain_remembers_is_ours(world: World) -> None:
+    attached(world)
+    world.journal.write(lambda book: book.drop("att-1"))
+    assert attachment_ids(world) == ["att-1"]
 
 
 def test_attachments_are_found_by_what_is_listed(world: World) -> None:

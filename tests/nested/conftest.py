@@ -49,6 +49,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "tests/nested/" in item.nodeid:
             item.add_marker(pytest.mark.real)
+            if not IS_INSIDE:  # it waits for the machine, and for the tests before it
+                item.add_marker(pytest.mark.timeout(0), append=False)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.nested.inside.leftovers import run
 
@@ -88,6 +88,10 @@ class Target:
     def enable(self, on: bool) -> None:
         (self._group / "enable").write_text(str(int(on)))
 
+    def protect(self) -> None:
+        """Who logs in from now on may only read."""
+        (self._group / "attrib/demo_mode_write_protect").write_text("1")
+
     def map(self, lun: int, backing: Backing) -> None:
         """Show it; also in place of another, as an array does that gives a number again."""
         place = self._group / "lun" / f"lun_{lun}"
@@ -162,3 +166,22 @@ class Firewall:
 
     def close(self) -> None:
         run("nft", "delete", "table", "ip", "lab")
+
+
+class SlowPortal:
+    """Packets to this portal's address take so much longer, those to other addresses do not."""
+
+    def __init__(self, portal: str, milliseconds: int) -> None:
+        self._address = portal.split(":")[0]
+        self._milliseconds = milliseconds
+
+    def __enter__(self) -> Self:
+        tc = ("tc", "qdisc", "add", "dev", "lo")
+        run(*tc, "root", "handle", "1:", "prio", "priomap", *["1"] * 16)
+        run(*tc, "parent", "1:1", "handle", "10:", "netem", "delay", f"{self._milliseconds}ms")
+        match = ("u32", "match", "ip", "dst", f"{self._address}/32", "flowid", "1:1")
+        run("tc", "filter", "add", "dev", "lo", "parent", "1:", "protocol", "ip", *match)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        run("tc", "qdisc", "del", "dev", "lo", "root")

@@ -121,7 +121,7 @@ def locks(screen: Screen, rows: Sequence[Row]) -> None:
         screen.heading(row["name"])
         screen.fields(
             [
-                ("held by", f"{plain(row['holder'])}, for {screen.ago(row['since'])}"),
+                ("held by", _holder(screen, row)),
                 *(
                     ("waiting", f"{waiter['who']}, for {screen.ago(waiter['since'])}")
                     for waiter in row["waiters"]
@@ -241,6 +241,11 @@ def _mode(row: Row) -> str:
 
 def _words(*words: str) -> str:
     return " ".join(word for word in words if word)
+
+
+def _holder(screen: Screen, row: Row) -> str:
+    overdue = ", longer than lock_timeout_seconds" if row.get("overdue") else ""
+    return f"{plain(row['holder'])}, for {screen.ago(row['since'])}{overdue}"
 
 
 def _path(screen: Screen, path: str | None) -> str:

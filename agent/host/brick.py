@@ -17,12 +17,8 @@ from typing import Any
 from os_brick.privileged import rootwrap
 
 from agent.errors import ConnectFailed, NotAllPaths, Unavailable, Unsupported
-from agent.host.brick_library import (
-    guard,
-    os_brick_connector,
-    os_brick_properties,
-    settle_udev,
-)
+from agent.host.brick_library import os_brick_connector, os_brick_properties, settle_udev
+from agent.host.brick_locks import OsBrickLocks
 from agent.host.brick_refusals import (
     FOREIGN,
     PACKAGES,
@@ -82,6 +78,7 @@ class BrickConnectors:
         nfs_mount_point_base: str,
         nfs_mount_options: str,
         local_allowed_paths: Sequence[str],
+        lock_timeout_seconds: float = 600.0,
         mount_needed: Callable[[str], bool] | None = None,
         factory: Callable[..., Any] = os_brick_connector,
         initiator: Callable[..., Mapping[str, Any]] = os_brick_properties,
@@ -102,6 +99,7 @@ class BrickConnectors:
         self._execute = execute
         self._devices = devices or BlockDevices()
         self._local = LocalPaths(local_allowed_paths, self._devices)
+        self._locks = OsBrickLocks(lock_timeout_seconds)
         self._settle = settle
         self._which = which
         self._mutex = threading.Lock()
@@ -134,10 +132,12 @@ class BrickConnectors:
         if isinstance(connection, RbdConnection):
             return _network_device(attachment, connection)
         trail = Trail(self._execute)
-        with guard(attachment):
+        with self._locks.guard(attachment):
             try:
                 connector = self._connector(connection, trail)
-                info = connector.connect_volume(self._properties_of(connection))
+                info = self._locks.call(
+                    connection.lane, connector.connect_volume, self._properties_of(connection)
+                )
             except FOREIGN as error:
                 raise connect_refusal(error, connection, trail) from error
         LOG.info("os-brick connected %s: %s", attachment.volume_id, info)
@@ -153,13 +153,16 @@ class BrickConnectors:
             return Disconnected()
         trail = Trail(self._execute)
         today = self._devices.find(device.identity) if device else None
-        with guard(attachment):
+        with self._locks.guard(attachment):
             try:
                 connector = self._connector(connection, trail)
                 if self._is_anothers(connector, attachment, device, today):
                     return Disconnected()
-                connector.disconnect_volume(
-                    self._properties_of(connection), _device_info(device, today)
+                self._locks.call(
+                    connection.lane,
+                    connector.disconnect_volume,
+                    self._properties_of(connection),
+                    _device_info(device, today),
                 )
             except FOREIGN as error:
                 raise disconnect_refusal(error, connection, trail) from error

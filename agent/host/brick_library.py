@@ -1,18 +1,18 @@
 """os-brick as a library of this process: set up once; and what it gives besides connectors."""
 
 import logging
+import os
 import subprocess
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import os_brick
 from os_brick import privileged
-from os_brick.initiator import utils
+from oslo_concurrency import lockutils
 from oslo_service import backend
 
-from agent.model.attachment import Attachment
+from agent.errors import Invalid
 
 LOG = logging.getLogger(__name__)
 
@@ -26,14 +26,33 @@ def prepare_os_brick(conf: Any) -> None:
     Threads instead of eventlet, its commands run by this process (which is root) instead of a
     privsep daemon. Where the operator gave no [oslo_concurrency] lock_path, os-brick's lock files
     go below state_path; another program that uses os-brick on this host must share them.
+    Raises Invalid where its connectors and its guard would lock in different directories.
     """
     backend.init_backend(backend.BackendType.THREADING)
     for context in (privileged.default, privileged.brick_privsep_hide_output):
         context.set_client_mode(False)
-    if conf.oslo_concurrency.lock_path is None and "state_path" in conf:
+    if lockutils.get_lock_path(conf) is None and "state_path" in conf:
         own = str(Path(conf.state_path) / "os-brick")
         conf.set_default("lock_path", own, "oslo_concurrency")
     os_brick.setup(conf)
+    _refuse_two_lock_paths(lockutils.get_lock_path(conf), conf.os_brick.lock_path)
+
+
+def _refuse_two_lock_paths(guard: str | None, connectors: str | None) -> None:
+    """os-brick reads one for guard_connection, the other for everything else: who shares only one
+    of them with this host's compute service is not excluded by the other lock."""
+    if (
+        guard is None
+        or connectors is None
+        or os.path.realpath(guard) == os.path.realpath(connectors)
+    ):
+        return
+    raise Invalid(
+        f"[oslo_concurrency] lock_path is {guard} and [os_brick] lock_path is {connectors}: "
+        "os-brick's locks would be in two places, and other programs that use os-brick on this "
+        "host would be excluded by half of them. Set both to the same directory, the one of the "
+        "compute or volume service if there is one here"
+    )
 
 
 def os_brick_connector(protocol: str, **options: Any) -> Any:
@@ -50,18 +69,6 @@ def os_brick_properties(**options: Any) -> Mapping[str, Any]:
 
     found: Mapping[str, Any] = connector.get_connector_properties("", **options)
     return found
-
-
-def guard(attachment: Attachment) -> AbstractContextManager[None]:
-    """os-brick's lock of a storage service whose volumes share targets, as os-brick decides.
-
-    Without a service there is no name to lock; the caller's lock of the target still holds."""
-    if attachment.service_uuid is None:
-        return nullcontext()
-    lock: AbstractContextManager[None] = utils.guard_connection(
-        {"service_uuid": attachment.service_uuid, "shared_targets": attachment.shared_targets}
-    )
-    return lock
 
 
 def settle_udev() -> None:

@@ -38,26 +38,29 @@ def _thread_name() -> str:
 
 @dataclass
 class _Turn:
-    """One thread's place in the queue of one name."""
+    """One thread's place in the queue of one name. ``first_at``: since when it is the first there
+    (monotonic seconds); it then has the lock, or asks another process for it."""
 
     name: str
     who: str
     asked_at: str
-    deadline: float
     first: threading.Event = field(default_factory=threading.Event)
+    first_at: float = 0.0
     held_since: str | None = None
 
-    @property
-    def seconds_left(self) -> float:
-        return max(0.0, self.deadline - time.monotonic())
+    def come_first(self) -> None:
+        if not self.first.is_set():
+            self.first_at = time.monotonic()
+            self.first.set()
 
 
 class FileLocks:
     """ports.Locks in ``directory`` (made if missing, mode 0700).
 
-    Who waits longer than ``timeout_seconds`` for the locks of one call gets Unavailable, which
-    names the holder: nothing is undone, the operation tries again. ``who`` says on whose behalf
-    the calling thread asks; the operator reads it.
+    A holder may take ``timeout_seconds``. Who waits for one that takes longer gets Unavailable,
+    which names it: nothing is undone, the operation tries again. As long as the lock changes hands
+    in time everybody keeps his place in the queue. ``who`` says on whose behalf the calling thread
+    asks; the operator reads it.
     """
 
     def __init__(
@@ -90,20 +93,27 @@ class FileLocks:
         return {
             "name": name,
             **holder,
+            "overdue": self._is_overdue(holder["since"]),
             "waiters": [{"who": turn.who, "since": turn.asked_at} for turn in waiting],
         }
 
+    def _is_overdue(self, since: str | None) -> bool:
+        """By the clock on the wall: it is all that another process has written down."""
+        if since is None:
+            return False
+        age = datetime.now(UTC) - datetime.fromisoformat(since)
+        return age.total_seconds() > self._timeout_seconds
+
     @contextmanager
     def _hold(self, names: Sequence[str]) -> Iterator[None]:
-        deadline = time.monotonic() + self._timeout_seconds
         with ExitStack() as stack:
             for name in names:
-                stack.enter_context(self._hold_one(name, deadline))
+                stack.enter_context(self._hold_one(name))
             yield
 
     @contextmanager
-    def _hold_one(self, name: str, deadline: float) -> Iterator[None]:
-        turn = _Turn(name, self._who(), _now(), deadline)
+    def _hold_one(self, name: str) -> Iterator[None]:
+        turn = _Turn(name, self._who(), _now())
         self._enqueue(turn)
         try:
             self._wait_until_first(turn)
@@ -118,18 +128,25 @@ class FileLocks:
         with self._mutex:
             queue = self._queues.setdefault(turn.name, deque())
             queue.append(turn)
-            queue[0].first.set()
+            queue[0].come_first()
 
     def _wait_until_first(self, turn: _Turn) -> None:
-        if not turn.first.wait(turn.seconds_left):
-            raise self._timed_out(turn)
+        while not turn.first.wait(self._patience_seconds(turn.name)):
+            if not self._patience_seconds(turn.name) and not turn.first.is_set():
+                raise self._timed_out(turn)
+
+    def _patience_seconds(self, name: str) -> float:
+        """With who is first now: it begins anew when the lock changes hands."""
+        with self._mutex:
+            first_at = self._queues[name][0].first_at
+        return max(0.0, first_at + self._timeout_seconds - time.monotonic())
 
     def _leave(self, turn: _Turn) -> None:
         with self._mutex:
             queue = self._queues[turn.name]
             queue.remove(turn)
             if queue:
-                queue[0].first.set()
+                queue[0].come_first()
             else:
                 del self._queues[turn.name]
 
@@ -175,19 +192,21 @@ class FileLocks:
                 os.close(descriptor)
                 raise
             os.close(descriptor)
-            if not turn.seconds_left:
+            seconds_left = turn.first_at + self._timeout_seconds - time.monotonic()
+            if seconds_left <= 0 or self._is_overdue(_read_holder(path)["since"]):
                 raise self._timed_out(turn)
             pause = POLL_SECONDS[min(attempts, len(POLL_SECONDS) - 1)]
-            time.sleep(min(pause, turn.seconds_left))
+            time.sleep(min(pause, seconds_left))
             attempts += 1
 
     def _timed_out(self, turn: _Turn) -> Unavailable:
         holder = next((lock for lock in self.held() if lock["name"] == turn.name), {})
         return Unavailable(
             f"lock {turn.name}",
-            f"held by {holder.get('holder', 'somebody who has just let go')} since "
-            f"{holder.get('since', 'shortly')}; gave up after {self._timeout_seconds:g} s, nothing "
-            "was touched: it is tried again, 'attachctl locks' shows who waits",
+            f"held by {holder.get('holder') or 'somebody who has just let go'} since "
+            f"{holder.get('since') or 'shortly'}, longer than {self._timeout_seconds:g} s; nothing "
+            "was touched, and it is tried again: 'attachctl locks' shows who holds and who waits, "
+            "'attachctl operations' what the holder does",
         )
 
     def _file_of(self, name: str) -> Path:

@@ -25,7 +25,7 @@ from pydantic import (
 
 from agent.model.value import Count, Positive, Secret, Value, dump_secret
 
-Lane = Literal["scsi", "nvme", "other"]
+Lane = Literal["scsi", "nvme", "mounts", "other"]
 
 _SECRET_KEY = re.compile(
     r"passw|passphrase|pwd|keyring|secret(?!_(uuid|type))|token|credential|(api|private|access)_?key",
@@ -257,6 +257,7 @@ class NfsData(Data):
 class NfsConnection(Connection):
     driver_volume_type: Literal["nfs"]
     data: NfsData
+    lane: ClassVar[Lane] = "mounts"
 
     @property
     def targets(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from agent.journal.record import Record
 from agent.model.device import Device
 from agent.ports import Host
 
-Lane = Literal["guest", "scsi", "nvme", "other"]
+Lane = Literal["guest", "scsi", "nvme", "mounts", "other"]
 """Where a step's calls run: a sick array stops only its lane, never the guests' steps."""
 
 Learnt = Mapping[str, Any]

@@ -19,8 +19,9 @@ from agent.saga.settle import Settler, next_step
 
 LOG = logging.getLogger(__name__)
 
-LANES: dict[Lane, int] = {"guest": 8, "scsi": 2, "nvme": 2, "other": 4}
-"""Threads a lane. os-brick serialises SCSI connects host-wide: more would only queue there."""
+LANES: dict[Lane, int] = {"guest": 8, "scsi": 2, "nvme": 2, "mounts": 2, "other": 4}
+"""Threads a lane. SCSI connects go one at a time (docs/locks.rst): more would only queue there. A
+server that does not answer a mount keeps a thread for a minute, and other kinds are not to wait."""
 
 JOURNAL_RETRY_SECONDS = 5.0
 """After a write to the journal failed (disk full): the record is as it was, try again."""

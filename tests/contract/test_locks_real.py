@@ -61,6 +61,29 @@ class TestQueue:
         with locks.volume("vol-1"):
             pass
 
+    def test_who_waits_keeps_his_place_while_the_lock_changes_hands_in_time(
+        self, directory: Path
+    ) -> None:
+        """Six holders of almost half the time that each may take: nobody gives up behind them."""
+        locks = make_locks(directory, timeout_seconds=0.5)
+        served: list[int] = []
+        with taken(lambda: locks.volume("vol-1")):
+            threads = [_asking(locks, number, served, holds_seconds=0.2) for number in range(6)]
+        for thread in threads:
+            thread.join(ENOUGH_SECONDS)
+        assert served == list(range(6))
+
+    def test_an_overdue_holder_is_marked_and_nobody_waits_for_it_again(
+        self, directory: Path
+    ) -> None:
+        locks = make_locks(directory, timeout_seconds=0.2)
+        with taken(lambda: locks.volume("vol-1")):
+            assert [lock["overdue"] for lock in locks.held()] == [False]
+            who = r"held by the other \(pid \d+\) since 20.*Z"
+            with pytest.raises(Unavailable, match=who), locks.volume("vol-1"):
+                pass
+            assert [lock["overdue"] for lock in locks.held()] == [True]
+
     def test_the_patience_is_for_all_locks_of_a_call(self, directory: Path) -> None:
         """Those taken before the one that is not given are let go."""
         locks = FileLocks(directory, timeout_seconds=0.2)
@@ -112,6 +135,19 @@ class TestProcesses:
                     pass
         with hasty.volume("vol-1"):
             pass
+
+    def test_another_process_that_is_overdue_is_not_waited_for(self, directory: Path) -> None:
+        """It says since when it holds: the second who asks does not wait as long again."""
+        hasty = make_locks(directory, timeout_seconds=0.2)
+        with _holder(directory) as pid:
+            with pytest.raises(Unavailable, match=f"pid {pid}"), hasty.volume("vol-1"):
+                pass
+            patient = make_locks(directory, timeout_seconds=ENOUGH_SECONDS)
+            (file,) = directory.iterdir()
+            line = json.loads(file.read_text())
+            file.write_text(json.dumps({**line, "since": "2026-01-01T00:00:00.000Z"}))
+            with pytest.raises(Unavailable, match="since 2026-01-01"), patient.volume("vol-1"):
+                pass
 
     def test_a_kill_lets_go(self, directory: Path) -> None:
         locks = make_locks(directory)
@@ -226,12 +262,15 @@ class TestFiles:
             pass
 
 
-def _asking(locks: FileLocks, number: int, served: list[int]) -> threading.Thread:
+def _asking(
+    locks: FileLocks, number: int, served: list[int], *, holds_seconds: float = 0.0
+) -> threading.Thread:
     """Returns once its wish is in the queue."""
 
     def ask() -> None:
         with locks.volume("vol-1"):
             served.append(number)
+            threading.Event().wait(holds_seconds)
 
     thread = threading.Thread(target=ask)
     thread.start()

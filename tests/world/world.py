@@ -39,7 +39,7 @@ HOST = "sim"
 
 BEGINNING = 1_800_000_000.0
 
-LANES: tuple[Lane, ...] = ("guest", "scsi", "nvme", "other")
+LANES: tuple[Lane, ...] = ("guest", "scsi", "nvme", "mounts", "other")
 
 STEPS_AT_MOST = 300
 """More tasks than any story needs: an operation that goes in circles is found here."""

@@ -27,6 +27,7 @@ BROAD_EXCEPTS = {
 
 SLEEPS = {
     "agent/host/locks.py:FileLocks._take": "a thread in flock(2) cannot be told to give up",
+    "agent/host/brick_locks.py:OsBrickLocks._wait_for_other": "os-brick's lock tells nobody",
     "agent/host/libvirt_loop.py:EventLoop._run": "libvirt's loop failed: not again at once",
 }
 """Who waits for nothing but time."""

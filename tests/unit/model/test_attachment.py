@@ -37,7 +37,7 @@ PROTOCOLS: list[tuple[str, dict[str, Any], tuple[str, ...], str]] = [
         ("nqn-2",),
         "nvme",
     ),
-    ("nfs", {"export": "host:/export", "name": "volume-1"}, ("host:/export",), "other"),
+    ("nfs", {"export": "host:/export", "name": "volume-1"}, ("host:/export",), "mounts"),
     ("rbd", {"name": "pool/image"}, ("rbd:pool/image",), "other"),
     ("local", {"device_path": "/dev/vg/volume"}, ("/dev/vg/volume",), "other"),
     ("storpool", {"volume": "v", "client_id": 1}, ("storpool",), "other"),

@@ -35,6 +35,7 @@ def file(tmp_path: Path) -> Path:
         ("max_open_operations = many", "max_open_operations"),
         ("log_config_append = /nonexistent", "/nonexistent"),
         ("[local]\nallowed_paths = volumes", "allowed_paths"),
+        ("[os_brick]\nlock_path = /run/lock/compute", "Set both to the same directory"),
     ],
 )
 def test_what_is_wrong_is_named_and_starting_again_does_not_help(

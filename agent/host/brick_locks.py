@@ -1,0 +1,198 @@
+"""os-brick's own locks, in its own files, as the agent takes them (docs/locks.rst).
+
+    <lock_path>/os-brick-connect_volume    one for the host: around every connect and disconnect of
+                                           SCSI and NVMe, in every program that uses os-brick
+    <lock_path>/os-brick-<service_uuid>    the guard of a storage service, where os-brick says so
+
+os-brick holds the first alone for each call: minutes for a LUN that does not show, and all NVMe
+waits. Here the *process* holds it while any of its calls is in os-brick: other programs are
+excluded as ever, and within the process SCSI and NVMe do not wait for each other. They may: SCSI
+removes what has a kernel name by now (sdb, dm-3), NVMe goes by its subsystem, which the caller has
+locked. os-brick waits for either for ever and in silence; here each wait ends with a name.
+"""
+
+import inspect
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from os_brick.initiator import utils
+from oslo_concurrency import lockutils
+
+from agent.errors import Unavailable
+from agent.model.attachment import Attachment
+from agent.model.connection import Lane
+
+CONNECT_VOLUME = "connect_volume"
+"""os-brick's name of its lock of the whole host, and its prefix of every lock file."""
+PREFIX = "os-brick-"
+
+POLL_SECONDS = 0.1
+"""How often the lock of another program is asked for, as os-brick itself does."""
+
+
+class OsBrickLocks:
+    """Who waits longer than ``timeout_seconds`` gets Unavailable, which names the holder."""
+
+    def __init__(self, timeout_seconds: float) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._scsi = threading.Lock()
+        self._mutex = threading.Lock()
+        self._inside = 0
+        self._file: Any = None
+
+    def call(self, lane: Lane, method: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a connector's connect_volume or disconnect_volume under the lock of the host, if
+        it is one that takes it."""
+        unlocked = beneath_lock(method)
+        if unlocked is None:
+            return method(*arguments)
+        with self.hold(lane):
+            return unlocked(*arguments)
+
+    @contextmanager
+    def hold(self, lane: Lane) -> Iterator[None]:
+        """The host's lock; beside NVMe also before everything that is not NVMe."""
+        deadline = time.monotonic() + self._timeout_seconds
+        with nullcontext() if lane == "nvme" else self._mine(self._scsi, deadline):
+            with self._mine(self._mutex, deadline):
+                if not self._inside:
+                    self._take_file(deadline)
+                self._inside += 1
+            try:
+                yield
+            finally:
+                with self._mutex:
+                    self._inside -= 1
+                    if not self._inside:
+                        self._file.release()
+
+    def guard(self, attachment: Attachment) -> AbstractContextManager[None]:
+        """os-brick's guard of a storage service whose volumes share targets, as os-brick decides.
+
+        Without a service there is no name to lock; the caller's lock of the target still holds."""
+        if attachment.service_uuid is None:
+            return nullcontext()
+        guard: AbstractContextManager[None] = utils.guard_connection(
+            _Guarded(attachment, self._wait_for_other)
+        )
+        return guard
+
+    @contextmanager
+    def _mine(self, lock: threading.Lock, deadline: float) -> Iterator[None]:
+        """A lock of this process: its holder is one of our own calls."""
+        if not lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise self._given_up(CONNECT_VOLUME, "another storage call of this agent")
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _take_file(self, deadline: float) -> None:
+        """One lock object for ever: such a lock goes when *any* descriptor of its file is closed
+        in the process, one that a failed attempt has left open as well."""
+        if self._file is None:
+            self._file = lockutils.external_lock(CONNECT_VOLUME, PREFIX, _lock_path())
+        left_seconds = max(0.0, deadline - time.monotonic())
+        if not self._file.acquire(max_delay=POLL_SECONDS, timeout=left_seconds):
+            raise self._given_up(CONNECT_VOLUME, holder_of(_path(self._file)) or "another program")
+
+    def _wait_for_other(self, service_uuid: str) -> None:
+        """Until no other program holds the guard: os-brick then takes it, and would not give up."""
+        path = _path(lockutils.external_lock(service_uuid, PREFIX))
+        deadline = time.monotonic() + self._timeout_seconds
+        while holder := holder_of(path):
+            left_seconds = deadline - time.monotonic()
+            if left_seconds <= 0:
+                raise self._given_up(service_uuid, holder)
+            time.sleep(min(POLL_SECONDS, left_seconds))
+
+    def _given_up(self, name: str, holder: str) -> Unavailable:
+        return Unavailable(
+            f"os-brick's lock {PREFIX}{name}",
+            f"held by {holder}; gave up after {self._timeout_seconds:g} s, nothing was touched: it "
+            "is tried again, look at what that program does",
+        )
+
+
+class _Guarded(dict[str, Any]):
+    """What guard_connection is given. It reads ``service_uuid`` only where it is about to lock."""
+
+    def __init__(self, attachment: Attachment, wait: Callable[[str], None]) -> None:
+        super().__init__(
+            service_uuid=attachment.service_uuid, shared_targets=attachment.shared_targets
+        )
+        self._wait = wait
+
+    def __getitem__(self, key: str) -> Any:
+        value = super().__getitem__(key)
+        if key == "service_uuid":
+            self._wait(value)
+        return value
+
+
+def beneath_lock(method: Callable[..., Any]) -> Callable[..., Any] | None:
+    """A connector's method without os-brick's lock of the host, and without what is around that
+    (a trace, and a link for volumes that dm-crypt decrypts, which we never ask for).
+
+    None: it takes no such lock. An os-brick that locks in another way is used as it is: it then
+    serialises the host itself, and a test tells."""
+    layer = getattr(method, "__func__", None)
+    while layer is not None:
+        if layer.__code__ is _locking_code() and _closure(layer, "name") == CONNECT_VOLUME:
+            bound: Callable[..., Any] = layer.__wrapped__.__get__(method.__self__)  # type: ignore[attr-defined]
+            return bound
+        layer = getattr(layer, "__wrapped__", None)
+    return None
+
+
+def _locking_code() -> Any:
+    """What every method that os-brick has locked runs first."""
+    # Imported late, as all of os-brick's connectors: see brick_library.
+    from os_brick.initiator.connectors import base
+
+    return base.synchronized("any")(lambda: None).__code__
+
+
+def _closure(function: Callable[..., Any], name: str) -> Any:
+    return inspect.getclosurevars(function).nonlocals.get(name)
+
+
+def _lock_path() -> str:
+    """Where os-brick's connectors lock, by its own configuration."""
+    from os_brick.initiator.connectors import base
+
+    return str(base.CONF.os_brick.lock_path)
+
+
+def _path(lock: Any) -> Path:
+    return Path(os.fsdecode(lock.path))
+
+
+def holder_of(path: Path, table: Path = Path("/proc/locks")) -> str | None:
+    """The *other* process that has locked the file, for people: ``nova-compute (pid 4711)``.
+
+    By the kernel's table: who opened the file to ask would, on closing it, drop what his own
+    process holds. None: nobody, this process, or one that the kernel does not show."""
+    try:
+        found = path.stat()
+        lines = table.read_text().splitlines()
+    except OSError:
+        return None
+    inode = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    for line in lines:  # 1: POSIX  ADVISORY  WRITE 4711 fe:00:16041160 0 EOF
+        fields = line.split()
+        if "->" not in fields and fields[5:6] == [inode] and int(fields[4]) != os.getpid():
+            return f"{_command(fields[4])} (pid {fields[4]})"
+    return None
+
+
+def _command(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return "a process"

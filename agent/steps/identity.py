@@ -7,7 +7,7 @@ from typing import ClassVar
 from agent.errors import ReadOnlyDevice, Unsupported, WrongDevice
 from agent.model.attachment import Attachment
 from agent.model.device import Device, same_identity
-from agent.ports import Host
+from agent.ports import Connectors, Promises
 from agent.saga.plan import Learnt, Scene, Step
 
 
@@ -21,45 +21,74 @@ class VerifyIdentity(Step):
     def apply(self, scene: Scene) -> Learnt:
         device = scene.device
         assert device is not None, "connect-volume comes first"
-        wrong = [
-            *_unexpected(self.attachment, device),
-            *_known_otherwise(scene.host, self.attachment, device, scene.operation_id),
-        ]
-        if wrong:
-            reason = f"{device.path}: {'; '.join(wrong)}"
-            scene.host.journal.quarantine(self.attachment.volume_id, device, reason)
-            raise WrongDevice(
-                f"the device is not volume {self.attachment.volume_id}: {reason}; it was not "
-                "plugged and stays here, quarantined: look at it, then 'attachctl quarantine "
-                f"release {self.attachment.volume_id}'"
-            )
-        if device.read_only and not self.attachment.read_only:
-            raise ReadOnlyDevice(
-                f"{device.path} cannot be written, and the attachment is rw: attach it with "
-                "access_mode ro, or make the volume writable"
-            )
-        if self.attachment.disk.type == "lun" and device.scsi is False:
-            raise Unsupported(
-                f"disk.type lun: {device.path} takes no SCSI commands, and the guest could not "
-                "start with it: use disk.type disk"
-            )
+        host, operation_id = scene.host, scene.operation_id
+        prove(host.journal, host.connectors, self.attachment, device, besides=operation_id)
         return {}
 
 
-def _unexpected(attachment: Attachment, device: Device) -> Iterator[str]:
-    """What the request said that the device does not show."""
+def prove(
+    journal: Promises,
+    connectors: Connectors,
+    attachment: Attachment,
+    device: Device,
+    *,
+    besides: str,
+    earlier: Device | None = None,
+) -> None:
+    """The device may be used for the attachment; ``besides`` is the operation that asks.
+
+    ``earlier`` is what connect found for an attachment that has not ended since: the device must
+    still be that one. It may have grown. Raises WrongDevice, once the device is quarantined;
+    ReadOnlyDevice, Unsupported."""
+    wrong = [
+        *_unexpected(attachment, device, earlier),
+        *_known_otherwise(journal, connectors, attachment, device, besides),
+    ]
+    if wrong:
+        reason = f"{device.path}: {'; '.join(wrong)}"
+        journal.quarantine(attachment.volume_id, device, reason)
+        raise WrongDevice(
+            f"the device is not volume {attachment.volume_id}: {reason}; it was not "
+            "plugged and stays here, quarantined: look at it, then 'attachctl quarantine "
+            f"release {attachment.volume_id}'"
+        )
+    if device.read_only and not attachment.read_only:
+        raise ReadOnlyDevice(
+            f"{device.path} cannot be written, and the attachment is rw: attach it with "
+            "access_mode ro, or make the volume writable"
+        )
+    if attachment.disk.type == "lun" and device.scsi is False:
+        raise Unsupported(
+            f"disk.type lun: {device.path} takes no SCSI commands, and the guest could not "
+            "start with it: use disk.type disk"
+        )
+
+
+def _unexpected(attachment: Attachment, device: Device, earlier: Device | None) -> Iterator[str]:
+    """What the request, or an earlier connect, said that the device does not show."""
     if attachment.identity is not None:
         yield from same_identity(attachment.identity.expected(), device.identity)
-    if attachment.size_bytes is not None and attachment.size_bytes != device.size_bytes:
-        yield f"size is {device.size_bytes} bytes, expected {attachment.size_bytes}"
+    if earlier is not None and not earlier.identity.items() & device.identity.items():
+        yield f"it is {_shown(device)}, and was {_shown(earlier)} before"
+    wanted, found = attachment.size_bytes, device.size_bytes
+    if wanted is not None and (found < wanted or (found > wanted and earlier is None)):
+        yield f"size is {found} bytes, expected {wanted}"
+
+
+def _shown(device: Device) -> str:
+    return ", ".join(f"{name} {value}" for name, value in sorted(device.identity.items()))
 
 
 def _known_otherwise(
-    host: Host, attachment: Attachment, device: Device, operation_id: str
+    journal: Promises,
+    connectors: Connectors,
+    attachment: Attachment,
+    device: Device,
+    besides: str,
 ) -> Iterator[str]:
     """No two volumes may be one device, and a connected volume may not become another one."""
     shown = set(device.identity.items())
-    for promise in host.journal.promises(besides=operation_id):
+    for promise in journal.promises(besides):
         if promise.device is None:
             continue
         known = set(promise.device.identity.items())
@@ -68,6 +97,6 @@ def _known_otherwise(
         if (
             promise.volume_id == attachment.volume_id
             and not shown & known
-            and host.connectors.present(promise.device)
+            and connectors.present(promise.device)
         ):
             yield f"the volume is connected here as another device, {promise.device.path}"

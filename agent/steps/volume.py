@@ -6,7 +6,7 @@ from typing import ClassVar
 from agent.errors import WrongDevice
 from agent.model.attachment import Attachment
 from agent.model.device import Device
-from agent.ports import Host
+from agent.ports import Connectors, Host, Locks
 from agent.saga.plan import Lane, Learnt, Scene, Step
 from agent.steps.users import users
 
@@ -26,12 +26,7 @@ class ConnectVolume(Step):
     def apply(self, scene: Scene) -> Learnt:
         host, attachment = scene.host, self.attachment
         refuse_quarantined(host, attachment.volume_id)
-        with (
-            host.locks.volume(attachment.volume_id),
-            host.locks.targets(attachment.connection.targets),
-        ):
-            device = host.connectors.connect(attachment)
-        return {"device": device.reveal()}
+        return {"device": connect(host.locks, host.connectors, attachment).reveal()}
 
     def revert(self, scene: Scene) -> None:
         disconnect_unless_used(scene, self.attachment, scene.device)
@@ -71,6 +66,14 @@ class LookForUsers(Step):
                 users(host, volume_id, scene.known.get("source"), besides=scene.operation_id)
             ) or host.journal.in_motion(volume_id, besides=scene.operation_id)
         return {"disconnected": not (stays or is_used), "warnings": stays}
+
+
+def connect(locks: Locks, connectors: Connectors, attachment: Attachment) -> Device:
+    """A storage call of its own, under its locks; who may make it is asked before.
+
+    Raises as Connectors.connect."""
+    with locks.volume(attachment.volume_id), locks.targets(attachment.connection.targets):
+        return connectors.connect(attachment)
 
 
 def disconnect_unless_used(scene: Scene, attachment: Attachment, device: Device | None) -> Learnt:

@@ -196,7 +196,7 @@ MUTATIONS = (
     Mutation(
         "a wrong device is told of before it is quarantined",
         "steps/identity.py",
-        "            scene.host.journal.quarantine(self.attachment.volume_id, device, reason)\n",
+        "        journal.quarantine(attachment.volume_id, device, reason)\n",
         "",
     ),
     Mutation(
@@ -316,6 +316,18 @@ MUTATIONS = (
         "        if any(other.attachment_id == record.attachment_id for other in "
         "self._records.values()):",
         "        if False:",
+    ),
+    Mutation(
+        "nobody asks again who shares the volume when it is plugged",
+        "steps/disk.py",
+        "        refuse_conflicts(host, attachment, device.path)\n",
+        "",
+    ),
+    Mutation(
+        "a boot order that is taken meanwhile is seen only by libvirt",
+        "steps/disk.py",
+        "            if reason is not None:\n                possible",
+        "            if False:\n                possible",
     ),
     Mutation(
         "an attach that was accepted does not count for the next one",

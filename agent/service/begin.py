@@ -1,0 +1,102 @@
+"""What every program of the agent begins with: configuration, log, os-brick, journal, storage."""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Any, NoReturn
+
+from oslo_config import cfg
+from oslo_log import log as oslo_log
+
+from agent import conf as options
+from agent.conf import Settings
+from agent.errors import AgentError
+from agent.host.brick import BrickConnectors
+from agent.host.brick_library import prepare_os_brick
+from agent.host.locks import FileLocks
+from agent.journal.store import Journal
+
+PROJECT = "attachment-agent"
+
+EXIT_CONFIGURATION = 78
+"""EX_CONFIG of sysexits.h: starting again does not help."""
+
+EXIT_JOURNAL = 75
+"""EX_TEMPFAIL: another agent has the journal, or it cannot be opened."""
+
+
+class SystemClock:
+    """ports.Clock."""
+
+    def now(self) -> float:
+        return time.time()
+
+
+def configured(conf: Any, program: str, argv: Sequence[str]) -> Settings:
+    """As configure; where that fails the process ends with a word of it."""
+    try:
+        return configure(conf, argv)
+    except (cfg.Error, oslo_log.LogConfigError, AgentError) as error:
+        give_up(program, EXIT_CONFIGURATION, f"{error}")
+    except SystemExit as end:  # --help, a wrong argument; 1: a value that oslo.config has named
+        sys.exit(EXIT_CONFIGURATION if end.code == 1 else end.code)
+
+
+def configure(conf: Any, argv: Sequence[str]) -> Settings:
+    """Read files and command line, set up logging and os-brick.
+
+    Raises cfg.Error, Invalid, LogConfigError; SystemExit as oslo.config does."""
+    options.register(conf)
+    oslo_log.register_options(conf)
+    conf(
+        list(argv),
+        project=PROJECT,
+        version=version("libvirt-attachment-agent"),
+        default_config_files=None,
+    )
+    oslo_log.setup(conf, PROJECT, fix_eventlet=False)
+    found = options.settings(conf)
+    prepare_os_brick(conf)
+    return found
+
+
+def opened(settings: Settings, program: str) -> tuple[Journal, SystemClock]:
+    """The journal, claimed; where that fails the process ends with a word of it."""
+    clock = SystemClock()
+    try:
+        return Journal(settings.state_path, clock), clock
+    except (AgentError, ValueError, OSError) as error:
+        why = f"the journal in {settings.state_path} cannot be used: {error}"
+        give_up(program, EXIT_JOURNAL, why)
+
+
+def host_connectors(
+    settings: Settings, mount_needed: Callable[[str], bool] | None = None
+) -> BrickConnectors:
+    """This host's storage. Without ``mount_needed`` nothing is ever unmounted."""
+    return BrickConnectors(
+        host=settings.host,
+        my_ip=settings.my_ip,
+        use_multipath=settings.use_multipath,
+        enforce_multipath=settings.enforce_multipath,
+        device_scan_attempts=settings.device_scan_attempts,
+        nfs_mount_point_base=settings.nfs_mount_point_base,
+        nfs_mount_options=settings.nfs_mount_options,
+        local_allowed_paths=settings.local_allowed_paths,
+        lock_timeout_seconds=settings.lock_timeout_seconds,
+        mount_needed=mount_needed,
+    )
+
+
+def host_locks(settings: Settings, who: Callable[[], str]) -> FileLocks:
+    return FileLocks(
+        settings.state_path / "locks",
+        timeout_seconds=settings.lock_timeout_seconds,
+        who=who,
+    )
+
+
+def give_up(program: str, code: int, why: str) -> NoReturn:
+    print(f"{program}: {why}", file=sys.stderr)
+    sys.exit(code)

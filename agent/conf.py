@@ -118,6 +118,23 @@ STORAGE_OPTS = [
     ),
 ]
 
+RECONNECT_OPTS = [
+    cfg.FloatOpt(
+        "volume_seconds",
+        default=60.0,
+        min=1.0,
+        help="After a power loss, before guests start: how long one volume may take to come "
+        "back. What takes longer is ended and left to the agent.",
+    ),
+    cfg.FloatOpt(
+        "total_seconds",
+        default=300.0,
+        min=1.0,
+        help="How long all of them may take together, and hold up libvirt. TimeoutStartSec= of "
+        "attachment-agent-reconnect.service must be longer.",
+    ),
+]
+
 LOCAL_OPTS = [
     cfg.ListOpt(
         "allowed_paths",
@@ -155,6 +172,7 @@ OPTIONS = {
     "journal": JOURNAL_OPTS,
     "libvirt": LIBVIRT_OPTS,
     "storage": STORAGE_OPTS,
+    "reconnect": RECONNECT_OPTS,
     "local": LOCAL_OPTS,
     "multiattach": MULTIATTACH_OPTS,
     "metrics": METRICS_OPTS,
@@ -181,6 +199,8 @@ class Settings:
     nfs_mount_point_base: str
     nfs_mount_options: str
     lock_timeout_seconds: float
+    reconnect_volume_seconds: float
+    reconnect_total_seconds: float
     local_allowed_paths: tuple[str, ...]
     multiattach: bool
     bootable_multiattach: bool
@@ -196,6 +216,17 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
 def register(conf: Any) -> None:
     for group, options in OPTIONS.items():
         conf.register_opts(options, None if group == "DEFAULT" else group)
+
+
+def warnings(settings: Settings) -> list[str]:
+    """What is valid, and hardly what the operator wants."""
+    if settings.my_ip not in ("localhost", "::1") and not settings.my_ip.startswith("127."):
+        return []
+    return [
+        f"[storage] my_ip is {settings.my_ip}, and get_connector tells it to the volume service, "
+        "which cannot reach this host there (exports of NFS, lists of allowed hosts): set it to "
+        "this host's address on the storage network"
+    ]
 
 
 def settings(conf: Any) -> Settings:
@@ -221,6 +252,8 @@ def settings(conf: Any) -> Settings:
         nfs_mount_point_base=conf.storage.nfs_mount_point_base,
         nfs_mount_options=conf.storage.nfs_mount_options,
         lock_timeout_seconds=conf.storage.lock_timeout_seconds,
+        reconnect_volume_seconds=conf.reconnect.volume_seconds,
+        reconnect_total_seconds=conf.reconnect.total_seconds,
         local_allowed_paths=allowed,
         multiattach=conf.multiattach.enabled,
         bootable_multiattach=conf.multiattach.bootable,

@@ -7,7 +7,7 @@ from typing import Any
 
 import oslo_messaging
 
-from agent.bus.transport import TROUBLES, rpc_transport
+from agent.bus.transport import TROUBLES, declared_otherwise, rpc_transport
 from agent.bus.wire import COMMANDS_TOPIC, CONTROL_TOPIC, EXCHANGE
 from agent.model.contract import WIRE_VERSION
 
@@ -65,6 +65,7 @@ class Caller:
         self._connecting = threading.Lock()
         self._connector: threading.Thread | None = None
         self._connected = threading.Event()
+        self._refusal: Exception | None = None
         self._closed = threading.Event()
 
     def close(self) -> None:
@@ -93,7 +94,7 @@ class Caller:
                 trouble = self._silence(topic, method)
             except TROUBLES as error:
                 LOG.info("%s did not reach the broker: %s", method, error)
-                trouble = self._no_broker(_doubt(topic))
+                trouble = _no_broker(error, _doubt(topic))
                 self._closed.wait(RETRY_SECONDS)
             if time.monotonic() >= deadline:
                 raise trouble
@@ -125,7 +126,7 @@ class Caller:
             connector = self._connector
         connector.join(max(0.0, deadline - time.monotonic()))
         if not self._connected.is_set():
-            raise self._no_broker("; nothing was sent")
+            raise _no_broker(self._refusal, "; nothing was sent")
 
     def _first_call(self) -> None:
         try:
@@ -134,14 +135,9 @@ class Caller:
             pass  # the broker took it: all that was asked
         except TROUBLES as error:
             LOG.info("no broker: %s", error)
+            self._refusal = error
             return
         self._connected.set()
-
-    def _no_broker(self, state: str) -> Unreachable:
-        return Unreachable(
-            "the broker does not answer, or refuses us: check that RabbitMQ runs, and transport_url"
-            f" (address, user, password, virtual host, TLS){state}"
-        )
 
     def _nobody(self) -> Unreachable:
         return Unreachable(
@@ -170,6 +166,16 @@ class Caller:
             f"the agent of {self._host} does not know {method} in version {WIRE_VERSION} of the "
             "wire (describe tells what it knows); nothing was done",
         )
+
+
+def _no_broker(error: Exception | None, state: str) -> Unreachable:
+    otherwise = None if error is None else declared_otherwise(error)
+    if otherwise is not None:
+        return Unreachable(f"the broker refuses us: {otherwise}{state}")
+    return Unreachable(
+        "the broker does not answer, or refuses us: check that RabbitMQ runs, and transport_url"
+        f" (address, user, password, virtual host, TLS){state}"
+    )
 
 
 def _doubt(topic: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import oslo_messaging
 
-from agent.bus.transport import TROUBLES, notification_transport
+from agent.bus.transport import TROUBLES, declared_otherwise, notification_transport
 from agent.bus.wire import EXCHANGE, NOTIFICATIONS_TOPIC, PRIORITY, publisher_id
 from agent.errors import AgentError
 from agent.ports import Outbox
@@ -65,6 +65,11 @@ class Publisher:
         recently = time.monotonic() - self._turned_at < MISSED_SECONDS
         return self._thread.is_alive() and (self._sending or recently)
 
+    def warnings(self) -> list[str]:
+        """For people: what keeps them from leaving, if anything does."""
+        trouble = self._trouble
+        return [] if trouble is None else [f"notifications wait in the journal: {trouble}"]
+
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._turned_at = time.monotonic()
@@ -80,7 +85,7 @@ class Publisher:
             while letters := self._outbox.letters(BATCH):
                 self._send_all(letters)
         except (AgentError, *TROUBLES) as error:
-            self._tell(f"{error}")
+            self._tell(declared_otherwise(error) or f"{error}")
             return False
         self._tell(None)
         return True

@@ -33,7 +33,7 @@ from oslo_messaging.rpc.dispatcher import ExplicitRPCAccessPolicy, RPCDispatcher
 from oslo_messaging.rpc.server import RPCServer
 
 from agent.bus.endpoints import ADDRESSED, Commands, Control, Wait
-from agent.bus.transport import TROUBLES, rpc_transport
+from agent.bus.transport import TROUBLES, declared_otherwise, rpc_transport
 from agent.bus.wire import COMMANDS_TOPIC, CONTROL_TOPIC, EXCHANGE, WAIT_TOPIC
 from agent.model.contract import WIRE_VERSION
 from agent.ports import Desk
@@ -49,6 +49,12 @@ STOP_SECONDS = 5.0
 
 LONGEST_MONITOR_SECONDS = 3600
 """Of a caller's call_monitor_timeout; what is above is nonsense, and is not served."""
+
+
+NOT_DURABLE = (
+    f"exchange {EXCHANGE} on the broker was made without durability: requests that no agent has "
+    "taken are lost when it restarts (docs/wire tells how to mend it)"
+)
 
 
 class Servers:
@@ -89,15 +95,17 @@ class Servers:
 
     def describe(self) -> str:
         """For people: connected, or what is missing."""
-        deaf = [line.topic for line in self._lines if not line.connected()]
+        deaf = [line for line in self._lines if not line.connected()]
         if deaf:
-            return f"no broker for {', '.join(deaf)}"
-        if not all(line.durable() for line in self._lines):
-            return (
-                f"connected to the broker, but exchange {EXCHANGE} there was made without "
-                "durability: requests are lost when it restarts (docs/operate)"
-            )
-        return "connected to the broker"
+            why = next((f" ({line.refusal})" for line in deaf if line.refusal), "")
+            return f"no broker for {', '.join(line.topic for line in deaf)}{why}"
+        return "; ".join(["connected to the broker", *self.warnings()])
+
+    def warnings(self) -> list[str]:
+        """For people: what is amiss while it works."""
+        if all(line.durable() for line in self._lines if line.connected()):
+            return []
+        return [NOT_DURABLE]
 
     def turning(self) -> bool:
         """Our own threads live: says nothing of the broker. For the watchdog."""
@@ -109,6 +117,8 @@ class _Line:
 
     def __init__(self, transport: Any, topic: str, host: str, endpoint: Any, threads: int) -> None:
         self.topic = topic
+        self.refusal: str | None = None
+        """What the broker has otherwise than we need it; None: nothing that we know of."""
         self._threads = threads
         self._transport = transport
         self._target = Target(exchange=EXCHANGE, topic=topic, server=host)
@@ -128,12 +138,16 @@ class _Line:
             try:
                 server.start(override_pool_size=self._threads)
             except TROUBLES as error:
-                LOG.error("no requests on %s, the broker refuses us: %s", self.topic, error)
+                self.refusal = declared_otherwise(error)
+                why = self.refusal or error
+                LOG.error("no requests on %s, the broker refuses us: %s", self.topic, why)
                 self._closing.wait(RETRY_SECONDS)
             else:
                 self._spare_the_connection(server)
                 self._server = server
                 LOG.info("requests are taken on %s", self.topic)
+                if not self.durable():
+                    LOG.error("on %s: %s", self.topic, NOT_DURABLE)
                 return
 
     def _spare_the_connection(self, server: Any) -> None:

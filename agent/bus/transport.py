@@ -5,6 +5,7 @@ oslo.messaging would then quietly fall back to queues that a restart of the brok
 exchange is named in every target: an orchestrator's own ``control_exchange`` is left alone.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,6 +32,27 @@ TROUBLES = (
     OSError,
 )
 """What oslo.messaging lets through when the broker is away, refuses us or is set up otherwise."""
+
+
+def declared_otherwise(error: Exception) -> str | None:
+    """What the broker has made in another way than we ask for it (406), and what to set.
+
+    None: it is another trouble."""
+    found = re.search(r"inequivalent arg '([^']+)' for (queue|exchange) '([^']+)'", f"{error}")
+    if found is None:
+        return None
+    argument, kind, name = found.groups()
+    option = _OPTIONS.get(argument, "[oslo_messaging_rabbit]")
+    return (
+        f"{kind} {name} was made with another {argument}: set {option} as it was made (and in "
+        f"transport_url nothing else), or stop who uses it, delete it and start again"
+    )
+
+
+_OPTIONS = {
+    "durable": "[oslo_messaging_rabbit] amqp_durable_queues (the agents' is true)",
+    "x-queue-type": "[oslo_messaging_rabbit] rabbit_quorum_queue",
+}
 
 
 def rpc_transport(conf: Any, url: str | None = None) -> Any:

@@ -6,6 +6,7 @@ exclude each other cannot both be taken. Nothing here asks the host.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from agent.errors import (
@@ -119,9 +120,9 @@ class Admission:
         if not_after < self.now:
             raise Expired("not_after has passed; nothing was done: send a new request")
         if not_after > self.now + self.policy.retention_seconds:
+            kept = timedelta(seconds=self.policy.retention_seconds)
             raise Invalid(
-                f"not_after is more than {self.policy.retention_seconds:g} seconds "
-                "(retention_seconds) ahead; nothing was done"
+                f"not_after is more than {kept} (retention_seconds) ahead; nothing was done"
             )
         if self.book.count_open() >= self.policy.max_open_operations:
             raise QueueFull(

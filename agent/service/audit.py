@@ -29,17 +29,18 @@ def audit(host: Host, journal: Journal) -> dict[str, Any]:
     rows_before, open_before = journal.read(_books)
     looks = host.domains.all()
     held, open_operations = journal.read(_books)
-    came_or_went = _ids(rows_before) ^ _ids(held)
-    moving = came_or_went | {record.attachment_id for record in open_before}
-    return compare(held, open_operations, looks, host.connectors, moving)
+    changed = {attachment_id for attachment_id, _ in _plugged(rows_before) ^ _plugged(held)}
+    moving = changed | {record.attachment_id for record in open_before}
+    return compare(held, open_operations, looks, host.connectors, frozenset(moving))
 
 
 def _books(book: Book) -> tuple[list[Held], list[Record]]:
     return book.attachments(), book.open_operations()
 
 
-def _ids(rows: Sequence[Held]) -> frozenset[str]:
-    return frozenset(held.attachment.attachment_id for held in rows)
+def _plugged(rows: Sequence[Held]) -> frozenset[tuple[str, str]]:
+    """Each with the operation that did it: it may have gone and come back meanwhile."""
+    return frozenset((held.attachment.attachment_id, held.operation_id) for held in rows)
 
 
 def compare(
@@ -108,14 +109,18 @@ def _of_attachment(devices: Devices, held: Held, guest: Halves | None) -> Iterat
             "detach the attachment: it disconnects the volume",
         )
         return
-    for half, name in ((guest.live, "running guest"), (guest.inactive, "definition")):
+    for half, name, lacks in (
+        (guest.live, "running guest", "the running guest does not have the disk, its definition"),
+        (guest.inactive, "definition", "the definition does not have the disk, the running guest"),
+    ):
         disk = half and half.disk_by_alias(alias)
         if half is not None and not disk:
             yield _finding(
                 "half-missing",
                 held,
-                f"the disk is missing in the {name}",
-                "attach again with the same attachment: the missing half is completed",
+                f"{lacks} does",
+                "attach again with the same attachment, which completes the missing half, or "
+                "detach it",
             )
         source = None if held.device is None else held.device.path
         wrong = differences(disk, held.attachment, devices.names, source) if disk else []

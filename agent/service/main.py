@@ -86,6 +86,7 @@ class Daemon:
             _policy(settings),
             lane_pools(),
             on_change=self._on_change,
+            warnings=self._warnings,
         )
         workers = self._agent.workers
         self._events = LibvirtEvents(self._libvirt, workers.stir, workers.stir_all)
@@ -185,10 +186,17 @@ class Daemon:
             LOG.error("no metrics at %s:%s: %s", address, port, error)
 
     def _tell(self) -> None:
-        parts = [self._libvirt.describe(), self._servers.describe()]
+        parts = [self._libvirt.describe(), self._servers.describe(), *self._publisher.warnings()]
         if self._is_journal_slow():
             parts.append("the disk of the journal does not answer")
         self._manager.status("; ".join(parts))
+
+    def _warnings(self) -> list[str]:
+        return [
+            *self._servers.warnings(),
+            *self._publisher.warnings(),
+            *options.warnings(self._settings),
+        ]
 
     def _is_journal_slow(self) -> bool:
         return self._journal.silent_seconds() > JOURNAL_SLOW_SECONDS
@@ -225,6 +233,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     LOG.info(
         "%s %s begins for host %s", PROJECT, version("libvirt-attachment-agent"), settings.host
     )
+    for warning in options.warnings(settings):
+        LOG.warning("%s", warning)
     signals = Signals(*STOP, signal.SIGHUP)
     try:
         daemon = Daemon(cfg.CONF, settings, journal, clock)

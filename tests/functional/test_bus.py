@@ -290,7 +290,9 @@ def _reaches(client: AgentClient) -> bool:
     return True
 
 
-def test_an_exchange_that_somebody_made_otherwise_is_said(tmp_path: Path, host: str) -> None:
+def test_an_exchange_that_somebody_made_otherwise_is_said(
+    tmp_path: Path, host: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """oslo.messaging falls back to queues that a restart of the broker empties."""
     with Broker(tmp_path) as broker:
         with kombu.Connection(broker.url.replace("rabbit:", "amqp:")) as connection:
@@ -299,6 +301,39 @@ def test_an_exchange_that_somebody_made_otherwise_is_said(tmp_path: Path, host: 
             )
         with serving(broker, host, RecordingDesk()) as servers:
             assert "made without durability" in servers.describe()
+            assert len(servers.warnings()) == 1
+            assert "made without durability" in caplog.text
+            with AgentClient(cfg.CONF, host, url=broker.url) as client:
+                client.ping()
+        broker.restart()
+        with serving(broker, host, RecordingDesk()) as servers:
+            assert servers.warnings() == []
+
+
+def test_a_client_that_declares_otherwise_is_told_what_to_set(
+    desk: RecordingDesk, broker: Broker, host: str
+) -> None:
+    url = f"{broker.url}?amqp_durable_queues=false"
+    with (
+        AgentClient(cfg.CONF, host, url=url) as client,
+        pytest.raises(Unreachable, match=r"another durable: set .* amqp_durable_queues") as caught,
+    ):
+        client.ping()
+    assert "nothing was sent" in f"{caught.value}"
+
+
+def test_queues_of_another_type_are_said(desk: RecordingDesk, broker: Broker, host: str) -> None:
+    servers = Servers(cfg.CONF, RecordingDesk(), host, url=f"{broker.url}?rabbit_quorum_queue=true")
+    servers.start()
+    try:
+        wait_until(
+            lambda: "set [oslo_messaging_rabbit] rabbit_quorum_queue" in servers.describe(),
+            "it says what is wrong",
+            seconds=LONG,
+        )
+        assert servers.turning()
+    finally:
+        servers.stop()
 
 
 def test_servers_notice_that_the_broker_is_away(broker: Broker, host: str) -> None:

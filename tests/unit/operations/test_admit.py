@@ -104,7 +104,9 @@ def test_a_request_that_is_over_is_refused(world: World) -> None:
 
 
 def test_not_after_further_ahead_than_records_are_kept_is_refused(world: World) -> None:
-    assert refused(world, attach(1, envelope={"not_after": moment(31 * 86400)})) == "invalid"
+    ask = attach(1, envelope={"not_after": moment(31 * 86400)})
+    assert refused(world, ask) == "invalid"
+    assert "more than 30 days" in ask.send(world)["error"]["detail"]
 
 
 def test_when_the_host_is_full_more_is_refused(world: World) -> None:

@@ -15,7 +15,7 @@ from oslo_log import log
 
 from agent import conf as options
 from agent.journal.store import FILE_NAME
-from agent.service.main import EXIT_CONFIGURATION, reload
+from agent.service.main import EXIT_CONFIGURATION, EXIT_JOURNAL, reload
 from tests.unit.journal.rows import opened
 
 ENOUGH_SECONDS = 60
@@ -26,6 +26,16 @@ PROGRAM = "import sys; from agent.service.main import main; main(sys.argv[1:])"
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "agent.conf"
+
+
+def started(file: Path) -> subprocess.CompletedProcess[str]:
+    """The agent, which is expected to end by itself."""
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, "--config-file", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=ENOUGH_SECONDS,
+    )
 
 
 @pytest.mark.parametrize(
@@ -42,15 +52,41 @@ def test_what_is_wrong_is_named_and_starting_again_does_not_help(
     file: Path, wrong: str, says: str
 ) -> None:
     file.write_text(f"[DEFAULT]\nstate_path = {file.parent}\n{wrong}\n")
-    ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM, "--config-file", str(file)],
-        capture_output=True,
-        text=True,
-        timeout=ENOUGH_SECONDS,
-    )
+    ended = started(file)
     assert ended.returncode == EXIT_CONFIGURATION
     assert says in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("taken", ["locks", "journal.sqlite"])
+def test_a_state_path_that_cannot_be_used_is_said(file: Path, taken: str) -> None:
+    """A file stands where a directory must be, and the other way round."""
+    state_path = file.parent / "state"
+    state_path.mkdir()
+    if taken == "locks":
+        (state_path / taken).write_text("")
+    else:
+        (state_path / taken).mkdir()
+    file.write_text(
+        f"[DEFAULT]\ntransport_url = rabbit://127.0.0.1:1/\nstate_path = {state_path}\n"
+    )
+    ended = started(file)
+    assert ended.returncode == EXIT_JOURNAL
+    assert f"{state_path}" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("my_ip", ["127.0.0.1", "::1", "localhost"])
+def test_an_address_that_no_volume_service_reaches_is_said(file: Path, my_ip: str) -> None:
+    file.write_text(f"[storage]\nmy_ip = {my_ip}\n")
+    conf = cfg.ConfigOpts()
+    options.register(conf)
+    conf(["--config-file", str(file)], project="attachment-agent")
+    [warning] = options.warnings(options.settings(conf))
+    assert f"my_ip is {my_ip}" in warning
+    file.write_text("[storage]\nmy_ip = 192.0.2.7\n")
+    conf.reload_config_files()
+    assert options.warnings(options.settings(conf)) == []
 
 
 @pytest.mark.parametrize("wrong", ["[DEFAULT\n", "[DEFAULT]\ndebug = perhaps\n", None])

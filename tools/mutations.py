@@ -166,13 +166,13 @@ MUTATIONS = (
     Mutation(
         "the last user is asked for without the volume's lock",
         "steps/volume.py",
-        "    with host.locks.volume(volume_id):\n        if host.journal.quarantined",
-        "    if True:\n        if host.journal.quarantined",
+        "    with host.locks.volume(volume_id):\n        stays = ",
+        "    if True:\n        stays = ",
     ),
     Mutation(
         "a quarantined device is disconnected",
         "steps/volume.py",
-        "        if host.journal.quarantined(volume_id) is not None:",
+        "        if stays:",
         "        if False:",
     ),
     Mutation(
@@ -202,10 +202,8 @@ MUTATIONS = (
     Mutation(
         "the other half is not plugged",
         "steps/disk.py",
-        """        if guest.inactive is not None:
-            _complete_half(scene, attachment, guest, live=False)""",
-        """        if guest.inactive is None:
-            _complete_half(scene, attachment, guest, live=False)""",
+        "for half, live in ((guest.live, True), (guest.inactive, False)):",
+        "for half, live in ((guest.live, True),):",
     ),
     Mutation(
         "a half that is there is plugged once more, in another place",
@@ -307,8 +305,8 @@ MUTATIONS = (
         "a cancel does not wake what waits",
         "service/workers.py",
         "            self._schedule.stir(record.instance_id)\n            self._dispatch()\n\n"
-        "    def take_out",
-        "            self._dispatch()\n\n    def take_out",
+        "    def has",
+        "            self._dispatch()\n\n    def has",
     ),
     Mutation(
         "the end of an operation wakes nobody who waits for it",

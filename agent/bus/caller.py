@@ -10,6 +10,7 @@ import oslo_messaging
 from agent.bus.transport import TROUBLES, declared_otherwise, rpc_transport
 from agent.bus.wire import COMMANDS_TOPIC, CONTROL_TOPIC, EXCHANGE
 from agent.model.contract import WIRE_VERSION
+from agent.model.outcome import Answer
 
 LOG = logging.getLogger(__name__)
 
@@ -186,3 +187,15 @@ def _doubt(topic: str) -> str:
         ". Whether the request was accepted is unknown: get_operation tells, or the same request "
         "sent again"
     )
+
+
+def no_refusal(answer: dict[str, Any]) -> dict[str, Any]:
+    """Raises Refused where the answer is {"error": …} alone; an operation's has much beside it."""
+    if set(answer) == {"error"}:
+        raise Refused(**answer["error"])
+    return answer
+
+
+def operation_of(answer: dict[str, Any]) -> Answer:
+    """A newer agent may tell more than we know.  Raises Refused."""
+    return Answer.model_validate(no_refusal(answer), extra="ignore")

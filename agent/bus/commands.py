@@ -1,0 +1,81 @@
+"""The client's commands: each makes its envelope, and answers how the operation stands."""
+
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypedDict, Unpack
+
+from agent.bus.caller import Caller, operation_of
+from agent.bus.wire import COMMANDS_TOPIC
+from agent.model.attachment import Attachment
+from agent.model.outcome import Answer
+from agent.model.request import rfc3339
+
+VALID_FOR = timedelta(hours=1)
+"""How long the agent may take to begin, where the caller does not say ``not_after``."""
+
+
+class Envelope(TypedDict, total=False):
+    """What every command takes beside its own. ``request_id``: a new one if not given; give your
+    own, and the same ``not_after``, to send it again after a crash of yours. ``not_after`` (an
+    hour from now): later the agent refuses to begin; ``deadline_seconds``: what is not committed
+    so long after it was accepted is undone."""
+
+    request_id: str | None
+    not_after: datetime | None
+    deadline_seconds: int | None
+
+
+class CommandCalls:
+    """One method for each command that this version has; all raise Unreachable."""
+
+    _caller: Caller
+
+    def attach(
+        self, attachment: Attachment | Mapping[str, Any], **envelope: Unpack[Envelope]
+    ) -> Answer:
+        """Connect the volume to the host, then plug it into the guest.
+
+        ``attachment`` as in docs/wire, or parsed."""
+        return self._command("attach", envelope, attachment=_whole(attachment))
+
+    def detach(
+        self,
+        attachment_id: str,
+        instance_id: str,
+        *,
+        generation: int | None = None,
+        attachment: Attachment | Mapping[str, Any] | None = None,
+        **envelope: Unpack[Envelope],
+    ) -> Answer:
+        """Unplug the disk from the guest, then take the volume off the host if nobody else there
+        uses it.
+
+        ``attachment``: the whole one, where the agent may never have seen it."""
+        return self._command(
+            "detach",
+            envelope,
+            attachment_id=attachment_id,
+            instance_id=instance_id,
+            generation=generation,
+            attachment=None if attachment is None else _whole(attachment),
+        )
+
+    def command(self, verb: str, request: Mapping[str, Any]) -> Answer:
+        """Any command, ``request`` as it goes over the wire.  Raises Unreachable, and Refused for
+        a verb that the agent does not know."""
+        return operation_of(self._caller.call(COMMANDS_TOPIC, verb, request=dict(request)))
+
+    def _command(self, verb: str, envelope: Envelope, **fields: Any) -> Answer:
+        """Fields that are None are left out: the agent has its defaults."""
+        request = {
+            "request_id": envelope.get("request_id") or str(uuid.uuid4()),
+            "not_after": rfc3339(envelope.get("not_after") or datetime.now(UTC) + VALID_FOR),
+            "deadline_seconds": envelope.get("deadline_seconds"),
+            **fields,
+        }
+        return self.command(verb, {name: v for name, v in request.items() if v is not None})
+
+
+def _whole(attachment: Attachment | Mapping[str, Any]) -> dict[str, Any]:
+    return attachment.reveal() if isinstance(attachment, Attachment) else dict(attachment)

@@ -1,0 +1,85 @@
+"""The client's questions, and what an operator may do to an operation."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from agent.bus.caller import Caller, no_refusal, operation_of
+from agent.bus.wire import CONTROL_TOPIC
+from agent.model.outcome import Answer
+
+
+class QuestionCalls:
+    """One method for each question that this version answers; all raise Unreachable."""
+
+    _caller: Caller
+
+    def ping(self) -> dict[str, Any]:
+        """{host, version}"""
+        return self._ask("ping")
+
+    def describe(self) -> dict[str, Any]:
+        """What the agent can do, and what is missing on its host."""
+        return self._ask("describe")
+
+    def get_connector(self) -> dict[str, Any]:
+        """This host's initiator properties, as the volume service takes them."""
+        connector: dict[str, Any] = self._ask("get_connector")["connector"]
+        return connector
+
+    def get_instance(self, instance_id: str) -> dict[str, Any]:
+        """{present, state, persistent, job, disks}, asked of libvirt.  Raises Refused."""
+        return self._ask("get_instance", instance_id=instance_id)
+
+    def get_operation(self, operation_id: str) -> Answer:
+        """Raises Refused (unknown-operation)."""
+        return operation_of(self._ask("get_operation", operation_id=operation_id))
+
+    def cancel_operation(self, operation_id: str) -> Answer:
+        """Wish an operation undone; its answer as it is now.  Raises Refused (too-late)."""
+        return operation_of(self._ask("cancel_operation", operation_id=operation_id))
+
+    def abandon_operation(self, operation_id: str) -> Answer:
+        """Close an operation where it stands; what it leaves on the host is quarantined.
+
+        For operators.  Raises Refused (busy)."""
+        return operation_of(self._ask("abandon_operation", operation_id=operation_id))
+
+    def list_operations(
+        self, *, limit: int | None = None, before: str | None = None, **filters: Any
+    ) -> list[dict[str, Any]]:
+        """Answers with their ids, oldest first: the newest ``limit`` of those accepted before the
+        operation ``before``, where given. Filters match equal: state, open, verb, operation_id,
+        attachment_id, instance_id, volume_id.  Raises Refused."""
+        page = {"limit": limit, "before": before}
+        asked = {name: value for name, value in page.items() if value is not None}
+        return self._rows("operations", filters=filters, **asked)
+
+    def list_attachments(self, **filters: Any) -> list[dict[str, Any]]:
+        """Filters match equal: attachment_id, instance_id, volume_id.  Raises Refused."""
+        return self._rows("attachments", filters=filters)
+
+    def plan(self, verb: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        """What a request would do, without doing it.  Raises Refused."""
+        return self._ask("plan", verb=verb, request=dict(request))
+
+    def audit(self) -> dict[str, Any]:
+        """Journal, libvirt and host side by side: {attachments, findings}.  Raises Refused."""
+        return self._ask("audit")
+
+    def list_locks(self) -> list[dict[str, Any]]:
+        """The locks that are held on the host, and by whom."""
+        return self._rows("locks")
+
+    def list_quarantine(self) -> list[dict[str, Any]]:
+        """Devices that are neither used nor touched until an operator releases them."""
+        return self._rows("quarantine")
+
+    def release_quarantine(self, volume_id: str) -> dict[str, Any]:
+        """{volume_id, released}: false if it was not quarantined."""
+        return self._ask("release_quarantine", volume_id=volume_id)
+
+    def _rows(self, what: str, **arguments: Any) -> list[dict[str, Any]]:
+        return list(self._ask(f"list_{what}", **arguments)[what])
+
+    def _ask(self, name: str, **arguments: Any) -> dict[str, Any]:
+        return no_refusal(self._caller.call(CONTROL_TOPIC, name, **arguments))

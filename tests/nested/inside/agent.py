@@ -5,6 +5,7 @@ from pathlib import Path
 from tests.nested.inside.leftovers import run
 
 UNIT = "attachment-agent"
+LOCK_PATH = "/var/lib/attachment-agent/os-brick"
 CONFIGURATION = Path("/etc/attachment-agent/attachment-agent.conf")
 
 

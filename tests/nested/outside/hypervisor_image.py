@@ -116,7 +116,7 @@ def _make(scratch: Path, kernel: Path, initramfs: Path) -> None:
             f"--dpkgopt=path-exclude=/usr/share/{what}/*"
             for what in ("doc", "man", "locale", "info")
         ),
-        f'--customize-hook=bash {scratch / "hook"} "$1"',
+        f'--customize-hook=bash {FURNISH} "$1"',
         "bookworm",
         str(tree),
     )

@@ -13,10 +13,12 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.lab.certificates import Certificate
 from tests.lab.enclosure import Enclosure, Inside
 from tests.lab.patience import LabError, wait_until
 
@@ -27,6 +29,19 @@ _CONF = """
 log.file.level = warning
 disk_free_limit.absolute = 50MB
 vm_memory_high_watermark.absolute = 1GB
+"""
+
+_TLS_ONLY = """
+listeners.tcp = none
+listeners.ssl.1 = 127.0.0.1:{port}
+ssl_options.cacertfile = {certificate.authority}
+ssl_options.certfile = {certificate.file}
+ssl_options.keyfile = {certificate.key}
+ssl_options.verify = verify_peer
+ssl_options.fail_if_no_peer_cert = true
+default_vhost = attachments
+default_user = attachment-agent
+default_pass = not-a-password
 """
 
 # No spinning schedulers: the guests need the processors.
@@ -40,12 +55,19 @@ _METHOD_FRAME = 1  # the broker's Connection.Start; another version is answered 
 
 
 class Broker:
-    """RabbitMQ with the user guest. Closing it ends every process it started."""
+    """RabbitMQ with the user guest. Closing it ends every process it started.
 
-    def __init__(self, directory: Path) -> None:
+    With a ``certificate`` it takes nothing but TLS, from whoever shows one of the same authority,
+    and has a virtual host and a user of their own."""
+
+    def __init__(self, directory: Path, *, certificate: Certificate | None = None) -> None:
         self.directory = directory
         self.port, self._distribution_port, self._epmd_port = _free_ports(3)
-        self.url = f"rabbit://guest:guest@127.0.0.1:{self.port}//"
+        self._certificate = certificate
+        login = "guest:guest@127.0.0.1:{}//"
+        if certificate is not None:
+            login = "attachment-agent:not-a-password@127.0.0.1:{}/attachments"
+        self.url = f"rabbit://{login.format(self.port)}"
         self._enclosure = Enclosure("rabbitmq")
         self._server: Inside | None = None
 
@@ -65,7 +87,7 @@ class Broker:
         """Make its place and start it; without ``wait``, call wait_ready() before use."""
         for name in ("home", "mnesia", "log"):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
-        (self.directory / "rabbitmq.conf").write_text(_CONF)
+        (self.directory / "rabbitmq.conf").write_text(self._configuration())
         (self.directory / "enabled_plugins").write_text("[].\n")
         self._enclosure.open()
         try:
@@ -75,6 +97,11 @@ class Broker:
         except BaseException:
             self._enclosure.close()
             raise
+
+    def _configuration(self) -> str:
+        if self._certificate is None:
+            return _CONF
+        return _CONF + _TLS_ONLY.format(port=self.port, certificate=self._certificate)
 
     def close(self) -> None:
         self._server = None
@@ -123,15 +150,26 @@ class Broker:
         address = ("127.0.0.1", self.port)
         with (
             contextlib.suppress(OSError),
-            socket.create_connection(address, timeout=2) as connection,
+            self._greeted(socket.create_connection(address, timeout=2)) as connection,
         ):
             connection.sendall(_AMQP_0_9_1)
             return connection.recv(1) == bytes([_METHOD_FRAME])
         return False
 
+    def _greeted(self, connection: socket.socket) -> socket.socket:
+        """TLS where that is spoken."""
+        mine = self._certificate
+        if mine is None:
+            return connection
+        context = ssl.create_default_context(cafile=str(mine.authority))
+        context.load_cert_chain(mine.file, mine.key)
+        return context.wrap_socket(connection, server_hostname="127.0.0.1")
+
     def _environment(self) -> dict[str, str]:
         place = str(self.directory)
+        plain = {"RABBITMQ_NODE_PORT": str(self.port)}  # stronger than the configuration
         return {
+            **({} if self._certificate else plain),
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "LANG": "C.UTF-8",
             "HOME": f"{place}/home",
@@ -146,7 +184,6 @@ class Broker:
             "RABBITMQ_MNESIA_BASE": f"{place}/mnesia",
             "RABBITMQ_NODENAME": f"lab{os.getpid()}@localhost",
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_PID_FILE": f"{place}/pid",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _ERLANG,
         }

@@ -95,7 +95,14 @@ def orchestrator(client: AgentClient) -> Iterator[Orchestrator]:
 
 
 @pytest.fixture
-def stack() -> Iterator[ExitStack]:
+def shelf() -> Iterator[ExitStack]:
+    """For what targets show: it goes after them."""
+    with ExitStack() as shelf:
+        yield shelf
+
+
+@pytest.fixture
+def stack(shelf: ExitStack) -> Iterator[ExitStack]:
     with ExitStack() as stack:
         yield stack
 
@@ -123,10 +130,10 @@ def make_target(stack: ExitStack, clean: None) -> Callable[..., Target]:
 
 
 @pytest.fixture
-def make_backing(stack: ExitStack) -> Callable[..., Backing]:
+def make_backing(shelf: ExitStack) -> Callable[..., Backing]:
     def make(**how: Any) -> Backing:
         backing = Backing(**how)
-        stack.callback(backing.close)
+        shelf.callback(backing.close)
         return backing
 
     return make
@@ -143,10 +150,10 @@ def make_subsystem(stack: ExitStack, clean: None) -> Callable[..., Subsystem]:
 
 
 @pytest.fixture
-def make_namespace(stack: ExitStack) -> Callable[..., Namespace]:
+def make_namespace(shelf: ExitStack) -> Callable[..., Namespace]:
     def make(**how: Any) -> Namespace:
         namespace = Namespace(**how)
-        stack.callback(namespace.close)
+        shelf.callback(namespace.close)
         return namespace
 
     return make

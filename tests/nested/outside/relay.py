@@ -84,13 +84,12 @@ class Relay:
 
     def _reports_of(self, item: pytest.Item) -> list[pytest.TestReport]:
         if self._stream is None:
-            try:
-                self._stream = self._run_inside()
-            except LabError as error:
-                self._stream = iter(())
-                pytest.exit(f"the nested hypervisor does not work: {error}", returncode=3)
+            self._stream = self._run_inside()
         while not any(report.when == "teardown" for report in self._reports[item.nodeid]):
-            line = next(self._stream, None)
+            try:
+                line = next(self._stream, None)
+            except LabError as error:
+                pytest.exit(f"the nested hypervisor does not work: {error}", returncode=3)
             if line is None:
                 self._reports[item.nodeid].append(_lost(item))
                 break
@@ -115,7 +114,7 @@ class Relay:
         tests = quoted([*options, *self._selected])
         inside = found.popen(
             f"cd {PLACE} && ATTACHMENT_AGENT_NESTED=1 PYTHONUNBUFFERED=1 /opt/tests/bin/python "
-            f"-m pytest -q -p tests.nested.inside.reporting -p no:terminal -m '' {tests}"
+            f"-m pytest -p tests.nested.inside.reporting -p no:terminal -o addopts= {tests}"
         )
         self._stack.callback(inside.kill)
         assert inside.stdout is not None
@@ -134,7 +133,7 @@ class Relay:
 def install(found: Machine) -> None:
     """The project as its user would: a wheel into a virtual environment, files of etc/, a unit."""
     wheels = found.console.parent / "wheels"
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
     run(*pip, "-w", str(wheels), str(REPOSITORY))
     [wheel] = wheels.iterdir()
     found.put([wheel], "/srv/project")

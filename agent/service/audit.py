@@ -91,7 +91,8 @@ def _of_attachment(devices: Devices, held: Held, guest: Halves | None) -> Iterat
             "device-missing",
             held,
             f"{held.device.path} is not on this host, or is another device now",
-            "detach the attachment (the guest has lost the disk), then attach it again",
+            "the agent connects it as soon as it can, and its log says why it cannot; a guest that "
+            "runs has lost the disk: detach the attachment, then attach it again",
         )
     if guest is None:
         yield _finding(

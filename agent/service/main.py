@@ -9,32 +9,39 @@ import logging
 import os
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any, NoReturn
+from typing import Any
 
 from oslo_config import cfg
-from oslo_log import log as oslo_log
 
 from agent import conf as options
 from agent.bus.outbox import Publisher
 from agent.bus.servers import Servers
 from agent.conf import Settings
 from agent.errors import AgentError
-from agent.host.brick import BrickConnectors
-from agent.host.brick_library import prepare_os_brick
 from agent.host.libvirt_connection import LibvirtConnection
 from agent.host.libvirt_domains import LibvirtDomains
 from agent.host.libvirt_events import LibvirtEvents
-from agent.host.locks import FileLocks
 from agent.journal.record import Record
 from agent.journal.store import Journal
 from agent.journal.upkeep import Upkeep
 from agent.operations.admit import Policy
 from agent.ports import Host
 from agent.service.agent import Agent
+from agent.service.begin import (
+    EXIT_CONFIGURATION,
+    EXIT_JOURNAL,
+    PROJECT,
+    SystemClock,
+    configured,
+    give_up,
+    host_connectors,
+    host_locks,
+    opened,
+)
 from agent.service.letters import Letters
+from agent.service.lost import LostVolumes, lost_pools
 from agent.service.metrics import Metrics
 from agent.service.notify import ServiceManager
 from agent.service.signals import Signals
@@ -43,8 +50,6 @@ from agent.steps.users import is_used_below
 
 LOG = logging.getLogger(__name__)
 
-PROJECT = "attachment-agent"
-
 STOP = frozenset((signal.SIGTERM, signal.SIGINT))
 
 JOURNAL_SLOW_SECONDS = 5.0
@@ -52,19 +57,6 @@ JOURNAL_SLOW_SECONDS = 5.0
 
 ALARM_MISSED_SECONDS = 6 * TICK_SECONDS
 """The alarm thread turns every TICK_SECONDS: after six of them it hangs."""
-
-EXIT_CONFIGURATION = 78
-"""EX_CONFIG of sysexits.h: starting again does not help."""
-
-EXIT_JOURNAL = 75
-"""EX_TEMPFAIL: another agent has the journal, or it cannot be opened."""
-
-
-class SystemClock:
-    """ports.Clock."""
-
-    def now(self) -> float:
-        return time.time()
 
 
 class Daemon:
@@ -80,8 +72,9 @@ class Daemon:
             settings.libvirt_uri, call_timeout_seconds=settings.libvirt_call_timeout_seconds
         )
         self._letters = Letters(journal)
+        host = self._host()
         self._agent = Agent(
-            self._host(),
+            host,
             journal,
             _policy(settings),
             lane_pools(),
@@ -89,11 +82,14 @@ class Daemon:
             warnings=self._warnings,
         )
         workers = self._agent.workers
+        self._lost = LostVolumes(host, journal, lost_pools())
         self._events = LibvirtEvents(self._libvirt, workers.stir, workers.stir_all)
         self._servers = Servers(conf, self._agent, settings.host)
         self._publisher = Publisher(conf, self._letters, settings.host)
         self._metrics = Metrics(
-            journal, {"libvirt": self._libvirt.alive, "bus": self._servers.connected}
+            journal,
+            {"libvirt": self._libvirt.alive, "bus": self._servers.connected},
+            lost_volumes=self._lost.count,
         )
         self._upkeep = Upkeep(journal, clock, settings.retention_seconds)
 
@@ -111,22 +107,8 @@ class Daemon:
         return Host(
             name=settings.host,
             domains=domains,
-            connectors=BrickConnectors(
-                host=settings.host,
-                my_ip=settings.my_ip,
-                use_multipath=settings.use_multipath,
-                enforce_multipath=settings.enforce_multipath,
-                device_scan_attempts=settings.device_scan_attempts,
-                nfs_mount_point_base=settings.nfs_mount_point_base,
-                nfs_mount_options=settings.nfs_mount_options,
-                local_allowed_paths=settings.local_allowed_paths,
-                mount_needed=mount_needed,
-            ),
-            locks=FileLocks(
-                settings.state_path / "locks",
-                timeout_seconds=settings.lock_timeout_seconds,
-                who=on_whose_behalf,
-            ),
+            connectors=host_connectors(settings, mount_needed),
+            locks=host_locks(settings, on_whose_behalf),
             clock=self._clock,
             journal=self._journal,
             unplug_retry_seconds=settings.unplug_retry_seconds,
@@ -138,6 +120,7 @@ class Daemon:
         self._events.start()
         self._agent.workers.start()
         self._agent.workers.start_alarm()
+        self._lost.start()
         self._upkeep.start()
         self._publisher.start()
         self._servers.start()
@@ -166,6 +149,7 @@ class Daemon:
         self._manager.stopping()
         self._upkeep.stop()
         self._servers.stop()
+        self._lost.stop()
         if not self._agent.workers.stop(self._settings.stop_seconds):
             LOG.warning(
                 "steps still run after %g s: the next start looks at what they did",
@@ -212,24 +196,16 @@ class Daemon:
             "bus servers": self._servers.turning(),
             "publisher": is_excused or self._publisher.turning(),
             "journal upkeep": self._upkeep.turning(),
+            "lost volumes": self._lost.turning(),
         }
         return [name for name, turns in parts.items() if not turns]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``attachment-agent``; does not return."""
-    try:
-        settings = configure(cfg.CONF, sys.argv[1:] if argv is None else argv)
-    except (cfg.Error, oslo_log.LogConfigError, AgentError) as error:
-        _give_up(EXIT_CONFIGURATION, f"{error}")
-    except SystemExit as end:  # --help, a wrong argument; 1: a value that oslo.config has named
-        sys.exit(EXIT_CONFIGURATION if end.code == 1 else end.code)
+    settings = configured(cfg.CONF, PROJECT, sys.argv[1:] if argv is None else argv)
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    clock = SystemClock()
-    try:
-        journal = Journal(settings.state_path, clock)
-    except (AgentError, ValueError, OSError) as error:
-        _give_up(EXIT_JOURNAL, f"the journal in {settings.state_path} cannot be used: {error}")
+    journal, clock = opened(settings, PROJECT)
     LOG.info(
         "%s %s begins for host %s", PROJECT, version("libvirt-attachment-agent"), settings.host
     )
@@ -239,9 +215,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         daemon = Daemon(cfg.CONF, settings, journal, clock)
     except AgentError as error:
-        _give_up(EXIT_CONFIGURATION, error.detail)
+        give_up(PROJECT, EXIT_CONFIGURATION, error.detail)
     except OSError as error:
-        _give_up(EXIT_JOURNAL, f"{settings.state_path} cannot be used: {error}")
+        give_up(PROJECT, EXIT_JOURNAL, f"{settings.state_path} cannot be used: {error}")
     daemon.start()
     daemon.run(signals)
     LOG.info("stopping")
@@ -250,24 +226,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.shutdown()
     # A thread that hangs in a storage tool must not keep us: it is a crash that we saw coming.
     os._exit(0)
-
-
-def configure(conf: Any, argv: Sequence[str]) -> Settings:
-    """Read files and command line, set up logging and os-brick.
-
-    Raises cfg.Error, Invalid, LogConfigError; SystemExit as oslo.config does."""
-    options.register(conf)
-    oslo_log.register_options(conf)
-    conf(
-        list(argv),
-        project=PROJECT,
-        version=version("libvirt-attachment-agent"),
-        default_config_files=None,
-    )
-    oslo_log.setup(conf, PROJECT, fix_eventlet=False)
-    found = options.settings(conf)
-    prepare_os_brick(conf)
-    return found
 
 
 def _policy(settings: Settings) -> Policy:
@@ -288,8 +246,3 @@ def reload(conf: Any) -> None:
         LOG.error("nothing was reloaded, the configuration is wrong: %s", error)
     except SystemExit:  # so oslo.config refuses a value, after it has said which
         LOG.error("nothing was reloaded, the configuration is wrong: see standard error")
-
-
-def _give_up(code: int, why: str) -> NoReturn:
-    print(f"{PROJECT}: {why}", file=sys.stderr)
-    sys.exit(code)

@@ -24,9 +24,15 @@ SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 class Metrics:
     """``parts`` tell by name whether what the agent needs answers now: libvirt, the bus."""
 
-    def __init__(self, journal: Journal, parts: dict[str, Callable[[], bool]]) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        parts: dict[str, Callable[[], bool]],
+        lost_volumes: Callable[[], int],
+    ) -> None:
         self._journal = journal
         self._parts = parts
+        self._lost_volumes = lost_volumes
         self._registry = CollectorRegistry()
         self._closed = Counted(
             "attachment_agent_operations",
@@ -65,6 +71,8 @@ class Metrics:
             if state not in CLOSED and state != "refused":
                 states.add_metric([state], open_by_state[state])
         yield cast(Metric, states)
+        what = "Volumes that attachments count on and that are not on this host."
+        others["lost_volumes"] = what, self._lost_volumes()
         for name, (what, count) in others.items():
             yield cast(Metric, GaugeMetricFamily(f"attachment_agent_{name}", what, value=count))
         up = GaugeMetricFamily(

@@ -9,7 +9,7 @@ brings back whatever the definition still has.
 import copy
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 from lxml import etree
@@ -157,6 +157,25 @@ class SimulatedDomains:
         if guest.inactive is None:
             del self.guests[instance_id]
         self.happened(instance_id)
+
+    def lose_power(self) -> None:
+        """What is not defined is gone, and nobody hears of it."""
+        self.guests = {
+            instance_id: replace(guest, live=None, is_paused=False, job=None, pending=[])
+            for instance_id, guest in self.guests.items()
+            if guest.inactive is not None
+        }
+
+    def autostart(self) -> list[str]:
+        """Every guest whose disks are there; the names of the others."""
+        missing = []
+        for guest in self.guests.values():
+            sources = [_source_of(disk) for disk in _disks(guest.inactive)]
+            if all(source is None or self.can_open(source) for source in sources):
+                self.start(guest.instance_id)
+            else:
+                missing.append(guest.name)
+        return missing
 
     def undefine(self, instance_id: str) -> None:
         """Destroyed and undefined: libvirt knows it no more."""

@@ -5,7 +5,7 @@ as os-brick does. A volume gets a new identity each time it is exported anew, as
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,8 @@ from agent.errors import AgentError, ConnectFailed, LunMissing, Unsupported
 from agent.model.attachment import Attachment
 from agent.model.connection import Connection, IscsiConnection, LocalConnection
 from agent.model.device import Device, Disconnected
+from agent.model.outcome import Problem
+from agent.steps.volume import connect
 from tests.world.instants import Instants
 from tests.world.locks import SimulatedLocks
 
@@ -50,9 +52,7 @@ class HostDevice:
     @property
     def path(self) -> str:
         """As the request named it where it is this host's own."""
-        if self.place[0].startswith("/"):
-            return self.place[0]
-        return f"/dev/disk/by-id/wwn-0x{self.wwn}"
+        return f"/dev/disk/by-id/wwn-0x{self.wwn}" if _is_remote(self.place) else self.place[0]
 
     @property
     def names(self) -> frozenset[str]:
@@ -111,9 +111,19 @@ class SimulatedConnectors:
     def properties(self) -> Mapping[str, Any]:
         return {"host": "sim", "initiator": "iqn.2026-01.sim:host"}
 
+    @property
+    def targets(self) -> set[str]:
+        """Of the devices that a session brought."""
+        return {place[0] for place in self.devices if _is_remote(place)}
+
     def is_open(self, path: str) -> bool:
         """Could QEMU open it?"""
         return any(path in device.names for device in self.devices.values())
+
+    def lose_power(self) -> None:
+        """The host's own: what the storage shows stays as it is."""
+        self.sessions.clear()
+        self.devices.clear()
 
     def outline(self) -> list[object]:
         errors = [self.connect_error, self.disconnect_error]
@@ -131,7 +141,8 @@ class SimulatedConnectors:
         place = _place(attachment.connection)
         if place not in self.devices:
             self.connects += 1
-            self.sessions.add(place[0])
+            if _is_remote(place):
+                self.sessions.add(place[0])
             self.instants.reach(
                 "within connect", part="storage", refusal=ConnectFailed("the LUN does not show")
             )
@@ -183,8 +194,55 @@ class SimulatedConnectors:
         assert not missing, f"a storage call without {missing}"
 
 
+def _is_remote(place: Place) -> bool:
+    """Reached by a session; a device of this host's own is not."""
+    return not place[0].startswith("/")
+
+
 def _place(connection: Connection) -> Place:
     if isinstance(connection, LocalConnection):
         return connection.data.device_path, 0
     assert isinstance(connection, IscsiConnection), "the simulated storage speaks iSCSI and local"
     return connection.targets[0], connection.lun
+
+
+class SimulatedCalls:
+    """service.reconnect.Calls: each ends at once, unless its volume is one that ``hangs``; then
+    the clock is moved to where somebody gives up."""
+
+    def __init__(
+        self,
+        locks: SimulatedLocks,
+        storage: SimulatedConnectors,
+        *,
+        hangs: Container[str] = (),
+        pass_seconds: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
+        self._locks = locks
+        self._storage = storage
+        self._hangs = hangs
+        self._pass_seconds = pass_seconds
+        self._answers: dict[str, Device | Problem] = {}
+        self.begun: list[str] = []
+        self.killed = 0
+
+    def begin(self, attachment: Attachment) -> None:
+        self.begun.append(attachment.volume_id)
+        if attachment.volume_id in self._hangs:
+            return
+        try:
+            answer: Device | Problem = connect(self._locks, self._storage, attachment)
+        except AgentError as error:
+            answer = Problem.of(error)
+        self._answers[attachment.volume_id] = answer
+
+    def ended(self, timeout_seconds: float) -> Mapping[str, Device | Problem]:
+        answers, self._answers = self._answers, {}
+        if not answers:
+            self._pass_seconds(timeout_seconds)
+        return answers
+
+    def kill(self) -> bool:
+        self.killed += 1
+        self._answers.clear()
+        return True

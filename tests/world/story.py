@@ -115,6 +115,8 @@ class Telling:
     deaths: tuple[str, ...] = ()
     told: int = 0
     is_granted: bool = False
+    has_lost_power: bool = False
+    is_booting: bool = False
 
     @classmethod
     def begin(cls, story: Story) -> "Telling":
@@ -138,10 +140,27 @@ class Telling:
         death = f"{len(passed)} (after '{passed[-1] if passed else ''}')"
         deaths = (*self.deaths, death)
         image = self.world.image()
-        return Fork(self.story, image, self.strays, deaths, self.told, self.is_granted)
+        return Fork(
+            self.story,
+            image,
+            self.strays,
+            deaths,
+            self.told,
+            self.is_granted,
+            self.has_lost_power,
+            self.is_booting,
+        )
+
+    def lose_power(self) -> None:
+        """The next life begins with the host's boot. Of the story only what was not yet asked is
+        told: nobody knows what else would still happen to a guest that was shut off."""
+        self.world.lose_power()
+        self.deaths = (*self.deaths, "power loss")
+        self.told = len(self.story.acts)
+        self.has_lost_power = self.is_booting = True
 
     def fingerprint(self) -> str:
-        return f"{self.told} {self.is_granted} {self.world.fingerprint()}"
+        return f"{self.told} {self.is_granted} {self.is_booting} {self.world.fingerprint()}"
 
     def finish(self, *, is_strict: bool = True) -> None:
         """Live as often as it takes, then check what must be true at the end.
@@ -160,11 +179,11 @@ class Telling:
 
     def _check_end(self, *, is_strict: bool) -> None:
         world, story = self.world, self.story
-        is_as_told = is_strict or not story.is_timed
+        is_as_told = (is_strict or not story.is_timed) and not self.has_lost_power
         assert [record.operation_id for record in _open(world)] == []
         check_host(world)
         check_letters(world)
-        if is_as_told:
+        if is_as_told or self.has_lost_power:
             check_attachments(world, self.strays, is_noted=is_strict)
         mine = [ask for ask in story.asks if ask.refused is None]
         for ask, ends in zip(mine, story.ends, strict=True):
@@ -174,7 +193,7 @@ class Telling:
                 f"{record.verb} ended {record.state}: {record.cause}"
             )
             assert ask.send(world) == record.answer().wire(), "a replay is answered otherwise"
-        if is_strict:
+        if is_strict and not self.has_lost_power:
             story.also(world)
 
     def _live_once(self) -> bool:
@@ -187,6 +206,9 @@ class Telling:
 
     def _live(self) -> None:
         world = self.world
+        if self.is_booting:
+            self.is_booting = False  # a boot whose reconnect dies goes on without it
+            world.boot()
         world.start()
         world.run()
         check_rest(world)
@@ -195,20 +217,25 @@ class Telling:
             self.told += 1
             world.run()
             check_rest(world)
+        if self.has_lost_power:
+            self._grant_everything()
         for ask in self.story.asks:
             if ask.refused is None and not ask.is_accepted(world):
                 ask(world)
                 world.run()
         if world.instants.faults:
             let_pass(10)(world)  # what was put off by the failure comes now
-        if not self.is_granted:
-            world.grant_everything()
-            self.is_granted = True
-        world.run()
+        self._grant_everything()
         for _ in range(PATIENCE):
-            if not _open(world) or not world.pass_time():
+            if not (_open(world) or world.lost_volumes) or not world.pass_time():
                 break
         check_rest(world)
+
+    def _grant_everything(self) -> None:
+        if not self.is_granted:
+            self.world.grant_everything()
+            self.is_granted = True
+        self.world.run()
 
 
 @dataclass(frozen=True)
@@ -221,10 +248,20 @@ class Fork:
     deaths: tuple[str, ...]
     told: int
     is_granted: bool
+    has_lost_power: bool
+    is_booting: bool
 
     def go_on(self) -> Telling:
-        world = World.of(self.image)
-        return Telling(self.story, world, self.strays, self.deaths, self.told, self.is_granted)
+        return Telling(
+            self.story,
+            World.of(self.image),
+            self.strays,
+            self.deaths,
+            self.told,
+            self.is_granted,
+            self.has_lost_power,
+            self.is_booting,
+        )
 
 
 def _open(world: World) -> list[Record]:
@@ -257,7 +294,7 @@ def check_host(world: World) -> None:
     }
     promised = {row.attachment.volume_id for row in held if row.promised}
     assert connected - quarantined == (used | promised) - quarantined
-    assert world.storage.sessions == {target for target, _ in world.storage.devices}
+    assert world.storage.sessions == world.storage.targets
     assert world.locks.held() == []
 
 
@@ -416,7 +453,7 @@ def let_pass(seconds: float) -> Act:
 
     def act(world: World) -> None:
         end = world.clock.seconds + seconds
-        while (alarm := world.agent.workers.next_alarm()) is not None and alarm <= end:
+        while (alarm := world.next_alarm()) is not None and alarm <= end:
             world.pass_time()
         world.clock.seconds = end
 

@@ -7,6 +7,7 @@ clock to the next alarm.
 
 import atexit
 import hashlib
+import io
 import shutil
 import sqlite3
 import tempfile
@@ -28,10 +29,12 @@ from agent.operations.admit import Policy
 from agent.ports import Clock, Host
 from agent.saga.plan import Lane
 from agent.service.agent import Agent
+from agent.service.lost import LostVolumes
+from agent.service.reconnect import Reconnection, Report, run
 from tests.world.domains import SimulatedDomains
 from tests.world.instants import Instants
 from tests.world.locks import SimulatedLocks
-from tests.world.storage import Lun, SimulatedConnectors
+from tests.world.storage import Lun, SimulatedCalls, SimulatedConnectors
 
 Result = TypeVar("Result")
 
@@ -60,8 +63,8 @@ class Tasks(Executor):
         self._waiting: list[tuple[str, Callable[[], Any]]] = []
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        record: Record = args[0]
-        self._waiting.append((record.operation_id, lambda: fn(*args, **kwargs)))
+        whose = args[0].operation_id if isinstance(args[0], Record) else ""
+        self._waiting.append((whose, lambda: fn(*args, **kwargs)))
         return Future()
 
     def do_next(self, operation_id: str | None = None) -> bool:
@@ -136,6 +139,7 @@ class World:
         self.policy = Policy()
         self._agent: Agent | None = None
         self._journal: WatchedJournal | None = None
+        self._lost: LostVolumes | None = None
 
     def close(self) -> None:
         self.die()
@@ -162,14 +166,39 @@ class World:
         pools: dict[Lane, Executor] = dict.fromkeys(LANES, self.tasks)
         self._agent = Agent(host, self._journal, self.policy, pools)
         self._agent.workers.start()
+        self._lost = LostVolumes(host, self._journal, pools)
+        self._lost.look()
 
     def die(self) -> None:
         """What it had in memory is gone, and with it the events that nobody hears."""
-        self._agent = None
+        self._agent = self._lost = None
         self.tasks = Tasks()
         if self._journal is not None:
             self._journal.close()
             self._journal = None
+
+    def lose_power(self) -> None:
+        """Agent, sessions, devices and running guests are gone."""
+        self.die()
+        self.domains.lose_power()
+        self.storage.lose_power()
+
+    def boot(self) -> None:
+        """As systemd does it, up to the guests that start by themselves; the agent is not yet."""
+        try:
+            self.reconnect()
+        finally:
+            self.domains.autostart()
+
+    def reconnect(self) -> str:
+        """What attachment-agent-reconnect does and says; it may die like the agent."""
+        report = Report(io.StringIO(), is_journal=False)
+        self._journal = WatchedJournal(self.directory, self.clock, self.instants)
+        calls = SimulatedCalls(self.locks, self.storage)
+        reconnection = Reconnection(calls, self.clock.now, volume_seconds=60, total_seconds=300)
+        run(self._journal, self.storage, reconnection, report)
+        self.die()
+        return report.out.getvalue()
 
     @property
     def is_alive(self) -> bool:
@@ -189,15 +218,29 @@ class World:
                 return
         raise AssertionError("the operations go in circles")
 
+    def next_alarm(self) -> float | None:
+        """Of an operation, or of a volume that is not here and is tried again."""
+        assert self._lost is not None, "the agent does not run"
+        alarms = (self.agent.workers.next_alarm(), self._lost.next_try())
+        return min((alarm for alarm in alarms if alarm is not None), default=None)
+
     def pass_time(self) -> bool:
         """To the next alarm; False: there is none."""
-        alarm = self.agent.workers.next_alarm()
+        alarm = self.next_alarm()
         if alarm is None:
             return False
+        assert self._lost is not None
         self.clock.seconds = max(self.clock.seconds, alarm)
         self.agent.workers.ring()
+        if self._lost.count():
+            self._lost.look()
         self.run()
         return True
+
+    @property
+    def lost_volumes(self) -> int:
+        """That are not here, though somebody counts on them, when the agent looked last."""
+        return 0 if self._lost is None else self._lost.count()
 
     def _others_act(self, name: str) -> None:
         act = self.meanwhile.pop(name, None)

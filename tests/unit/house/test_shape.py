@@ -21,6 +21,8 @@ BROAD_EXCEPTS = {
     "agent/bus/endpoints.py:_guarded": "the bus's edge: a defect is answered as a value",
     "agent/journal/store.py:Journal._apply": "raised again in the thread that queued the change",
     "agent/saga/settle.py:Settler._ask": "a defect of ours must not lose the operation",
+    "agent/service/killable.py:_connect": "answered as a problem: silence would mean a sick array",
+    "agent/service/lost.py:LostVolumes._try": "the thread's top: the volume is tried again",
     "agent/service/workers.py:Workers._step_or_wait": "the thread's top: the operation waits",
 }
 """Who may catch everything and go on. Who raises again at the end needs no entry."""

@@ -1,0 +1,212 @@
+"""The volumes of guests are back before they start, or named; and nothing holds up the boot."""
+
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from agent.errors import ConnectFailed
+from agent.model.device import Device
+from agent.model.outcome import Problem
+from agent.service.reconnect import Outcome, Reconnection, Report, run
+from agent.steps.reconnect import Lost, counted_on, lost_of, prove_back
+from tests.world.storage import Lun, SimulatedCalls, SimulatedConnectors
+from tests.world.story import INSTANCES, TARGET, VOLUMES, attached, detach, volume
+from tests.world.world import World
+
+LOCAL = {"driver_volume_type": "local", "data": {"device_path": "/dev/vg/volume-3"}}
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """A guest with volumes 1 and 2 of one target and 3, which is this host's own; no power."""
+    world = World()
+    world.domains.add(INSTANCES[0])
+    volume(world, 1)
+    volume(world, 2)
+    world.storage.luns["/dev/vg/volume-3", 0] = Lun(VOLUMES[2])
+    world.start()
+    attached(world, 1)
+    attached(world, 2, volume=2)
+    attached(world, 3, volume=3, connection_info=LOCAL)
+    world.lose_power()
+    yield world
+    world.close()
+
+
+def lost(world: World) -> list[Lost]:
+    world.start()
+    found = lost_of(world.storage, world.journal.read(counted_on))
+    world.die()
+    return found
+
+
+class TestWhatComesBack:
+    def test_all_of_it_and_the_guest_starts(self, world: World) -> None:
+        said = world.reconnect()
+        assert world.domains.autostart() == []
+        assert said.count("back: volume") == 3
+        assert said.endswith("all of them are back\n")
+        assert "3 of 3 volumes" in said
+
+    def test_a_second_time_there_is_nothing_to_do(self, world: World) -> None:
+        world.reconnect()
+        before = world.storage.connects
+        assert world.reconnect() == (
+            "nothing to do: all 3 volumes that attachments count on are here\n"
+        )
+        assert world.storage.connects == before
+
+    def test_with_fewer_paths_than_the_attach_had_asked_for(self, world: World) -> None:
+        each = lost(world)[0]
+        wanted = each.counted[0].attachment.model_copy(update={"require_all_paths": True})
+        stricter = replace(each, counted=(replace(each.counted[0], attachment=wanted),))
+        assert not stricter.attachment.require_all_paths
+
+    def test_a_detach_that_was_under_way_gets_its_volume_too(self, world: World) -> None:
+        """The definition has the disk still: the guest must be able to start."""
+        world.boot()
+        world.start()
+        world.domains.guests[INSTANCES[0]].attitude = "stubborn"
+        detach(1)(world)
+        world.run()
+        world.lose_power()
+        assert {each.volume_id for each in lost(world)} == set(VOLUMES[:3])
+
+    def test_what_is_withdrawn_stays_away(self, world: World) -> None:
+        world.start()
+        world.journal.withdraw("att-1")
+        world.die()
+        assert {each.volume_id for each in lost(world)} == {VOLUMES[1], VOLUMES[2]}
+
+    def test_what_is_quarantined_is_named_and_left_alone(self, world: World) -> None:
+        world.start()
+        device = world.journal.device_of("att-1")
+        assert device is not None
+        world.journal.quarantine(VOLUMES[0], device, "nobody knows whose it is")
+        world.die()
+        said = world.reconnect()
+        assert f"volume {VOLUMES[0]} is quarantined and is left alone: nobody knows" in said
+        assert VOLUMES[0] not in {each.volume_id for each in world.storage.devices.values()}
+
+    def test_a_volume_that_has_grown_meanwhile_is_itself(self, world: World) -> None:
+        world.storage.luns[TARGET, 1].size_bytes *= 2
+        assert "all of them are back" in world.reconnect()
+
+
+class TestWhatDoesNot:
+    def test_another_device_is_quarantined_and_no_guest_gets_it(self, world: World) -> None:
+        world.storage.luns[TARGET, 1].exports += 1
+        said = world.reconnect()
+        assert f"WRONG DEVICE: volume {VOLUMES[0]} (attachment att-1 of instance" in said
+        assert "was wwn 6001405" in said
+        assert "1 of 3 volumes are not back" in said
+        world.start()
+        assert world.journal.quarantined(VOLUMES[0]) is not None
+        assert world.domains.autostart() == ["guest-1"]
+
+    def test_what_the_storage_refuses_is_told_with_its_code(self, world: World) -> None:
+        del world.storage.luns[TARGET, 2]
+        said = world.reconnect()
+        assert f"NOT BACK: volume {VOLUMES[1]}" in said
+        assert "lun-missing: " in said
+        assert said.count("back: volume") == 2
+
+    def test_a_device_under_another_name_is_no_help_to_a_guest(self, world: World) -> None:
+        each = lost(world)[0]
+        device = each.counted[0].device.model_copy(update={"path": "/dev/disk/by-id/other"})
+        world.start()
+        with pytest.raises(ConnectFailed, match="its disks name"):
+            prove_back(world.journal, world.storage, each, device)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def now(self) -> float:
+        return self.seconds
+
+    def advance(self, seconds: float) -> None:
+        self.seconds += seconds
+
+
+class TestTime:
+    """One volume may take 10 seconds, all together 25."""
+
+    @pytest.fixture
+    def try_all(
+        self, world: World
+    ) -> Callable[..., tuple[dict[str, Device | Problem], SimulatedCalls, Clock]]:
+        def run_it(*hang: str) -> tuple[dict[str, Device | Problem], SimulatedCalls, Clock]:
+            clock = Clock()
+            calls = SimulatedCalls(
+                world.locks, world.storage, hangs=hang, pass_seconds=clock.advance
+            )
+            reconnection = Reconnection(calls, clock.now, volume_seconds=10, total_seconds=25)
+            ended = {each.volume_id: answer for each, answer in reconnection.run(lost(world))}
+            return ended, calls, clock
+
+        return run_it
+
+    def test_what_hangs_is_killed_and_the_others_come_back(self, try_all: Any) -> None:
+        ended, calls, clock = try_all(VOLUMES[0])
+        assert isinstance(ended[VOLUMES[0]], Problem)
+        assert "no answer within 10 s" in ended[VOLUMES[0]].detail
+        assert all(isinstance(ended[each], Device) for each in VOLUMES[1:3])
+        assert calls.killed >= 1
+        assert clock.seconds == 10
+
+    def test_the_whole_is_bounded(self, world: World, try_all: Any) -> None:
+        """What has not had its turn by then is named, too."""
+        world.domains.add(INSTANCES[1])
+        world.start()
+        for number in (4, 5, 6):
+            volume(world, number)
+            attached(world, number, volume=number, instance=2)
+        world.lose_power()
+        ended, _, clock = try_all(*VOLUMES)
+        assert set(ended) == set(VOLUMES[:6])
+        assert clock.seconds == 25
+        assert "no answer within 10 s" in ended[VOLUMES[0]].detail
+        assert "the time for all volumes is over" in ended[VOLUMES[5]].detail
+
+    def test_a_healthy_target_does_not_wait_for_a_sick_one(
+        self, world: World, try_all: Any
+    ) -> None:
+        world.start()
+        other = {
+            "driver_volume_type": "iscsi",
+            "data": {"target_portal": "p:3260", "target_iqn": "iqn.sim:other", "target_lun": 4},
+        }
+        world.storage.luns["iqn.sim:other", 4] = Lun(VOLUMES[3])
+        attached(world, 4, volume=4, connection_info=other)
+        world.lose_power()
+        _, calls, _ = try_all(VOLUMES[0])
+        begun = [each for each in calls.begun if each != VOLUMES[2]]
+        assert begun == [VOLUMES[0], VOLUMES[3], VOLUMES[1]]
+
+
+class TestReport:
+    def outcome(self, world: World, **device: Any) -> Outcome:
+        each = lost(world)[0]
+        return Outcome(each, each.counted[0].device.model_copy(update=device), None)
+
+    def test_missing_paths_are_told(self, world: World) -> None:
+        out = io.StringIO()
+        Report(out, is_journal=True).volume(self.outcome(world, paths_found=1, paths_expected=2))
+        assert out.getvalue().startswith("<3>back: ")
+        assert "1 of 2 paths" in out.getvalue()
+
+    def test_systemd_is_told_how_bad_it_is(self, world: World) -> None:
+        out = io.StringIO()
+        report = Report(out, is_journal=True)
+        world.start()
+        connectors: SimulatedConnectors = world.storage
+        connectors.connect_error = ConnectFailed("no portal answered")
+        calls = SimulatedCalls(world.locks, connectors)
+        run(world.journal, connectors, Reconnection(calls, Clock().now, 10, 25), report)
+        marks = [line[:3] for line in out.getvalue().splitlines()]
+        assert marks == ["<6>", "<3>", "<3>", "<3>", "<3>"]

@@ -31,6 +31,9 @@ CHANGING = frozenset(
 
 DEEPEST = 32
 
+LONGEST_PLACE = 200
+"""Of what a refusal shows of where it is about: a caller chooses the names."""
+
 Answer = dict[str, Any]
 
 
@@ -100,26 +103,43 @@ def is_addressed(ctxt: Mapping[str, Any]) -> bool:
 
 
 def flaw(arguments: object) -> str | None:
-    """What in ``arguments`` neither the journal nor XML could hold; None if nothing.
+    """What in ``arguments`` neither the journal nor XML could hold, and where; None if nothing.
 
     Never shows the value: it may be a password."""
-    pending = [(arguments, 0)]
+    pending: list[tuple[object, tuple[object, ...]]] = [(arguments, ())]
     while pending:
-        item, depth = pending.pop()
-        if depth > DEEPEST:
-            return f"nested deeper than {DEEPEST} levels; nothing was touched"
-        if isinstance(item, str) and UNWRITABLE.search(item):
-            return "a string holds a control character or half a surrogate; nothing was touched"
-        if isinstance(item, int) and abs(item) > LARGEST:
-            return "a number does not fit into 64 bits; nothing was touched"
-        if isinstance(item, float) and not math.isfinite(item):
-            return "a number is NaN or infinite; nothing was touched"
+        item, place = pending.pop()
+        wrong = _wrong_value(item)
+        if len(place) > DEEPEST:
+            wrong = f"nested deeper than {DEEPEST} levels"
+        if wrong is not None:
+            return f"{_written(place)}: {wrong}; nothing was touched"
         if isinstance(item, Mapping):
-            pending += [(key, depth) for key in item]
-            pending += [(value, depth + 1) for value in item.values()]
+            if any(_wrong_value(key) for key in item):
+                return f"{_written(place)}: the name of a field {_UNWRITABLE}; nothing was touched"
+            pending += [(value, (*place, key)) for key, value in item.items()]
         elif isinstance(item, list | tuple):
-            pending += [(value, depth + 1) for value in item]
+            pending += [(value, (*place, number)) for number, value in enumerate(item)]
     return None
+
+
+_UNWRITABLE = "holds a control character or half a surrogate"
+
+
+def _wrong_value(item: object) -> str | None:
+    if isinstance(item, str) and UNWRITABLE.search(item):
+        return _UNWRITABLE
+    if isinstance(item, int) and abs(item) > LARGEST:
+        return "does not fit into 64 bits"
+    if isinstance(item, float) and not math.isfinite(item):
+        return "is NaN or infinite"
+    return None
+
+
+def _written(place: tuple[object, ...]) -> str:
+    """As in every other refusal: without the word request."""
+    inside = place[1:] if place[:1] == ("request",) else place
+    return ".".join(f"{name}" for name in inside)[:LONGEST_PLACE] or "request"
 
 
 def _error(error: AgentError) -> Answer:

@@ -95,10 +95,17 @@ def test_what_they_can_hold_is_no_flaw() -> None:
     assert flaw(deep(30)) is None
 
 
-def test_a_flaw_is_told_without_the_value() -> None:
-    told = flaw({"auth_password": "hunter2\x00"})
+def test_a_flaw_is_told_by_its_place_without_the_value() -> None:
+    told = flaw({"request": {"data": [1, {"auth_password": "hunter2\x00"}]}})
     assert told is not None
+    assert told.startswith("data.1.auth_password: ")
     assert "hunter2" not in told
+
+
+def test_a_name_of_any_length_is_not_shown_whole() -> None:
+    told = flaw({"x" * 10_000: 2**64})
+    assert told is not None
+    assert len(told) < 300
 
 
 def test_a_defect_is_answered_without_its_name_or_message() -> None:

@@ -5,7 +5,6 @@ from typing import Any
 
 from agent.cli.follow import phase
 from agent.cli.screen import Screen, flat, plain
-from agent.guest.domain_xml import USER_ALIAS
 from agent.model.outcome import Answer
 
 Row = Mapping[str, Any]
@@ -161,13 +160,13 @@ def instance(screen: Screen, answer: Row) -> None:
     about = {name: answer[name] for name in ("state", "persistent", "job")}
     screen.fields(list(flat(about)))
     screen.text("")
-    attachment = screen.short([_attachment_of(disk) for disk in answer["disks"]])
+    attachment = screen.short([disk["attachment_id"] for disk in answer["disks"]])
     screen.table(
         ("DISK", "ATTACHMENT", "RUNNING", "DEFINED", "MODE", "SOURCE"),
         [
             (
                 disk["target_dev"],
-                attachment(_attachment_of(disk)),
+                attachment(disk["attachment_id"]),
                 plain(disk["live"]),
                 plain(disk["persistent"]),
                 _words("ro" if disk["read_only"] else "rw", "shared" if disk["shareable"] else ""),
@@ -250,10 +249,6 @@ def _holder(screen: Screen, row: Row) -> str:
 
 def _path(screen: Screen, path: str | None) -> str:
     return plain(path) if screen.wide else plain(path).removeprefix(BY_ID)
-
-
-def _attachment_of(disk: Row) -> str:
-    return str(disk["alias"]).removeprefix(USER_ALIAS)
 
 
 def _why(row: Row) -> str:

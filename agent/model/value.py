@@ -100,7 +100,9 @@ def _explain(error: ValidationError, payload: object) -> str:
     """One line per wrong field. Never shows what was sent: it may be a password."""
     lines = []
     for fault in error.errors(include_input=False, include_url=False):
-        place = ".".join(_place(fault["loc"], payload)) or "request"
+        missing = fault["loc"][-1:] if fault["type"] == "missing" else ()
+        inside = fault["loc"][: len(fault["loc"]) - len(missing)]
+        place = ".".join((*_place(inside, payload), *map(str, missing))) or "request"
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] in _NO_OBJECT:
             message = "must be an object with named fields"
@@ -112,7 +114,8 @@ def _place(loc: Sequence[int | str], payload: object) -> Iterator[str]:
     """As the sender wrote it: without the names that pydantic gives the forms of a field."""
     part = payload
     for number, name in enumerate(loc):
-        if isinstance(part, Mapping) and name not in part and number < len(loc) - 1:
+        is_written = isinstance(part, list | tuple) or (isinstance(part, Mapping) and name in part)
+        if number and not is_written:
             continue
         yield str(name)
         if isinstance(part, Mapping):

@@ -241,6 +241,7 @@ class PlayedAgent:
             "qemu": "7.2.15",
             "missing": [],
             "unavailable": [],
+            "warnings": ["notifications wait in the journal"],
             "multiattach": True,
             "open_operations": 1,
         }
@@ -253,6 +254,7 @@ class PlayedAgent:
             return {"instance_id": instance_id, "present": False}
         disk = {
             "alias": f"ua-{ATTACHMENTS[0]}",
+            "attachment_id": ATTACHMENTS[0],
             "target_dev": "vdb",
             "serial": VOLUME,
             "source": PATH,
@@ -262,6 +264,15 @@ class PlayedAgent:
             "live": True,
             "persistent": True,
         }
+        by_hand = {
+            **disk,
+            "alias": "virtio-disk0",
+            "attachment_id": None,
+            "target_dev": "vda",
+            "serial": None,
+            "source": "/var/lib/images/database-1.qcow2",
+            "shareable": False,
+        }
         return {
             "instance_id": instance_id,
             "present": True,
@@ -269,7 +280,7 @@ class PlayedAgent:
             "state": "running",
             "persistent": True,
             "job": None,
-            "disks": [disk],
+            "disks": [by_hand, disk],
         }
 
     def get_operation(self, operation_id: str) -> Answer:

@@ -70,6 +70,16 @@ def test_a_wrong_field_is_named_as_it_was_sent(world: World) -> None:
     assert error["detail"].startswith("attachment.connection_info.data.device_path: ")
 
 
+@pytest.mark.parametrize(
+    "connection_info", [None, "x", {"driver_volume_type": "quobyte", "data": {}}]
+)
+def test_a_wrong_object_is_named_without_the_form_that_was_tried(
+    world: World, connection_info: object
+) -> None:
+    error = attach(1, connection_info=connection_info).send(world)["error"]
+    assert error["detail"].startswith("attachment.connection_info: ")
+
+
 def test_an_instance_that_is_not_here_has_every_field(world: World) -> None:
     assert world.agent.query("get_instance", {"instance_id": TWO}) == {
         "instance_id": TWO,

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import get_args
 
 from agent.errors import AgentError, Internal, WrongDevice
 from agent.journal.store import Journal
@@ -29,8 +30,10 @@ keeps os-brick's lock of the whole host for minutes at each attempt."""
 
 def lost_pools() -> dict[Lane, Executor]:
     """A thread a lane: what hangs there keeps only its like from coming back."""
-    lanes: tuple[Lane, ...] = ("scsi", "nvme", "other")
-    return {lane: ThreadPoolExecutor(1, thread_name_prefix=f"reconnect-{lane}") for lane in lanes}
+    return {
+        lane: ThreadPoolExecutor(1, thread_name_prefix=f"reconnect-{lane}")
+        for lane in get_args(Lane)
+    }
 
 
 @dataclass

@@ -31,11 +31,11 @@ from agent.steps.reconnect import Lost, counted_on, left_alone, lost_of, prove_b
 
 PROGRAM = "attachment-agent-reconnect"
 
-ROOM: dict[Lane, int] = {"scsi": 1, "nvme": 2, "other": 4}
-"""Storage calls at once: os-brick takes one SCSI volume at a time, and whoever waited for it would
-spend the time that he has himself."""
+ROOM: dict[Lane, int] = {"scsi": 1, "nvme": 2}
+"""Storage calls at once, 4 in every other lane. os-brick takes one SCSI volume at a time, and who
+waited for it would spend the time that he has himself."""
 
-EXIT_NOT_ALL = 1
+EXIT_NOT_ALL = 3
 """Some volumes are not back."""
 
 
@@ -84,7 +84,7 @@ class Reconnection:
         """Whatever its lane has room for; the healthy first."""
         for lost in sorted(self._waiting, key=self._is_sick):
             lane = lost.attachment.connection.lane
-            if self._in(lane) < ROOM[lane]:
+            if self._in(lane) < ROOM.get(lane, 4):
                 self._waiting.remove(lost)
                 self._running[lost.volume_id] = lost, self.now()
                 self.calls.begin(lost.attachment)
@@ -169,8 +169,10 @@ class Report:
                 f"{len(lost)} of {count} volumes that attachments count on are not on this host: "
                 "connecting them"
             )
-        else:
+        elif count:
             self.say(f"nothing to do: all {count} volumes that attachments count on are here")
+        else:
+            self.say("nothing to do: no attachment counts on a volume")
 
     def volume(self, outcome: Outcome) -> None:
         lost, device, problem = outcome.lost, outcome.device, outcome.problem

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 from oslo_config import cfg
 
@@ -109,12 +109,17 @@ class KillableCalls:
         return dict.fromkeys(lost, Problem.of(error))
 
 
-def serve(locks: Locks, connectors: Connectors) -> None:
+def answers_on_stdout() -> TextIO:
+    """In the child, before anything else: what libraries print or log from here on is no answer."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return answers
+
+
+def serve(locks: Locks, connectors: Connectors, answers: TextIO) -> None:
     """In the child: connect what standard input names, until the parent has gone.
 
     Ends the process, whatever hangs in it: nobody is there any more to hear of it."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints is no answer
     mutex = threading.Lock()
 
     def take(line: str) -> None:
@@ -153,5 +158,7 @@ def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
 
 
 if __name__ == "__main__":
+    to_parent = answers_on_stdout()
     settings = configured(cfg.CONF, "storage call", sys.argv[1:])
-    serve(host_locks(settings, lambda: "reconnect after boot"), host_connectors(settings))
+    locks = host_locks(settings, lambda: "reconnect after boot")
+    serve(locks, host_connectors(settings), to_parent)

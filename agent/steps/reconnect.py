@@ -104,8 +104,8 @@ def prove_back(journal: Promises, connectors: Connectors, lost: Lost, device: De
 def reconnect_unless_used(host: Host, lost: Lost) -> Device | None:
     """While the agent runs, beside its operations.
 
-    None: by now it is there, nobody counts on it, an operation sees to it, or a guest runs with
-    what it was: that guest has lost its disk, and a new device would not give it back.
+    None: nobody counts on it any more, or a guest runs with what it was: that guest has lost its
+    disk, and a new device would not give it back.
     Raises as Connectors.connect, prove_back; Unavailable if libvirt does not answer."""
     attachment = lost.attachment
     with host.locks.volume(lost.volume_id):
@@ -119,12 +119,10 @@ def reconnect_unless_used(host: Host, lost: Lost) -> Device | None:
 
 def _is_wanted(host: Host, lost: Lost) -> bool:
     """Asked under the volume's lock: who disconnects has withdrawn before he takes it."""
-    journal, device = host.journal, lost.counted[0].device
-    promised = {promise.attachment_id for promise in journal.promises(besides="")}
+    device = lost.counted[0].device
+    promised = {promise.attachment_id for promise in host.journal.promises(besides="")}
     return (
         all(each.attachment.attachment_id in promised for each in lost.counted)
-        and journal.quarantined(lost.volume_id) is None
-        and not journal.in_motion(lost.volume_id, besides="")
-        and not host.connectors.present(device)
+        and host.journal.quarantined(lost.volume_id) is None
         and not any(use.domain.active for use in uses_of(host, lost.volume_id, device.path))
     )

@@ -5,7 +5,7 @@ as os-brick does. A volume gets a new identity each time it is exported anew, as
 """
 
 import copy
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -207,29 +207,14 @@ def _place(connection: Connection) -> Place:
 
 
 class SimulatedCalls:
-    """service.reconnect.Calls: each ends at once, unless its volume is one that ``hangs``; then
-    the clock is moved to where somebody gives up."""
+    """service.reconnect.Calls: each is over as soon as it is begun."""
 
-    def __init__(
-        self,
-        locks: SimulatedLocks,
-        storage: SimulatedConnectors,
-        *,
-        hangs: Container[str] = (),
-        pass_seconds: Callable[[float], None] = lambda seconds: None,
-    ) -> None:
+    def __init__(self, locks: SimulatedLocks, storage: SimulatedConnectors) -> None:
         self._locks = locks
         self._storage = storage
-        self._hangs = hangs
-        self._pass_seconds = pass_seconds
         self._answers: dict[str, Device | Problem] = {}
-        self.begun: list[str] = []
-        self.killed = 0
 
     def begin(self, attachment: Attachment) -> None:
-        self.begun.append(attachment.volume_id)
-        if attachment.volume_id in self._hangs:
-            return
         try:
             answer: Device | Problem = connect(self._locks, self._storage, attachment)
         except AgentError as error:
@@ -238,11 +223,8 @@ class SimulatedCalls:
 
     def ended(self, timeout_seconds: float) -> Mapping[str, Device | Problem]:
         answers, self._answers = self._answers, {}
-        if not answers:
-            self._pass_seconds(timeout_seconds)
         return answers
 
     def kill(self) -> bool:
-        self.killed += 1
         self._answers.clear()
         return True

@@ -9,9 +9,11 @@ import random
 
 import pytest
 
-from tests.unit.saga.stories import STORIES
-from tests.world.story import Story
+from tests.unit.saga.stories import STORIES, connected, quarantined, shared, then
+from tests.world.instants import Fault
+from tests.world.story import TARGET, VOLUMES, Story, Telling
 from tests.world.sweep import Sweep
+from tests.world.world import World
 
 DRAWN = 6
 """So many states of each story the power is lost in; with ``--rounds`` 2 or more in all."""
@@ -27,3 +29,46 @@ def test_power_is_lost_anywhere(story: Story, rounds: int, draw: random.Random) 
         seconds = sweep.tell(telling)
         for second in seconds if rounds >= 2 else draw.sample(seconds, min(1, len(seconds))):
             second.go_on().finish()
+
+
+def remapped(world: World) -> None:
+    """What is volume 1 for everybody who counts on it is another device when the host is back."""
+    world.storage.luns[TARGET, 1].exports += 1
+
+
+IN_PLACE = Story("volumes in place", shared, (), (), connected(*VOLUMES[:2]))
+REMAPPED = Story(
+    "volumes in place, one of them remapped", then(shared, remapped), (), (), quarantined
+)
+
+
+@pytest.mark.parametrize("fault", ["unavailable", "refused"])
+@pytest.mark.parametrize("story", [IN_PLACE, REMAPPED], ids=str)
+def test_a_call_fails_while_the_host_boots(story: Story, fault: Fault) -> None:
+    """What did not come back then comes back later; what is quarantined stays so."""
+
+    def telling() -> Telling:
+        told = Telling.begin(story)
+        told.lose_power()
+        return told
+
+    calm = telling()
+    calm.finish()
+    possible = calm.world.instants.possible
+    numbers = [number for number, faults in enumerate(possible) if fault in faults]
+    assert numbers
+    for number in numbers:
+        again = telling()
+        again.world.instants.faults[number] = fault
+        again.finish()
+
+
+@pytest.mark.parametrize("story", [IN_PLACE, REMAPPED], ids=str)
+def test_the_reconnect_dies_anywhere_and_once_more(story: Story) -> None:
+    sweep = Sweep(story)
+    telling = Telling.begin(story)
+    telling.lose_power()
+    for death in sweep.tell(telling):
+        for second in sweep.tell(death.go_on()):
+            second.go_on().finish()
+    assert sweep.states >= 4

@@ -1,19 +1,36 @@
 """The volumes of guests are back before they start, or named; and nothing holds up the boot."""
 
 import io
-from collections.abc import Callable, Iterator
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from math import inf
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.errors import ConnectFailed
+from agent.journal.record import Held
+from agent.journal.store import Journal
+from agent.model.attachment import Attachment
 from agent.model.device import Device
 from agent.model.outcome import Problem
-from agent.service.reconnect import Outcome, Reconnection, Report, run
+from agent.service.begin import EXIT_JOURNAL, SystemClock
+from agent.service.reconnect import EXIT_NOT_ALL, Outcome, Reconnection, Report, run
 from agent.steps.reconnect import Lost, counted_on, lost_of, prove_back
 from tests.world.storage import Lun, SimulatedCalls, SimulatedConnectors
-from tests.world.story import INSTANCES, TARGET, VOLUMES, attached, detach, volume
+from tests.world.story import (
+    INSTANCES,
+    TARGET,
+    VOLUMES,
+    attached,
+    attachment,
+    detach,
+    volume,
+)
 from tests.world.world import World
 
 LOCAL = {"driver_volume_type": "local", "data": {"device_path": "/dev/vg/volume-3"}}
@@ -122,44 +139,68 @@ class TestWhatDoesNot:
             prove_back(world.journal, world.storage, each, device)
 
 
-class Clock:
-    def __init__(self) -> None:
+class TimedCalls:
+    """service.reconnect.Calls. Each of a volume's attempts takes so many seconds of ``now``; those
+    that ``durations`` does not name take none. What is killed has no end."""
+
+    def __init__(self, durations: dict[str, list[float]]) -> None:
+        self._durations = {volume_id: list(those) for volume_id, those in durations.items()}
+        self._ends: dict[str, float] = {}
         self.seconds = 0.0
+        self.begun: list[str] = []
 
     def now(self) -> float:
         return self.seconds
 
-    def advance(self, seconds: float) -> None:
-        self.seconds += seconds
+    def begin(self, attachment: Attachment) -> None:
+        volume_id = attachment.volume_id
+        self.begun.append(volume_id)
+        durations = self._durations.get(volume_id)
+        self._ends[volume_id] = self.seconds + (durations.pop(0) if durations else 0.0)
+
+    def ended(self, timeout_seconds: float) -> dict[str, Device | Problem]:
+        self.seconds = min(self.seconds + timeout_seconds, *self._ends.values(), inf)
+        over = [volume_id for volume_id, end in self._ends.items() if end <= self.seconds]
+        for volume_id in over:
+            del self._ends[volume_id]
+        return {each: Device(path=f"/dev/{each}", identity={}, size_bytes=1) for each in over}
+
+    def kill(self) -> bool:
+        self._ends.clear()
+        return True
 
 
 class TestTime:
     """One volume may take 10 seconds, all together 25."""
 
-    @pytest.fixture
-    def try_all(
-        self, world: World
-    ) -> Callable[..., tuple[dict[str, Device | Problem], SimulatedCalls, Clock]]:
-        def run_it(*hang: str) -> tuple[dict[str, Device | Problem], SimulatedCalls, Clock]:
-            clock = Clock()
-            calls = SimulatedCalls(
-                world.locks, world.storage, hangs=hang, pass_seconds=clock.advance
-            )
-            reconnection = Reconnection(calls, clock.now, volume_seconds=10, total_seconds=25)
-            ended = {each.volume_id: answer for each, answer in reconnection.run(lost(world))}
-            return ended, calls, clock
+    def try_all(self, world: World, **durations: list[float]) -> tuple[dict[str, Any], TimedCalls]:
+        calls = TimedCalls({VOLUMES[int(name[1:]) - 1]: those for name, those in durations.items()})
+        reconnection = Reconnection(calls, calls.now, volume_seconds=10, total_seconds=25)
+        ended = {each.volume_id: answer for each, answer in reconnection.run(lost(world))}
+        return ended, calls
 
-        return run_it
-
-    def test_what_hangs_is_killed_and_the_others_come_back(self, try_all: Any) -> None:
-        ended, calls, clock = try_all(VOLUMES[0])
-        assert isinstance(ended[VOLUMES[0]], Problem)
+    def test_what_hangs_is_killed_and_the_others_come_back(self, world: World) -> None:
+        ended, calls = self.try_all(world, v1=[inf])
         assert "no answer within 10 s" in ended[VOLUMES[0]].detail
         assert all(isinstance(ended[each], Device) for each in VOLUMES[1:3])
-        assert calls.killed >= 1
-        assert clock.seconds == 10
+        assert calls.seconds == 10
 
-    def test_the_whole_is_bounded(self, world: World, try_all: Any) -> None:
+    def test_who_is_killed_along_with_it_begins_anew(self, world: World) -> None:
+        """A lane has room for four: the fifth begins at 4, and is at work when time 10 comes."""
+        world.domains.add(INSTANCES[1])
+        world.start()
+        for number in (4, 5, 6, 7):
+            path = f"/dev/vg/volume-{number}"
+            world.storage.luns[path, 0] = Lun(VOLUMES[number - 1])
+            info = {"driver_volume_type": "local", "data": {"device_path": path}}
+            attached(world, number, volume=number, instance=2, connection_info=info)
+        world.lose_power()
+        ended, calls = self.try_all(world, v1=[inf], v3=[4], v4=[4], v5=[4], v6=[4], v7=[9, 1])
+        assert isinstance(ended[VOLUMES[6]], Device)
+        assert calls.begun.count(VOLUMES[6]) == 2
+        assert calls.seconds == 11
+
+    def test_the_whole_is_bounded(self, world: World) -> None:
         """What has not had its turn by then is named, too."""
         world.domains.add(INSTANCES[1])
         world.start()
@@ -167,15 +208,14 @@ class TestTime:
             volume(world, number)
             attached(world, number, volume=number, instance=2)
         world.lose_power()
-        ended, _, clock = try_all(*VOLUMES)
+        hung = {f"v{number}": [inf] for number in range(1, 7)}
+        ended, calls = self.try_all(world, **hung)
         assert set(ended) == set(VOLUMES[:6])
-        assert clock.seconds == 25
+        assert calls.seconds == 25
         assert "no answer within 10 s" in ended[VOLUMES[0]].detail
         assert "the time for all volumes is over" in ended[VOLUMES[5]].detail
 
-    def test_a_healthy_target_does_not_wait_for_a_sick_one(
-        self, world: World, try_all: Any
-    ) -> None:
+    def test_a_healthy_target_does_not_wait_for_a_sick_one(self, world: World) -> None:
         world.start()
         other = {
             "driver_volume_type": "iscsi",
@@ -184,7 +224,7 @@ class TestTime:
         world.storage.luns["iqn.sim:other", 4] = Lun(VOLUMES[3])
         attached(world, 4, volume=4, connection_info=other)
         world.lose_power()
-        _, calls, _ = try_all(VOLUMES[0])
+        _, calls = self.try_all(world, v1=[inf])
         begun = [each for each in calls.begun if each != VOLUMES[2]]
         assert begun == [VOLUMES[0], VOLUMES[3], VOLUMES[1]]
 
@@ -207,6 +247,63 @@ class TestReport:
         connectors: SimulatedConnectors = world.storage
         connectors.connect_error = ConnectFailed("no portal answered")
         calls = SimulatedCalls(world.locks, connectors)
-        run(world.journal, connectors, Reconnection(calls, Clock().now, 10, 25), report)
+        run(world.journal, connectors, Reconnection(calls, world.clock.now, 10, 25), report)
         marks = [line[:3] for line in out.getvalue().splitlines()]
         assert marks == ["<6>", "<3>", "<3>", "<3>", "<3>"]
+
+
+COMMAND = (sys.executable, "-c", "from agent.service.reconnect import main; main()")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="os-brick locks as root")
+class TestCommand:
+    """The real one, with a real journal and child process, on a host that has not the device."""
+
+    @pytest.fixture
+    def journal(self, tmp_path: Path) -> Iterator[Journal]:
+        (tmp_path / "agent.conf").write_text(
+            f"[DEFAULT]\nstate_path = {tmp_path}/state\n[local]\nallowed_paths = {tmp_path}\n"
+        )
+        journal = Journal(tmp_path / "state", SystemClock())
+        yield journal
+        journal.close()
+
+    def hold(self, journal: Journal, path: Path) -> None:
+        info = {"driver_volume_type": "local", "data": {"device_path": str(path)}}
+        wanted = Attachment.model_validate(attachment(1, connection_info=info))
+        device = Device(path=str(path), identity={"path": str(path)}, size_bytes=1)
+        journal.write(lambda book: book.keep(Held(wanted, "earlier", device, {})))
+
+    def command(self, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+        argv = [*COMMAND, "--config-file", str(tmp_path / "agent.conf")]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=120)
+
+    def test_what_is_not_back_is_named(self, journal: Journal, tmp_path: Path) -> None:
+        self.hold(journal, tmp_path / "volume")
+        journal.close()
+        ended = self.command(tmp_path)
+        assert ended.returncode == EXIT_NOT_ALL, ended.stderr
+        lines = said(ended)
+        assert lines[0].startswith("1 of 1 volumes that attachments count on are not on this host")
+        assert lines[1].startswith(f"NOT BACK: volume {VOLUMES[0]} (attachment att-1 of instance")
+        assert str(tmp_path / "volume") in lines[1]
+        assert lines[2].startswith("1 of 1 volumes are not back")
+        assert len(lines) == 3
+
+    def test_nothing_attached_is_nothing_to_do(self, journal: Journal, tmp_path: Path) -> None:
+        journal.close()
+        ended = self.command(tmp_path)
+        assert ended.returncode == 0
+        assert said(ended) == ["nothing to do: no attachment counts on a volume"]
+
+    def test_beside_the_agent_it_does_nothing(self, journal: Journal, tmp_path: Path) -> None:
+        self.hold(journal, tmp_path / "volume")
+        ended = self.command(tmp_path)
+        assert ended.returncode == EXIT_JOURNAL
+        assert "another attachment-agent uses" in ended.stderr
+        assert said(ended) == []
+
+
+def said(ended: subprocess.CompletedProcess[str]) -> list[str]:
+    """Without what libraries log."""
+    return [line for line in ended.stdout.splitlines() if not line[:4].isdecimal()]

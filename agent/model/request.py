@@ -76,8 +76,8 @@ class AttachRequest(Request):
 
 
 class DetachRequest(Request):
-    """``attachment`` is needed only where this agent never saw it; its generation counts where
-    the detach gives none."""
+    """``attachment``, as it was attached, is needed only where this agent never saw it; its
+    generation counts where the detach gives none."""
 
     attachment_id: Id
     instance_id: Uuid
@@ -100,8 +100,8 @@ class DetachRequest(Request):
             self.instance_id,
         ):
             raise ValueError("attachment is of another attachment_id or instance_id")
-        if whole and whole.generation not in (None, self.generation):
-            raise ValueError("generation is not attachment.generation: send one of them")
+        if whole and (whole.generation or 0) > (self.generation or 0):
+            raise ValueError("generation is older than attachment.generation: send the newer one")
         return self
 
 

@@ -617,9 +617,15 @@ def test_a_wait_that_cannot_be_is_refused(outside: Outside, seconds: Any) -> Non
 def test_a_detach_of_what_it_never_saw_is_done_with_the_whole(
     outside: Outside, guest: Guest, volume: LoopVolume
 ) -> None:
+    """Its own generation counts, where it gives one."""
     wanted = attachment(guest, volume, generation=1)
-    outside.carried_out("detach", **named(wanted, generation=1, attachment=wanted))
+    outside.refused("detach", "invalid", request=named(wanted, generation=0, attachment=wanted))
+    outside.carried_out("detach", **named(wanted, attachment=wanted))
     outside.refused("attach", "stale", request=envelope(attachment=wanted))
+    outside.carried_out("detach", **named(wanted, generation=3, attachment=wanted))
+    for generation in (2, 3):
+        late = {**wanted, "generation": generation}
+        outside.refused("attach", "stale", request=envelope(attachment=late))
 
 
 def test_what_excludes_each_other_is_refused(

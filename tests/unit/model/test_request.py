@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.model.request import AttachRequest, digest, rfc3339
+from agent.errors import Invalid
+from agent.model.request import AttachRequest, DetachRequest, digest, rfc3339
 from tests.samples import INSTANCES, attachment_payload
 
 MOMENTS = st.datetimes(timezones=st.just(UTC))
@@ -61,6 +62,37 @@ class TestTimes:
             "attachment": attachment_payload(),
         }
         assert AttachRequest.parse(payload).reveal() == payload
+
+
+class TestDetach:
+    """The attachment in it is as it was attached; the detach may be a later attempt."""
+
+    def detach(self, generation: int | None, attached: int | None) -> DetachRequest:
+        payload = {
+            "request_id": INSTANCES[0],
+            "not_after": "2026-11-24T12:00:00Z",
+            "attachment_id": "att-1",
+            "instance_id": INSTANCES[0],
+            "attachment": attachment_payload(**_given(attached)),
+        }
+        return DetachRequest.parse({**payload, **_given(generation)})
+
+    @pytest.mark.parametrize(
+        ("generation", "attached", "counts"),
+        [(None, None, None), (None, 3, 3), (3, None, 3), (3, 3, 3), (4, 3, 4), (0, None, 0)],
+    )
+    def test_its_own_generation_counts(
+        self, generation: int | None, attached: int | None, counts: int | None
+    ) -> None:
+        assert self.detach(generation, attached).generation == counts
+
+    def test_one_that_is_older_than_its_attachment_makes_no_sense(self) -> None:
+        with pytest.raises(Invalid, match="older than attachment"):
+            self.detach(2, 3)
+
+
+def _given(generation: int | None) -> dict[str, int]:
+    return {} if generation is None else {"generation": generation}
 
 
 class TestDigest:

@@ -123,7 +123,7 @@ class AuthFailed(AgentError):
 
 
 class LunMissing(AgentError):
-    """The target is there, the LUN or namespace is not."""
+    """The target is there, the LUN, namespace or file is not."""
 
     code = "lun-missing"
     retriable = True

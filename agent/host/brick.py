@@ -6,37 +6,40 @@ turned into a name that lasts and an identity read from the kernel, and the host
 after each disconnect. os-brick's own locks stay as they are (docs/connections.rst).
 """
 
-import json
 import logging
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from os_brick.privileged import rootwrap
 
-from agent.errors import ConnectFailed, NotAllPaths, Unavailable, Unsupported
-from agent.host.brick_library import os_brick_connector, os_brick_properties, settle_udev
+from agent.errors import ConnectFailed, Unavailable, Unsupported
+from agent.host.brick_device import SCSI, DeviceReader
+from agent.host.brick_library import (
+    os_brick_connector,
+    os_brick_properties,
+    remove_scsi_devices,
+    settle_udev,
+)
 from agent.host.brick_locks import OsBrickLocks
 from agent.host.brick_refusals import (
     FOREIGN,
-    PACKAGES,
-    Execute,
-    Trail,
     connect_refusal,
     disconnect_refusal,
+    no_multipath,
     reason_of,
 )
-from agent.host.identity import BlockDevices, Found
-from agent.host.image import look_at_image
+from agent.host.brick_trail import PACKAGES, Execute, Trail
+from agent.host.identity import BlockDevices
 from agent.host.local_paths import LocalPaths
 from agent.host.mounts import Mounts
 from agent.model.attachment import Attachment
 from agent.model.connection import (
     Connection,
     FibreChannelConnection,
-    IscsiConnection,
     LocalConnection,
     NfsConnection,
     NvmeConnection,
@@ -55,8 +58,6 @@ TOOLS = {
     "nfs": ("mount.nfs",),
 }
 """What os-brick runs, by protocol; what is missing is told before anything is touched."""
-
-SCSI = (IscsiConnection, FibreChannelConnection)
 
 
 class BrickConnectors:
@@ -85,6 +86,8 @@ class BrickConnectors:
         execute: Execute = rootwrap.execute,
         devices: BlockDevices | None = None,
         settle: Callable[[], None] = settle_udev,
+        pause: Callable[[float], None] = time.sleep,
+        remove: Callable[[Sequence[str], Execute], None] = remove_scsi_devices,
         which: Callable[[str], str | None] = shutil.which,
     ) -> None:
         self._host = host
@@ -93,14 +96,21 @@ class BrickConnectors:
         self._enforce_multipath = enforce_multipath
         self._device_scan_attempts = device_scan_attempts
         self._mounts = Mounts(nfs_mount_point_base, mount_needed)
-        self._mount_options = nfs_mount_options or None
+        self._mount_options = _with_retry(nfs_mount_options)
         self._factory = factory
         self._initiator = initiator
         self._execute = execute
         self._devices = devices or BlockDevices()
         self._local = LocalPaths(local_allowed_paths, self._devices)
         self._locks = OsBrickLocks(lock_timeout_seconds)
-        self._settle = settle
+        self._reader = DeviceReader(
+            self._devices,
+            use_multipath=use_multipath,
+            enforce_multipath=enforce_multipath,
+            settle=settle,
+            pause=pause,
+        )
+        self._remove = remove
         self._which = which
         self._mutex = threading.Lock()
         self._properties: Mapping[str, Any] | None = None
@@ -132,16 +142,21 @@ class BrickConnectors:
         if isinstance(connection, RbdConnection):
             return _network_device(attachment, connection)
         trail = Trail(self._execute)
+        before = self._reader.at_address(connection)
         with self._locks.guard(attachment):
+            connector = self._connector(connection, trail)
             try:
-                connector = self._connector(connection, trail)
                 info = self._locks.call(
                     connection.lane, connector.connect_volume, self._properties_of(connection)
                 )
             except FOREIGN as error:
+                if self._lacks_multipath(connector, connection):
+                    raise no_multipath(connection) from error
                 raise connect_refusal(error, connection, trail) from error
         LOG.info("os-brick connected %s: %s", attachment.volume_id, info)
-        return self._device(attachment, info)
+        if connection.export is not None:
+            self._mounts.probe(str(info["path"]))
+        return self._reader.of(attachment, info, before, trail)
 
     def disconnect(self, attachment: Attachment, device: Device | None) -> Disconnected:
         connection = attachment.connection
@@ -164,9 +179,35 @@ class BrickConnectors:
                     self._properties_of(connection),
                     _device_info(device, today),
                 )
+                if isinstance(connection, SCSI) and device is not None:
+                    self._remove_late_paths(connection, device, trail)
             except FOREIGN as error:
                 raise disconnect_refusal(error, connection, trail) from error
         return self._gone(connection, device)
+
+    def find(self, connection: Connection) -> Device | None:
+        for found in self._reader.at_address(connection):
+            return Device(
+                path=self._devices.stable_name(found) or found.node,
+                identity=dict(found.identity),
+                size_bytes=found.size_bytes,
+                read_only=found.read_only,
+                device_info={"type": "block", "path": found.node},
+            )
+        return None
+
+    def look_again(self, attachment: Attachment, device: Device) -> Device | None:
+        node = self._devices.find(device.identity) if device.paths_expected > 1 else None
+        if node is None:
+            return device if self.present(device) else None
+        found = self._devices.look(node)
+        return None if found is None else self._reader.count_paths(attachment, device, found)
+
+    def exports(self) -> Sequence[str]:
+        return self._mounts.exports()
+
+    def leave(self, export: str) -> None:
+        self._mounts.leave(export)
 
     def names(self, source: str) -> frozenset[str]:
         if self._mounts.hold(source):
@@ -240,71 +281,11 @@ class BrickConnectors:
                 "vendor's software"
             ) from error
 
-    # what came of it
+    # what is there
 
-    def _device(self, attachment: Attachment, info: Mapping[str, Any]) -> Device:
-        connection = attachment.connection
-        path = _text(info["path"])
-        if connection.source_type == "file":
-            image = look_at_image(path, connection.source_format)
-            return Device(
-                path=path,
-                identity={"path": path},
-                size_bytes=image.size_bytes,
-                read_only=image.read_only,
-                device_info=_plain(info),
-            )
-        found = self._look(path)
-        if isinstance(connection, SCSI):
-            self._devices.ask_again(found)
-            found = self._look(path)
-        expected = self._paths_expected(attachment)
-        if attachment.require_all_paths and found.paths < expected:
-            raise NotAllPaths(
-                f"{found.paths} of {expected} paths of {found.node} work, and require_all_paths "
-                "is set; nothing was plugged: look at 'multipath -ll' and the storage network"
-            )
-        return Device(
-            path=path if isinstance(connection, LocalConnection) else self._stable(found, path),
-            identity=dict(found.identity),
-            size_bytes=found.size_bytes,
-            read_only=found.read_only,
-            scsi=found.scsi,
-            device_info=_plain(info),
-            paths_found=found.paths,
-            paths_expected=expected,
-        )
-
-    def _look(self, path: str) -> Found:
-        found = self._devices.look(path)
-        if found is None:
-            raise ConnectFailed(
-                f"os-brick answered {path}, and no block device is there; it is taken back: see "
-                "the kernel's log of this host"
-            )
-        return found
-
-    def _stable(self, found: Found, path: str) -> str:
-        stable = self._devices.stable_name(found)
-        if stable is None:
-            self._settle()
-            stable = self._devices.stable_name(found)
-        if stable is None and os.path.islink(path):
-            stable = path  # vendors make names of their own
-        if stable is None:
-            raise ConnectFailed(
-                f"udev gave {found.node} no name in /dev/disk/by-id, and its kernel name may mean "
-                "another device tomorrow; it is taken back: see 'udevadm info' of the device"
-            )
-        return stable
-
-    def _paths_expected(self, attachment: Attachment) -> int:
-        connection = attachment.connection
-        if isinstance(connection, NvmeConnection) or (
-            isinstance(connection, SCSI) and (self._use_multipath or attachment.require_all_paths)
-        ):
-            return connection.paths
-        return 1
+    def _lacks_multipath(self, connector: Any, connection: Connection) -> bool:
+        is_enforced = self._properties_of(connection).get("enforce_multipath")
+        return bool(self._use_multipath and is_enforced and not connector.supports_multipath())
 
     def _is_anothers(
         self, connector: Any, attachment: Attachment, device: Device | None, today: str | None
@@ -326,6 +307,19 @@ class BrickConnectors:
                 return True
         return False
 
+    def _remove_late_paths(self, connection: Connection, device: Device, trail: Trail) -> None:
+        """Of the volume that our own connect found: what came after os-brick had looked, and by
+        portals that the request does not name. What something is built on stays."""
+        if "path" in device.identity:
+            return
+        left = {os.path.basename(node) for node in self._devices.all_of(device.identity)}
+        maps = {name for name in left if name.startswith("dm-")}
+        held = {name for name in left if set(self._devices.holders(name)) - maps}
+        if left and not held:
+            LOG.warning("%s came late, or by another portal: removed", ", ".join(sorted(left)))
+            with self._locks.hold(connection.lane):
+                self._remove(sorted(left - maps), trail.execute)
+
     def _gone(self, connection: Connection, device: Device | None) -> Disconnected:
         """Is it? os-brick can end well and leave the device."""
         left = self._devices.find(device.identity) if device else None
@@ -339,6 +333,13 @@ class BrickConnectors:
             + (f", held by {holders}" if holders else "")
             + "; it is tried again: see what uses it ('lsof', 'multipath -ll')"
         )
+
+
+def _with_retry(options: str) -> str:
+    """mount.nfs(8) tries a server that refuses again for two minutes, and says nothing of it."""
+    given = [option for option in options.split(",") if option]
+    has_retry = any(option.startswith("retry=") for option in given)
+    return ",".join(given if has_retry else [*given, "retry=0"])
 
 
 def _device_info(device: Device | None, today: str | None) -> dict[str, Any] | None:
@@ -358,13 +359,3 @@ def _network_device(attachment: Attachment, connection: RbdConnection) -> Device
     """Nobody on this host has looked at the image: its size is the request's word."""
     source = connection.known_source
     return Device(path=source, identity={"path": source}, size_bytes=attachment.size_bytes or 0)
-
-
-def _plain(info: Mapping[str, Any]) -> dict[str, Any]:
-    """os-brick's answer as the journal can keep it."""
-    plain: dict[str, Any] = json.loads(json.dumps(info, default=_text))
-    return plain
-
-
-def _text(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

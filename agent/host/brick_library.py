@@ -3,7 +3,7 @@
 import logging
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,15 @@ def os_brick_properties(**options: Any) -> Mapping[str, Any]:
 
     found: Mapping[str, Any] = connector.get_connector_properties("", **options)
     return found
+
+
+def remove_scsi_devices(names: Sequence[str], execute: Callable[..., Any]) -> None:
+    """Flush and remove devices by their kernel names (sdb), and the multipath map on them.
+
+    Raises what os-brick raises. The caller holds os-brick's lock of the host."""
+    from os_brick.initiator import linuxscsi
+
+    linuxscsi.LinuxSCSI("", execute=execute).remove_connection(set(names))
 
 
 def settle_udev() -> None:

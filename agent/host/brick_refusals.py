@@ -1,74 +1,23 @@
-"""What an error of os-brick means to the caller.
-
-os-brick hides reasons: a wrong CHAP password, a portal that is down and a LUN that is missing all
-end as "volume device not found". The reason is in the commands that it ran, so those that failed
-are written down on the way (never their arguments: passwords are among them).
-"""
-
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+"""What an error of os-brick means to the caller: by the commands that it ran, see brick_trail."""
 
 from os_brick import exception
 from oslo_concurrency.processutils import ProcessExecutionError
 from oslo_utils.strutils import mask_password
 
-from agent.errors import AgentError, AuthFailed, ConnectFailed, Invalid, LunMissing, Unavailable
+from agent.errors import (
+    AgentError,
+    AuthFailed,
+    ConnectFailed,
+    Invalid,
+    LunMissing,
+    ReadOnlyDevice,
+    Unavailable,
+)
+from agent.host.brick_trail import Trail, failure_of
 from agent.model.connection import Connection
-
-ISCSI_LOGIN_REFUSED = 24
-"""iscsiadm(8), exit status ISCSI_ERR_LOGIN_AUTH_FAILED."""
-
-PACKAGES = {
-    "iscsiadm": "open-iscsi",
-    "multipath": "multipath-tools",
-    "multipathd": "multipath-tools",
-    "nvme": "nvme-cli",
-    "mount.nfs": "nfs-common",
-    "lsscsi": "lsscsi",
-}
-"""Debian's, by tool."""
-
-Execute = Callable[..., tuple[str, str]]
 
 FOREIGN = (exception.BrickException, ProcessExecutionError, OSError, ValueError, LookupError)
 """What os-brick is known to raise."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A command that failed; ``exit_code`` None: it could not be run."""
-
-    tool: str
-    exit_code: int | None
-    said: str
-
-    def __str__(self) -> str:
-        if self.exit_code is None:
-            package = PACKAGES.get(self.tool)
-            advice = f" (install {package})" if package else ""
-            return f"{self.tool} could not be run{advice}"
-        said = f": {self.said}" if self.said else ""
-        return f"{self.tool} ended with {self.exit_code}{said}"
-
-
-class Trail:
-    """Runs commands for one call of os-brick, and remembers how they ended."""
-
-    def __init__(self, execute: Execute) -> None:
-        self._execute = execute
-        self.failures: list[Failure] = []
-        self.logged_in = False
-
-    def execute(self, *command: str, **how: Any) -> tuple[str, str]:
-        try:
-            done = self._execute(*command, **how)
-        except ProcessExecutionError as error:
-            self.failures.append(_failure(str(command[0]), error))
-            raise
-        if command[0] == "iscsiadm" and "--login" in command:
-            self.logged_in = True
-        return done
 
 
 def connect_refusal(error: Exception, connection: Connection, trail: Trail) -> AgentError:
@@ -76,10 +25,15 @@ def connect_refusal(error: Exception, connection: Connection, trail: Trail) -> A
     target = connection.target_names
     if isinstance(error, exception.ExecutionTimeout):
         return _hangs(connection, error)
-    if _refused_us(trail):
+    if trail.refused:
         return AuthFailed(
             f"{target} refused this host: {reason_of(error, trail)}; nothing stays connected: see "
             "the credentials in connection_info, and whether the storage side lets this host in"
+        )
+    if isinstance(error, exception.BlockDeviceReadOnly):
+        return ReadOnlyDevice(
+            f"the device of {target} stays read-only; nothing stays connected: attach it with "
+            "access_mode ro, or make the volume writable"
         )
     if isinstance(error, exception.NoFibreChannelHostsFound):
         return ConnectFailed("this host has no working Fibre Channel HBA; look at its ports")
@@ -93,6 +47,18 @@ def connect_refusal(error: Exception, connection: Connection, trail: Trail) -> A
     return ConnectFailed(
         f"{target} did not give this host the volume: {reason_of(error, trail)}; nothing stays "
         "connected: look at the network and the storage side, then try again"
+    )
+
+
+def no_multipath(connection: Connection) -> ConnectFailed:
+    """It is enforced, and os-brick found that this host has none."""
+    if connection.lane == "nvme":
+        lacks, advice = "native NVMe multipath is off in this kernel", "see nvme_core.multipath"
+    else:
+        lacks, advice = "multipathd does not run on this host", "'systemctl start multipathd'"
+    return ConnectFailed(
+        f"{lacks}, and multipath is enforced; nothing was connected to {connection.target_names}: "
+        f"{advice}, then try again"
     )
 
 
@@ -113,25 +79,9 @@ _NOT_FOUND = (
 )
 
 
-def _failure(tool: str, error: ProcessExecutionError) -> Failure:
-    said = str(error.stderr or "").strip().splitlines()
-    code = error.exit_code
-    last = mask_password(said[-1]) if said else ""
-    return Failure(tool, None if code in (None, "-") else int(code), last)
-
-
-def _refused_us(trail: Trail) -> bool:
-    refused = any(
-        failure.tool == "iscsiadm" and failure.exit_code == ISCSI_LOGIN_REFUSED
-        for failure in trail.failures
-    )
-    denied = any("access denied" in failure.said for failure in trail.failures)  # mount.nfs
-    return (refused and not trail.logged_in) or denied
-
-
 def _was_reached(connection: Connection, trail: Trail) -> bool:
-    if connection.driver_volume_type in ("iscsi", "iser"):
-        return trail.logged_in
+    if connection.driver_volume_type in ("iscsi", "iser", "nvmeof"):
+        return trail.reached
     return not trail.failures
 
 
@@ -144,10 +94,10 @@ def _hangs(connection: Connection, error: exception.ExecutionTimeout) -> Unavail
 
 def reason_of(error: Exception, trail: Trail) -> str:
     """Why, in words that are safe to show."""
-    if trail.failures:
-        return str(trail.failures[-1])
+    if trail.reason is not None:
+        return str(trail.reason)
     if isinstance(error, exception.ExceptionChainer):  # its text is tracebacks
         return "several of its steps failed, see the log"
     if isinstance(error, ProcessExecutionError):
-        return str(_failure("a command", error))
+        return str(failure_of(("a command",), error))
     return mask_password(str(error)) or "os-brick gives no reason"

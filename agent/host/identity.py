@@ -39,7 +39,8 @@ def device_number(path: Path) -> str | None:
 
 @dataclass(frozen=True)
 class Found:
-    """A block device as it is now. ``node`` is its kernel name (/dev/sdb)."""
+    """A block device as it is now. ``node`` is its kernel name (/dev/sdb). ``paths`` work, by the
+    portals in ``ways`` where the kernel knows them. ``is_map``: a multipath map."""
 
     node: str
     identity: Mapping[str, str]
@@ -47,6 +48,8 @@ class Found:
     read_only: bool
     scsi: bool
     paths: int
+    ways: frozenset[str] = frozenset()
+    is_map: bool = False
 
 
 class BlockDevices:
@@ -80,13 +83,28 @@ class BlockDevices:
         """The kernel name of the device with all of this identity; the multipath map if one has it.
 
         None: it is not on this host. ``identity`` is as ``look`` gave it."""
-        nodes = [
+        nodes = self.all_of(identity)
+        return min(nodes, key=lambda node: not Path(node).name.startswith("dm-"), default=None)
+
+    def all_of(self, identity: Mapping[str, str]) -> list[str]:
+        """The kernel names of every device with all of this identity: the map, and each path."""
+        return [
             node
             for number in self._numbers()
             if (node := self._node(number))
             and identity.items() <= self._identity(number, node).items()
         ]
-        return min(nodes, key=lambda node: not Path(node).name.startswith("dm-"), default=None)
+
+    def at(self, pattern: str) -> list[Found]:
+        """What is at an address: ``pattern`` of names in /dev/disk/by-path."""
+        links = sorted((self._dev / "disk" / "by-path").glob(pattern))
+        return [found for link in links if (found := self.look(str(link)))]
+
+    def strangers(self, found: Found) -> list[Found]:
+        """Paths of a map that by now say they are another device."""
+        paths = _entries(self._sys / "class" / "block" / Path(found.node).name / "slaves")
+        looks = [self.look(str(self._dev / path.name)) for path in paths] if found.is_map else []
+        return [look for look in looks if look and conflict(look.identity, found.identity)]
 
     def look(self, path: str) -> Found | None:
         """What is at ``path`` now; None: nothing, or no block device."""
@@ -105,7 +123,9 @@ class BlockDevices:
             size_bytes=int(_text(facts / "size") or 0) * SECTOR_BYTES,
             read_only=_text(facts / "ro") == "1",
             scsi=self._is_scsi(facts),
-            paths=self._paths(facts),
+            paths=len(working := self._working(facts)),
+            ways=frozenset(way for path in working if (way := self._way(path))),
+            is_map=_is_map(facts),
         )
 
     def stable_name(self, found: Found) -> str | None:
@@ -219,20 +239,44 @@ class BlockDevices:
 
     def _is_scsi(self, facts: Path) -> bool:
         """Multipath hands SCSI commands on to a path; other maps do not."""
-        is_multipath = _text(facts / "dm" / "uuid").startswith("mpath-")
-        paths = _entries(facts / "slaves") if is_multipath else [facts]
+        paths = _entries(facts / "slaves") if _is_map(facts) else [facts]
         return bool(paths) and all(_text(path / "device" / "scsi_level") for path in paths)
 
-    def _paths(self, facts: Path) -> int:
+    def _working(self, facts: Path) -> list[Path]:
         """Paths that work now: of a multipath map, or of an NVMe subsystem's head device."""
-        slaves = _entries(facts / "slaves")
-        if _text(facts / "dm" / "uuid").startswith("mpath-"):
-            return sum(_text(slave / "device" / "state") == "running" for slave in slaves)
+        if _is_map(facts):
+            return [
+                path
+                for path in _entries(facts / "slaves")
+                if _text(path / "device" / "state") == "running"
+            ]
         subsystem = facts.resolve().parent
         if subsystem.name.startswith("nvme-subsys"):
-            controllers = [entry for entry in _entries(subsystem) if (entry / "state").exists()]
-            return sum(_text(controller / "state") == "live" for controller in controllers)
-        return 1
+            return [entry for entry in _entries(subsystem) if _text(entry / "state") == "live"]
+        return [facts]
+
+    def _way(self, path: Path) -> str | None:
+        """The portal of an NVMe controller, or of the iSCSI session of a SCSI device."""
+        address = dict(part.partition("=")[::2] for part in _text(path / "address").split(","))
+        if "traddr" in address:
+            return f"{address['traddr']}:{address.get('trsvcid', '')}"
+        session = re.search(r"/session(\d+)/", str(path.resolve()))
+        if session is None:
+            return None
+        iscsi = self._sys / "class"
+        connection = iscsi / "iscsi_connection" / f"connection{session[1]}:0"
+        portal = ":".join(_text(connection / f"persistent_{part}") for part in ("address", "port"))
+        return f"{portal} {_text(iscsi / 'iscsi_session' / f'session{session[1]}' / 'targetname')}"
+
+
+def conflict(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Do two devices say different things of themselves? What only one says is none, and a kernel
+    name says nothing."""
+    return any(one[name] != other[name] for name in one.keys() & other.keys() - {"path"})
+
+
+def _is_map(facts: Path) -> bool:
+    return _text(facts / "dm" / "uuid").startswith("mpath-")
 
 
 def _is_number(value: str) -> bool:

@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 from typing import Literal
 
-from agent.errors import ConnectFailed, Invalid
+from agent.errors import ConnectFailed, Invalid, LunMissing
 
 _QCOW2_HEADER = struct.Struct(">4sIQIIQ")
 """magic, version, backing_file_offset, backing_file_size, cluster_bits, size in bytes
@@ -32,14 +32,18 @@ class Image:
 
 
 def look_at_image(path: str, image_format: Literal["raw", "qcow2"]) -> Image:
-    """Raises ConnectFailed (no such file) or Invalid (not a plain one, names other files)."""
+    """Raises LunMissing (no such file), ConnectFailed (it cannot be read) or Invalid (not a plain
+    one, names other files)."""
     try:
         # The last component must not be a link: it would lead out of the export.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise LunMissing(
+            f"there is no {path}; nothing was plugged: see whether the export holds this file"
+        ) from error
     except OSError as error:
         raise ConnectFailed(
-            f"{path}: {error.strerror}; see whether the export holds this file, and whether this "
-            "host may read it"
+            f"{path}: {error.strerror}; nothing was plugged: see whether this host may read it"
         ) from error
     try:
         found = os.fstat(descriptor)

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,9 @@ LOG = logging.getLogger(__name__)
 
 UNMOUNT_SECONDS = 60.0
 """Writes that the server has not confirmed are sent first; a server that is away never confirms."""
+
+PROBE_SECONDS = 30.0
+"""What a server may take to tell of a file. Who asks one that is away is stuck in the kernel."""
 
 
 class Mounts:
@@ -43,9 +47,30 @@ class Mounts:
 
     def is_mounted(self, directory: str) -> bool:
         """By the kernel's table: a stat would hang where the server does not answer."""
-        escaped = directory.replace("\\", r"\134").replace(" ", r"\040")  # proc(5), mounts
         lines = self._table.read_text().splitlines()
-        return any(line.split(" ")[1] == escaped for line in lines)
+        return any(_unescaped(line.split(" ")[1]) == directory for line in lines)
+
+    def exports(self) -> list[str]:
+        """What is mounted below ``base`` by us, or by an earlier life: by the kernel's table."""
+        lines = [line.split(" ") for line in self._table.read_text().splitlines()]
+        return sorted(
+            {
+                export
+                for source, directory, *_ in lines
+                if (export := _unescaped(source))
+                and self.directory_of(export) == _unescaped(directory)
+            }
+        )
+
+    def probe(self, path: str) -> None:
+        """Raises ConnectFailed where the server does not tell of the file in time."""
+        try:
+            subprocess.run(["stat", path], capture_output=True, timeout=PROBE_SECONDS, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise ConnectFailed(
+                f"the server of {path} has not answered for {PROBE_SECONDS:g} s; nothing was "
+                "plugged: look at the server, then try again"
+            ) from error
 
     def leave(self, export: str) -> None:
         """Unmount the export unless somebody needs it. The caller holds the export's lock.
@@ -65,6 +90,11 @@ class Mounts:
                 )
         with contextlib.suppress(OSError):  # not empty, or gone: the mount is what counts
             os.rmdir(directory)
+
+
+def _unescaped(field: str) -> str:
+    """Of the kernel's table (proc(5), mounts): a space is \\040."""
+    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), field)
 
 
 def _unmount(directory: str) -> str:

@@ -97,6 +97,11 @@ class Connection(Value):
         return ", ".join(self.targets)
 
     @property
+    def ways(self) -> frozenset[str]:
+        """The portals that lead to the volume, as the host names them; empty: not known so."""
+        return frozenset()
+
+    @property
     def source_format(self) -> Literal["raw", "qcow2"]:
         """The guest-visible file format. Said by the request, never probed."""
         return "raw"
@@ -156,6 +161,20 @@ class IscsiConnection(Connection):
         """How many ways to the volume the storage offers."""
         data = self.data
         return len(set(zip(data.target_portals or (), data.target_iqns or (), strict=True))) or 1
+
+    @property
+    def addresses(self) -> tuple[tuple[str, str, int], ...]:
+        """(portal, IQN, LUN) of each, without the brackets of IPv6."""
+        data = self.data
+        many = zip(
+            data.target_portals or (), data.target_iqns or (), data.target_luns or (), strict=True
+        )
+        found = tuple(many) or ((data.target_portal or "", data.target_iqn or "", self.lun),)
+        return tuple((re.sub(r"[][]", "", portal), iqn, lun) for portal, iqn, lun in found)
+
+    @property
+    def ways(self) -> frozenset[str]:
+        return frozenset(f"{portal} {iqn}" for portal, iqn, _ in self.addresses)
 
     @property
     def lun(self) -> int:
@@ -237,6 +256,13 @@ class NvmeConnection(Connection):
     @property
     def paths(self) -> int:
         return len(self.data.portals or ()) or 1
+
+    @property
+    def ways(self) -> frozenset[str]:
+        data = self.data
+        if data.portals is None:
+            return frozenset((f"{data.target_portal}:{data.target_port}",))
+        return frozenset(f"{address}:{port}" for address, port, _ in data.portals)
 
 
 def _plain_file_name(name: str) -> str:

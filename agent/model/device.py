@@ -20,6 +20,8 @@ class Device(Value):
     ({name: value}; names as in model.attachment.Identity, and ``path`` where it has nothing
     better). ``device_info`` is os-brick's, handed back at disconnect: without it os-brick skips
     the flush. ``scsi``: it takes SCSI commands, as a guest's ``lun`` must; None: nobody has looked.
+    ``paths_missing`` names the portals without one, where that is known. ``doubts``: what was seen
+    that says it is another volume's.
     """
 
     path: StrictStr
@@ -30,6 +32,16 @@ class Device(Value):
     device_info: dict[str, Any] = {}
     paths_found: Count = 1
     paths_expected: Count = 1
+    paths_missing: tuple[StrictStr, ...] = ()
+    doubts: tuple[StrictStr, ...] = ()
+
+    @property
+    def degraded(self) -> str | None:
+        """In words; None: all paths work."""
+        if self.paths_found >= self.paths_expected:
+            return None
+        missing = f": no path by {', '.join(self.paths_missing)}" if self.paths_missing else ""
+        return f"degraded {self.paths_found}/{self.paths_expected}{missing}"
 
 
 class Disconnected(Value):

@@ -81,7 +81,10 @@ class DeviceTree:
         serial: str = "",
         state: str = "running",
         by_id: Sequence[str] = (),
+        session: int | None = None,
+        lun: int = 0,
     ) -> str:
+        """``session``: it came by that iSCSI session."""
         page = SCSI_SERIAL_PAGE + bytes([len(serial)]) + serial.encode()
         return self.add(
             name,
@@ -94,7 +97,29 @@ class DeviceTree:
                 "device/rescan": "",
             },
             by_id=by_id,
+            below="class/block"
+            if session is None
+            else f"devices/platform/host3/session{session}/target3:0:0/3:0:0:{lun}/block",
         )
+
+    def session(self, number: int, ip: str, iqn: str) -> None:
+        """An iSCSI session and its one connection."""
+        for kind, name, attributes in (
+            ("iscsi_session", f"session{number}", {"targetname": iqn}),
+            (
+                "iscsi_connection",
+                f"connection{number}:0",
+                {"persistent_address": ip, "persistent_port": "3260"},
+            ),
+        ):
+            directory = self.sys / "class" / kind / name
+            directory.mkdir(parents=True, exist_ok=True)
+            for attribute, content in attributes.items():
+                (directory / attribute).write_text(f"{content}\n")
+
+    def add_path(self, name: str, slave: str) -> None:
+        """multipathd puts a path into a map."""
+        self._relate(name, slave)
 
     def multipath(self, name: str, number: str, wwn: str, slaves: Sequence[str]) -> str:
         return self.add(
@@ -128,6 +153,10 @@ class DeviceTree:
             directory.mkdir(exist_ok=True)
             (directory / "state").write_text(f"{state}\n")
         return node
+
+    def nvme_address(self, controller: str, ip: str, port: int) -> None:
+        directory = self.sys / "devices/virtual/nvme-subsystem/nvme-subsys0" / controller
+        (directory / "address").write_text(f"traddr={ip},trsvcid={port},src_addr=192.0.2.7\n")
 
     def loop(self, name: str, number: str, backing_file: Path) -> str:
         return self.add(name, number, {"loop/backing_file": str(backing_file), "loop/offset": "0"})

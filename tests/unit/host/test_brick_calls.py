@@ -5,7 +5,7 @@
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ class Recorder:
     on_connect: Callable[[Any], None] = lambda execute: None
     on_disconnect: Callable[[], None] = lambda: None
     calls: list[tuple[Any, ...]] = field(default_factory=list)
+    has_multipath: bool = True
+    on_remove: Callable[[str], None] = lambda name: None
 
     def factory(self, protocol: str, **options: Any) -> "Recorder":
         self.execute = options.pop("execute")
@@ -53,6 +55,14 @@ class Recorder:
     def disconnect_volume(self, properties: dict[str, Any], info: dict[str, Any] | None) -> None:
         self._note("disconnect_volume", properties, info)
         self.on_disconnect()
+
+    def remove(self, names: Sequence[str], execute: Any) -> None:
+        self.calls.append(("remove", list(names)))
+        for name in names:
+            self.on_remove(name)
+
+    def supports_multipath(self) -> bool:
+        return self.has_multipath
 
     def get_volume_paths(self, properties: dict[str, Any]) -> list[str]:
         return self.at_address
@@ -86,6 +96,8 @@ class Bench:
             "factory": self.brick.factory,
             "devices": self.tree.devices,
             "settle": lambda: None,
+            "pause": lambda seconds: None,
+            "remove": self.brick.remove,
             "which": lambda tool: f"/sbin/{tool}",
             **different,
         }
@@ -273,6 +285,7 @@ def test_an_encrypted_volume_is_decrypted_by_qemu_not_by_os_brick(bench: Bench) 
 
 
 ISCSI = Case("", scsi, "iscsi", {**ONE_PATH, **CHAP})
+MULTIPATH = next(case for case in CASES if case.name == "iscsi-multipath")
 
 
 def connected(bench: Bench, case: Case = ISCSI, **options: Any) -> tuple[Attachment, Device]:
@@ -339,8 +352,35 @@ class TestDisconnect:
         asked, device = connected(bench)
         with pytest.raises(AgentError, match=r"/dev/sdb is still on this host") as refused:
             bench.connectors().disconnect(asked, device)
+        assert ("remove", ["sdb"]) in bench.brick.calls
         assert refused.value.code == "connect-failed"
         assert refused.value.retriable
+
+    def test_paths_that_came_late_go_too(self, bench: Bench) -> None:
+        """os-brick has removed the map and the path that it saw; multipathd made another map."""
+        asked, device = connected(bench, MULTIPATH, use_multipath=True)
+
+        def come_late() -> None:
+            for name in ("dm-3", "sdb", "sdc"):
+                bench.tree.remove(name)
+            bench.tree.scsi("sdq", "65:0", WWN, serial="457b1507")
+            bench.tree.multipath("dm-4", "253:4", WWN, ("sdq",))
+
+        def remove(name: str) -> None:
+            bench.tree.remove("dm-4")
+            bench.tree.remove(name)
+
+        bench.brick.on_disconnect, bench.brick.on_remove = come_late, remove
+        bench.connectors(use_multipath=True).disconnect(asked, device)
+        assert ("remove", ["sdq"]) in bench.brick.calls
+        assert not bench.connectors().present(device)
+
+    def test_what_something_is_built_on_is_not_removed(self, bench: Bench) -> None:
+        asked, device = connected(bench)
+        bench.tree.add("dm-9", "253:9", {"dm/uuid": "LVM-x"}, slaves=("sdb",))
+        with pytest.raises(AgentError, match="held by dm-9"):
+            bench.connectors().disconnect(asked, device)
+        assert not [call for call in bench.brick.calls if call[0] == "remove"]
 
     def test_who_holds_it_is_named(self, bench: Bench) -> None:
         asked, device = connected(bench)

@@ -84,5 +84,5 @@ def test_only_plain_files(tmp_path: Path, make: object) -> None:
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     refused = refusal(str(tmp_path / "volume-2"), "raw")
-    assert refused.code == "connect-failed"
+    assert refused.code == "lun-missing"
     assert refused.retriable

@@ -8,6 +8,7 @@ from os_brick import exception
 from oslo_concurrency.processutils import ProcessExecutionError
 
 from agent.errors import AgentError, Unavailable
+from agent.host.brick_trail import Trail
 from tests.samples import attachment
 from tests.unit.host.test_brick_calls import (
     CASES,
@@ -30,7 +31,7 @@ def failing(exit_code: int | None, stderr: str = "") -> Command:
     """A machine on which a login, mount or NVMe connect ends so; the rest works."""
 
     def execute(*command: str, **how: Any) -> tuple[str, str]:
-        if exit_code is None or {"--login", "mount", "connect"} & set(command):
+        if exit_code is None or {"--login", "mount", "connect"} & {*command}:
             raise ProcessExecutionError("", stderr, exit_code, " ".join(command), "it did not work")
         return "", ""
 
@@ -57,8 +58,9 @@ def give_up(error: Exception, *commands: tuple[str, ...]) -> Callable[[Command],
 
 LOGIN = (
     ("iscsiadm", "-m", "node", "--op", "update", "-n", "node.session.auth.password", "-v", SECRET),
-    ("iscsiadm", "-m", "node", "--login"),
+    ("iscsiadm", "-m", "node", "-T", "iqn-1", "-p", "192.0.2.1:3260", "--login"),
 )
+MOUNT = ("mount", "-t", "nfs", "-o", "vers=4,minorversion=2", "192.0.2.40:/vols", "/mnt/1")
 NOT_FOUND = exception.VolumeDeviceNotFound(device="")
 NFS = next(case for case in CASES if case.name == "nfs")
 NVME = next(case for case in CASES if case.name == "nvmeof")
@@ -131,7 +133,57 @@ def chained() -> Exception:
             id="NVMe target is down",
         ),
         pytest.param(
-            NVME, working, give_up(NOT_FOUND), "lun-missing", "no such LUN", id="no namespace"
+            NVME,
+            working,
+            give_up(NOT_FOUND, ("nvme", "ns-rescan", "/dev/nvme0")),
+            "lun-missing",
+            "no such LUN",
+            id="no namespace",
+        ),
+        pytest.param(
+            ISCSI,
+            working,
+            give_up(NOT_FOUND, ("tee", "-a", "/sys/class/scsi_host/host3/scan")),
+            "lun-missing",
+            "mapped to this host",
+            id="LUN is not mapped, in a session that was there",
+        ),
+        pytest.param(
+            ISCSI,
+            failing(
+                24,
+                "iscsiadm: Could not login to [iface: default, target: iqn-1].\n"
+                "iscsiadm: initiator reported error (24 - login failed: authorization)\n"
+                "iscsiadm: Could not log into all portals",
+            ),
+            give_up(NOT_FOUND, *LOGIN),
+            "auth-failed",
+            r"192.0.2.1:3260 ended with 24: .*reported error \(24",
+            id="the reason is not what iscsiadm says last",
+        ),
+        pytest.param(
+            NFS,
+            failing(124),
+            give_up(exception.BrickException("NFS mount failed"), MOUNT),
+            "connect-failed",
+            "mount of 192.0.2.40:/vols .*no answer",
+            id="server is silent",
+        ),
+        pytest.param(
+            NFS,
+            failing(32, "mount.nfs: Connection refused"),
+            give_up(exception.BrickException("NFS mount failed"), MOUNT),
+            "connect-failed",
+            "Connection refused",
+            id="server is down",
+        ),
+        pytest.param(
+            FC,
+            working,
+            give_up(exception.BlockDeviceReadOnly(device="/dev/dm-3")),
+            "read-only-device",
+            "access_mode ro",
+            id="device cannot be written",
         ),
         pytest.param(
             NFS,
@@ -183,6 +235,66 @@ def test_a_command_that_hangs_is_unknown_not_failed(bench: Bench) -> None:
     asked = attachment(**wire(bench, ISCSI))
     with pytest.raises(Unavailable, match="Time out"):
         bench.connectors().connect(asked)
+
+
+class TestTrail:
+    """How long os-brick may try: docs/connections.rst tells the bounds."""
+
+    def trail(self, *, fails: bool) -> tuple[Trail, list[tuple[str, ...]]]:
+        ran: list[tuple[str, ...]] = []
+
+        def execute(*command: str, **how: Any) -> tuple[str, str]:
+            ran.append(command)
+            if fails and {"--login", "mount"} & {*command}:
+                raise ProcessExecutionError("", "", 124 if "mount" in command else 8)
+            return "", ""
+
+        return Trail(execute), ran
+
+    def test_a_first_login_is_tried_for_half_a_minute(self) -> None:
+        """iscsid's own limit is two minutes, which os-brick takes three times."""
+        trail, ran = self.trail(fails=False)
+        trail.execute(*LOGIN[1], run_as_root=True)
+        record, login = ran
+        assert login == LOGIN[1]
+        assert record[:7] == LOGIN[1][:7]
+        assert record[-3:] == ("node.session.initial_login_retry_max", "-v", "2")
+
+    def test_what_was_given_up_is_not_tried_again(self) -> None:
+        trail, ran = self.trail(fails=True)
+        other_version = (*MOUNT[:4], "vers=3", *MOUNT[5:])
+        for command in (LOGIN[1], LOGIN[1], MOUNT, other_version):
+            with pytest.raises(ProcessExecutionError):
+                trail.execute(*command)
+        assert sum("--login" in command for command in ran) == 1
+        assert sum("mount" in command for command in ran) == 1
+        assert trail.closed_ways == {"192.0.2.1:3260", "192.0.2.40:/vols"}
+
+    def test_a_mount_and_what_it_starts_end_in_time(self) -> None:
+        trail, ran = self.trail(fails=False)
+        trail.execute(*MOUNT)
+        assert ran == [("timeout", "--kill-after=5", "60", *MOUNT)]
+
+    def test_another_portal_is_tried(self) -> None:
+        trail, ran = self.trail(fails=True)
+        for portal in ("192.0.2.1:3260", "192.0.2.2:3260"):
+            command = tuple(portal if part == "192.0.2.1:3260" else part for part in LOGIN[1])
+            with pytest.raises(ProcessExecutionError):
+                trail.execute(*command)
+        assert sum("--login" in command for command in ran) == 2
+
+
+@pytest.mark.parametrize(
+    ("case", "says"),
+    [("iscsi-multipath", "multipathd does not run"), ("nvmeof", "native NVMe multipath is off")],
+)
+def test_multipath_is_enforced_and_there_is_none(bench: Bench, case: str, says: str) -> None:
+    bench.brick.on_connect = give_up(exception.BrickException("Multipathing is enforced"))
+    bench.brick.has_multipath = False
+    volume = attachment(**wire(bench, next(known for known in CASES if known.name == case)))
+    with pytest.raises(AgentError, match=f"{says}.*enforced.*nothing was connected") as refused:
+        bench.connectors(use_multipath=True).connect(volume)
+    assert refused.value.code == "connect-failed"
 
 
 def test_what_a_tool_says_of_a_secret_is_not_told(bench: Bench) -> None:

@@ -1,0 +1,212 @@
+"""What os-brick's answer is: a device with a name that lasts, an identity, and its paths.
+
+os-brick finds a device at an address and says its kernel name. Whether it was there before, as
+whose it was known, and how many of the paths it should have it does not say.
+"""
+
+import glob
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from agent.errors import ConnectFailed, NotAllPaths
+from agent.host.brick_trail import Trail
+from agent.host.identity import BlockDevices, Found, conflict
+from agent.host.image import look_at_image
+from agent.model.attachment import Attachment
+from agent.model.connection import (
+    Connection,
+    FibreChannelConnection,
+    IscsiConnection,
+    LocalConnection,
+    NvmeConnection,
+)
+from agent.model.device import Device
+
+SCSI = (IscsiConnection, FibreChannelConnection)
+
+PATH_LOOKS = 20
+PATH_PAUSE_SECONDS = 0.5
+"""Paths that are logged in come into the map within moments: so often and far between one looks."""
+
+
+class DeviceReader:
+    """Reads the devices of connected volumes. ``pause`` passes the time until another look."""
+
+    def __init__(
+        self,
+        devices: BlockDevices,
+        *,
+        use_multipath: bool,
+        enforce_multipath: bool,
+        settle: Callable[[], None],
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._devices = devices
+        self._use_multipath = use_multipath
+        self._enforce_multipath = enforce_multipath
+        self._settle = settle
+        self._pause = pause
+
+    def at_address(self, connection: Connection) -> list[Found]:
+        """What is at the volume's address on this host now, whoever made it."""
+        return [found for pattern in _by_path(connection) for found in self._devices.at(pattern)]
+
+    def of(
+        self, attachment: Attachment, info: Mapping[str, Any], before: Sequence[Found], trail: Trail
+    ) -> Device:
+        """Of what os-brick answered; ``before`` was at the address when it was called.
+
+        Raises ConnectFailed, NotAllPaths, LunMissing, Invalid."""
+        connection = attachment.connection
+        path = _text(info["path"])
+        if connection.source_type == "file":
+            image = look_at_image(path, connection.source_format)
+            return Device(
+                path=path,
+                identity={"path": path},
+                size_bytes=image.size_bytes,
+                read_only=image.read_only,
+                device_info=plain(info),
+            )
+        found = self._look(path)
+        if isinstance(connection, SCSI):
+            self._devices.ask_again(found)
+            found = self._wait_for_paths(path, attachment, trail)
+        stable = path if isinstance(connection, LocalConnection) else self._stable(found, path)
+        device = Device(
+            path=stable,
+            identity=dict(found.identity),
+            size_bytes=found.size_bytes,
+            read_only=found.read_only,
+            scsi=found.scsi,
+            device_info=plain(info),
+            doubts=tuple(self._doubts(connection, found, before)),
+        )
+        counted = self.count_paths(attachment, device, found)
+        self._refuse_missing_paths(attachment, counted, found)
+        return counted
+
+    def count_paths(self, attachment: Attachment, device: Device, found: Found) -> Device:
+        """The device with the paths that it has now, against the portals of the request."""
+        ways = attachment.connection.ways
+        expected = self._paths_expected(attachment)
+        working, missing = found.paths, frozenset[str]()
+        if expected > 1 and found.ways:
+            working, missing = len(ways & found.ways), ways - found.ways
+        return device.model_copy(
+            update={
+                "paths_found": working,
+                "paths_expected": expected,
+                "paths_missing": tuple(sorted(missing)),
+            }
+        )
+
+    def _look(self, path: str) -> Found:
+        found = self._devices.look(path)
+        if found is None:
+            raise ConnectFailed(
+                f"os-brick answered {path}, and no block device is there; it is taken back: see "
+                "the kernel's log of this host"
+            )
+        return found
+
+    def _wait_for_paths(self, path: str, attachment: Attachment, trail: Trail) -> Found:
+        """os-brick answers as soon as there is a map; multipathd adds the last paths after that.
+        By a portal that let nobody in none will come."""
+        coming = self._paths_expected(attachment) - len(trail.closed_ways)
+        found = self._look(path)
+        for _ in range(PATH_LOOKS if found.is_map else 0):
+            if found.paths >= coming:
+                break
+            self._pause(PATH_PAUSE_SECONDS)
+            found = self._look(path)
+        return found
+
+    def _refuse_missing_paths(self, attachment: Attachment, device: Device, found: Found) -> None:
+        if attachment.require_all_paths and device.degraded:
+            raise NotAllPaths(
+                f"{device.paths_found} of {device.paths_expected} paths of {found.node} work, and "
+                f"require_all_paths is set ({device.degraded}); nothing was plugged: look at "
+                "'multipath -ll' and the storage network"
+            )
+        scsi = isinstance(attachment.connection, SCSI)
+        if scsi and self._use_multipath and self._enforce_multipath and not found.is_map:
+            raise NotAllPaths(
+                f"multipathd made no map of {found.node}, and multipath is enforced; nothing was "
+                "plugged: see 'multipath -ll' and what multipath.conf leaves out"
+            )
+
+    def _paths_expected(self, attachment: Attachment) -> int:
+        connection = attachment.connection
+        if isinstance(connection, NvmeConnection | IscsiConnection | FibreChannelConnection) and (
+            self._use_multipath or attachment.require_all_paths
+        ):
+            return connection.paths
+        return 1
+
+    def _doubts(
+        self, connection: Connection, found: Found, before: Sequence[Found]
+    ) -> Iterator[str]:
+        """What says that a device of an earlier life is still there, or is a part of this one.
+
+        The kernel reads anew who a LUN is (see ask_again), but what a guest or the host has
+        cached of the volume that it was, and a map that was made for it, stay (CVE-2023-2088)."""
+        for was in before:
+            if conflict(was.identity, found.identity):
+                yield f"{was.node} was at its address before, as {_words(was)}"
+        for path in self._devices.strangers(found):
+            yield f"its path {path.node} is {_words(path)}"
+        for now in self.at_address(connection):
+            if conflict(now.identity, found.identity):
+                yield f"{now.node} is at its address, as {_words(now)}"
+
+    def _stable(self, found: Found, path: str) -> str:
+        stable = self._devices.stable_name(found)
+        if stable is None:
+            self._settle()
+            stable = self._devices.stable_name(found)
+        if stable is None and os.path.islink(path):
+            stable = path  # vendors make names of their own
+        if stable is None:
+            raise ConnectFailed(
+                f"udev gave {found.node} no name in /dev/disk/by-id, and its kernel name may mean "
+                "another device tomorrow; it is taken back: see 'udevadm info' of the device"
+            )
+        return stable
+
+
+def plain(info: Mapping[str, Any]) -> dict[str, Any]:
+    """os-brick's answer as the journal can keep it."""
+    found: dict[str, Any] = json.loads(json.dumps(info, default=_text))
+    return found
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _words(found: Found) -> str:
+    return " ".join(f"{name} {value}" for name, value in found.identity.items())
+
+
+def _by_path(connection: Connection) -> Iterator[str]:
+    """udev's names in /dev/disk/by-path of a SCSI volume's devices (systemd, udev-builtin-path_id).
+
+    None of NVMe: the kernel itself removes a namespace whose identity has changed."""
+    if isinstance(connection, IscsiConnection):
+        for portal, iqn, lun in connection.addresses:
+            yield f"*ip-{glob.escape(portal)}-iscsi-{glob.escape(iqn)}-lun-{_lun_name(lun)}"
+    if isinstance(connection, FibreChannelConnection):
+        luns = connection.data.target_luns or (connection.data.target_lun or 0,)
+        for wwn in connection.targets:
+            for lun in sorted(set(luns)):
+                yield f"*-fc-0x{glob.escape(wwn)}-lun-{_lun_name(lun)}"
+
+
+def _lun_name(lun: int) -> str:
+    if lun < 256:
+        return str(lun)
+    return f"0x{lun & 0xFFFF:04x}{lun >> 16 & 0xFFFF:04x}00000000"

@@ -1,0 +1,178 @@
+"""The commands that os-brick runs for one call: how they ended, and for how long they may go on.
+
+os-brick hides reasons: a wrong CHAP password, a portal that is down and a LUN that is missing all
+end as "volume device not found". The reason is in the commands, so those that failed are written
+down on the way (never their arguments: passwords are among them).
+
+It also tries what cannot succeed again and again, with its lock held. So a login that iscsid has
+given up, and a mount that was given up, fail at once when they are tried a second time.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from os_brick import exception
+from oslo_concurrency.processutils import ProcessExecutionError
+from oslo_utils.strutils import mask_password
+
+PACKAGES = {
+    "iscsiadm": "open-iscsi",
+    "multipath": "multipath-tools",
+    "multipathd": "multipath-tools",
+    "nvme": "nvme-cli",
+    "mount.nfs": "nfs-common",
+    "lsscsi": "lsscsi",
+}
+"""Debian's, by tool."""
+
+ISCSI_LOGIN_REFUSED = 24
+"""iscsiadm(8), exit status ISCSI_ERR_LOGIN_AUTH_FAILED."""
+
+LOGIN_TIMEOUTS = 2
+"""node.session.initial_login_retry_max, in node.conn[0].timeo.login_timeout: iscsid tries a first
+login anew for as long. With its own 8 times 15 seconds a silent portal would hold os-brick's lock
+for two minutes; so it is half a minute. It says nothing about sessions that were there before."""
+
+MOUNT_SECONDS = 60
+"""What a server may take for a mount. mount(8) has no time-out of its own, and what it has started
+lives on when it alone is killed, so timeout(1) ends both."""
+
+TIMED_OUT = 124
+"""Exit status of timeout(1)."""
+
+Execute = Callable[..., tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A command that failed; ``exit_code`` None: it could not be run. ``way``: the portal or export
+    that it tried to get in by; None: it tried something else."""
+
+    tool: str
+    exit_code: int | None
+    said: str
+    way: str | None = None
+
+    def __str__(self) -> str:
+        if self.exit_code is None:
+            package = PACKAGES.get(self.tool)
+            advice = f" (install {package})" if package else ""
+            return f"{self.tool} could not be run{advice}"
+        where = f" of {self.way}" if self.way else ""
+        said = f": {self.said}" if self.said else ""
+        return f"{self.tool}{where} ended with {self.exit_code}{said}"
+
+
+class Trail:
+    """Runs commands for one call of os-brick, and remembers how they ended.
+
+    ``reached``: a target let us in, so what is missing is missing behind it."""
+
+    def __init__(self, execute: Execute) -> None:
+        self._execute = execute
+        self._given_up: dict[tuple[str, ...], ProcessExecutionError] = {}
+        self.failures: list[Failure] = []
+        self.reached = False
+        self._open_ways: set[str | None] = set()
+
+    def execute(self, *command: str, **how: Any) -> tuple[str, str]:
+        hopeless = self._given_up.get(_attempt(command))
+        if hopeless is not None:
+            raise hopeless
+        try:
+            done = self._run(command, how)
+        except ProcessExecutionError as error:
+            self._note(command, error)
+            raise
+        self.reached = self.reached or _reaches(command)
+        self._open_ways.add(_way(command))
+        return done
+
+    @property
+    def refused(self) -> bool:
+        """Were our credentials, or was this host as such?"""
+        refused = any(
+            failure.tool == "iscsiadm" and failure.exit_code == ISCSI_LOGIN_REFUSED
+            for failure in self.failures
+        )
+        denied = any("access denied" in failure.said for failure in self.failures)  # mount.nfs
+        return (refused and not self.reached) or denied
+
+    @property
+    def closed_ways(self) -> frozenset[str]:
+        """Portals and exports by which nobody got in."""
+        tried = {failure.way for failure in self.failures if failure.way is not None}
+        return frozenset(tried - self._open_ways)
+
+    @property
+    def reason(self) -> Failure | None:
+        """Of several failures the last one in getting in, else the last one."""
+        ways = [failure for failure in self.failures if failure.way is not None]
+        return next(reversed(ways or self.failures), None)
+
+    def _run(self, command: tuple[str, ...], how: dict[str, Any]) -> tuple[str, str]:
+        if _is_login(command):
+            self._limit_login(command, how)
+        if command[0] == "mount":
+            bounded = ("timeout", "--kill-after=5", str(MOUNT_SECONDS), *command)
+            return self._execute(*bounded, **how)
+        return self._execute(*command, **how)
+
+    def _limit_login(self, command: tuple[str, ...], how: dict[str, Any]) -> None:
+        """In the node record that os-brick has just made; one that refuses it has its own limit."""
+        limit = ("--op", "update", "-n", "node.session.initial_login_retry_max", "-v")
+        record = command[: command.index("--login")]
+        self._execute(*record, *limit, str(LOGIN_TIMEOUTS), **{**how, "check_exit_code": False})
+
+    def _note(self, command: tuple[str, ...], error: ProcessExecutionError) -> None:
+        self.failures.append(failure_of(command, error))
+        if _is_login(command) or error.exit_code == TIMED_OUT:
+            self._given_up[_attempt(command)] = error
+
+
+def failure_of(command: tuple[str, ...], error: ProcessExecutionError) -> Failure:
+    tool = str(command[0])
+    if isinstance(error, exception.ExecutionTimeout) or error.exit_code == TIMED_OUT:
+        return Failure(tool, TIMED_OUT, "it was given up, there was no answer", _way(command))
+    code = error.exit_code
+    return Failure(
+        tool,
+        None if code in (None, "-") else int(code),
+        _said(str(error.stderr or "")),
+        _way(command),
+    )
+
+
+def _said(stderr: str) -> str:
+    """The line with the reason: iscsiadm's last one only says that there was a reason."""
+    lines = stderr.strip().splitlines()
+    reasons = [line for line in lines if re.search(r"error|denied|refused|reason", line, re.I)]
+    return str(mask_password((reasons or lines or [""])[-1].strip()))
+
+
+def _attempt(command: tuple[str, ...]) -> tuple[str, ...]:
+    """A mount is tried with several versions of the protocol: of the same server and export."""
+    return ("mount", *command[-2:]) if command[0] == "mount" else command
+
+
+def _way(command: tuple[str, ...]) -> str | None:
+    if _is_login(command) and "-p" in command:
+        return command[command.index("-p") + 1]
+    if command[:2] == ("nvme", "connect") and "-s" in command:
+        return f"{command[command.index('-a') + 1]}:{command[command.index('-s') + 1]}"
+    return command[-2] if command[0] == "mount" else None
+
+
+def _is_login(command: tuple[str, ...]) -> bool:
+    return command[0] == "iscsiadm" and "--login" in command
+
+
+def _reaches(command: tuple[str, ...]) -> bool:
+    """Does it only succeed where the target answers? A scan is of a session that is there."""
+    if command[0] == "tee":
+        return command[-1].startswith("/sys/class/scsi_host/")
+    if command[0] == "nvme":
+        return command[1] in ("connect", "ns-rescan")
+    return _is_login(command)

@@ -182,9 +182,8 @@ class Report:
             return
         assert device is not None, "it has either"
         back = f"back: volume {lost.volume_id} ({lost.who}) as {device.path}"
-        if device.paths_found < device.paths_expected:
-            found = f"{device.paths_found} of {device.paths_expected} paths"
-            self.warn(f"{back}, with {found} only: look at the storage network")
+        if device.degraded:
+            self.warn(f"{back}, {device.degraded}: look at the storage network")
         else:
             self.say(back)
 

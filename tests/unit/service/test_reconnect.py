@@ -238,7 +238,7 @@ class TestReport:
         out = io.StringIO()
         Report(out, is_journal=True).volume(self.outcome(world, paths_found=1, paths_expected=2))
         assert out.getvalue().startswith("<3>back: ")
-        assert "1 of 2 paths" in out.getvalue()
+        assert "degraded 1/2" in out.getvalue()
 
     def test_systemd_is_told_how_bad_it_is(self, world: World) -> None:
         out = io.StringIO()

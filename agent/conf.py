@@ -106,8 +106,9 @@ STORAGE_OPTS = [
     ),
     cfg.StrOpt(
         "nfs_mount_point_base",
-        default="/var/lib/attachment-agent/mnt",
-        help="Below it NFS exports are mounted.",
+        default="/var/lib/attachment-agent-mnt",
+        help="Below it NFS exports are mounted. QEMU opens files there as a user of its own: not "
+        "below state_path, which is closed to it.",
     ),
     cfg.StrOpt("nfs_mount_options", default="", help="Options of every NFS mount, without the -o."),
     cfg.FloatOpt(

@@ -141,6 +141,8 @@ class BrickConnectors:
         self.check(connection)
         if isinstance(connection, RbdConnection):
             return _network_device(attachment, connection)
+        if connection.export is not None:
+            self._mounts.make_base()
         trail = Trail(self._execute)
         before = self._reader.at_address(connection)
         with self._locks.guard(attachment):

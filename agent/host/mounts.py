@@ -23,6 +23,10 @@ PROBE_SECONDS = 30.0
 """What a server may take to tell of a file. Who asks one that is away is stuck in the kernel."""
 
 
+THROUGH = 0o711
+"""Everybody may go through a directory, and nobody list it."""
+
+
 class Mounts:
     """What is mounted below ``base``. ``needed`` says whether a disk or promise names a file in a
     directory: a guest that is shut off has no file open. Without it nothing is unmounted."""
@@ -36,6 +40,12 @@ class Mounts:
         self.base = base
         self._needed = needed
         self._table = table
+
+    def make_base(self) -> None:
+        """QEMU, another user, must get through it, whatever our umask is."""
+        if not os.path.isdir(self.base):
+            os.makedirs(self.base, exist_ok=True)
+            os.chmod(self.base, THROUGH)
 
     def directory_of(self, export: str) -> str:
         name = hashlib.md5(export.encode(), usedforsecurity=False).hexdigest()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.nested.inside.iscsi import MIB
-from tests.nested.inside.leftovers import run
+from tests.nested.inside.leftovers import mounts, run
 
 EXPORTS = Path("/srv/exports")
 
@@ -48,6 +48,12 @@ class VolumeFile:
     def connection_info(self, **more: Any) -> dict[str, Any]:
         data = {"export": self.export.source, "name": self.name, "format": self.format}
         return {"driver_volume_type": "nfs", "data": {**data, **more}}
+
+
+def unmount_everything() -> None:
+    """After a test that failed."""
+    for source in mounts():
+        run("umount", "--force", "--lazy", source, check=False)
 
 
 class Export:

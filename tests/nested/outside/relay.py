@@ -59,7 +59,7 @@ class Relay:
         return True
 
     def pytest_sessionfinish(self) -> None:
-        if self._machine is not None and not self._config.getoption("--keep"):
+        if not self._config.getoption("--keep"):
             self._stack.close()
 
     def machine(self) -> Machine:

@@ -1,0 +1,30 @@
+"""Where exports are mounted: QEMU, another user, must get there."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.host.mounts import Mounts
+
+
+@pytest.fixture
+def umask() -> Iterator[None]:
+    """As the service has it."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+def test_everybody_gets_through_its_base(tmp_path: Path, umask: None) -> None:
+    base = tmp_path / "mounts"
+    Mounts(str(base), None).make_base()
+    assert stat.S_IMODE(base.stat().st_mode) == 0o711
+
+
+def test_a_base_that_is_there_is_the_operators(tmp_path: Path) -> None:
+    tmp_path.chmod(0o750)
+    Mounts(str(tmp_path), None).make_base()
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o750

@@ -25,17 +25,23 @@ if not IS_INSIDE:
     from tests.nested.outside.machine import Machine
     from tests.nested.outside.relay import Relay
 
-    @pytest.fixture(scope="session")
-    def machine(request: pytest.FixtureRequest) -> Machine:
-        """For tests that are marked ``outside``."""
+    @pytest.fixture
+    def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
+        """For a test that is marked ``outside``: each begins with the same clean one."""
         relay: Any = request.config.pluginmanager.getplugin("nested-relay")
-        found: Machine = relay.machine()
-        return found
+        with relay.clean_machine(request.node.name) as found:
+            yield found
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("nested")
-    group.addoption("--keep", action="store_true", help="leave the hypervisor running at the end")
+    group.addoption(
+        "--keep",
+        nargs="?",
+        const="kept",
+        metavar="NAME",
+        help="take the hypervisor NAME that an earlier run has kept, or a new one, and keep it",
+    )
     group.addoption("--storm", action="store_true", help="the whole storm of test_storm.py")
 
 

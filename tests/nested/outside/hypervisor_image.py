@@ -11,11 +11,12 @@ already: the hypervisor has no network. The project itself is not in it.
 
 import fcntl
 import hashlib
-import os
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,7 +71,11 @@ class HypervisorImage:
         return self.directory / "key"
 
 
-def hypervisor_image(tell: Callable[[str], None]) -> HypervisorImage:
+Tell = Callable[[str], None]
+"""Is told what takes long."""
+
+
+def hypervisor_image(tell: Tell) -> HypervisorImage:
     """The image, made when it is not in the cache; takes two or three minutes then."""
     cache = cache_directory()
     guest = guest_image(cache)
@@ -80,13 +85,28 @@ def hypervisor_image(tell: Callable[[str], None]) -> HypervisorImage:
     place = cache / f"hypervisor-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     with locked(cache / "hypervisor.lock"):
         if not place.exists():
-            for old in cache.glob("hypervisor-*"):
-                shutil.rmtree(old)
             tell("making the hypervisor's disk, once: Debian packages and Python wheels")
-            with tempfile.TemporaryDirectory(dir=cache) as scratch:
+            with stage(tell, "the disk is made"), tempfile.TemporaryDirectory(dir=cache) as scratch:
                 _make(Path(scratch), guest.kernel, guest.initramfs)
                 (Path(scratch) / "image").rename(place)
+        place.touch()
+        _forget_old_images(cache)
     return HypervisorImage(place)
+
+
+def _forget_old_images(cache: Path) -> None:
+    """But the last two that were used: another checkout may want another one."""
+    images = [path for path in cache.glob("hypervisor-*") if path.is_dir()]
+    for old in sorted(images, key=lambda path: path.stat().st_mtime)[:-2]:
+        shutil.rmtree(old)
+
+
+@contextmanager
+def stage(tell: Tell, what: str) -> Iterator[None]:
+    """Tells, when it is done, how long it took."""
+    begun = time.monotonic()
+    yield
+    tell(f"{what} ({time.monotonic() - begun:.0f} s)")
 
 
 @contextmanager
@@ -106,9 +126,9 @@ def _make(scratch: Path, kernel: Path, initramfs: Path) -> None:
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", str(scratch / "key"))
     wheels = ("-r", str(scratch / "requirements.txt"), *TEST_TOOLS, "setuptools", "wheel", "pbr")
     run(sys.executable, "-m", "pip", "wheel", "--quiet", "-w", str(scratch / "wheels"), *wheels)
-    os.environ.update(SCRATCH=str(scratch), TEST_TOOLS=" ".join(TEST_TOOLS))
     tree = scratch / "tree"
     run(
+        *("env", f"SCRATCH={scratch}", f"TEST_TOOLS={' '.join(TEST_TOOLS)}"),
         "mmdebstrap",
         "--variant=minbase",
         f"--include={','.join(PACKAGES)}",
@@ -130,5 +150,5 @@ def _make(scratch: Path, kernel: Path, initramfs: Path) -> None:
 def run(*argv: str, seconds: float = 900) -> str:
     done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds, check=False)
     if done.returncode:
-        raise LabError(f"{argv[0]} failed: {done.stderr.strip()[-3000:]}")
+        raise LabError(f"{shlex.join(argv)} failed: {done.stderr.strip()[-3000:]}")
     return done.stdout

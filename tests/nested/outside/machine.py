@@ -4,33 +4,30 @@
     disk.qcow2        what this run changes of the image's disk
     console           what the kernel says
     qmp               QEMU's monitor, a socket
+    qemu.log          what QEMU says
+    key, port         the way in
+    enter             a script: root's shell in it, or the command that it is given
 """
 
-import hashlib
 import json
 import os
 import shlex
 import shutil
 import socket
 import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 from tests.lab.guest_image import cache_directory, guest_image
 from tests.lab.patience import LabError, wait_until
-from tests.nested.outside.hypervisor_image import HypervisorImage, locked, run
+from tests.nested.outside.hypervisor_image import HypervisorImage, run
 
 BOOT_SECONDS = 300
 KVM_SECONDS = 10
 MEMORY_MIB = 4096
-BEGIN = Path(__file__).parents[1] / "inside" / "begin.sh"
-
-BOOTED = "booted"
-"""The snapshot of a machine whose services run and whose guests have booted."""
 
 KERNEL_ARGUMENTS = (
     "root=/dev/vda rw console=ttyS0 quiet mitigations=off apparmor=0 audit=0 "
@@ -39,34 +36,70 @@ KERNEL_ARGUMENTS = (
 
 
 class Machine:
-    """One virtual machine on a disk of its own. ``tell`` is told what takes long."""
+    """One virtual machine. What is in ``directory`` is its own; ``disk.qcow2`` must be there."""
 
-    def __init__(self, image: HypervisorImage, disk: Path, directory: Path) -> None:
-        self._image = image
-        self._disk = disk
-        self._directory = directory
-        self.port = _free_port()
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self.console = directory / "console"
         self._qmp = directory / "qmp"
+        self._port = directory / "port"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *, snapshot: str | None = None) -> None:
-        """Back when root can log in."""
-        self._qmp.unlink(missing_ok=True)
+    @property
+    def port(self) -> int:
+        return int(self._port.read_text())
+
+    def start(
+        self, image: HypervisorImage, *, snapshot: str | None = None, survives_us: bool = False
+    ) -> None:
+        """Back when root can log in. It ends with this process, however that ends, or survives."""
+        shutil.copy(image.key, self.directory / "key")
+        self._port.write_text(str(_free_port()))
+        self._write_enter()
         load = [] if snapshot is None else ["-loadvm", snapshot]
-        argv = [*self._command(), *load]
-        with (self._directory / "qemu.log").open("ab") as log:
-            self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        wait_until(self._answers, "the hypervisor answers", seconds=BOOT_SECONDS, pause_seconds=0.5)
-        self.ssh(f"date -u -s @{time.time():.3f} > /dev/null")
+        bound = [] if survives_us else ["setpriv", "--pdeathsig", "KILL", "--"]
+        with (self.directory / "qemu.log").open("wb") as log:
+            self._process = process = subprocess.Popen(
+                [*bound, *self._command(image), *load],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the tests, which then end it
+            )
+
+        def answers() -> bool:
+            if process.poll() is not None:
+                said = (self.directory / "qemu.log").read_text(errors="replace")
+                raise LabError(f"QEMU has ended: {said[-2000:]}")
+            return self.answers()
+
+        try:
+            wait_until(answers, "the hypervisor answers", seconds=BOOT_SECONDS, pause_seconds=0.5)
+        except BaseException:
+            self.kill()
+            raise
+        self._set_clock()
+
+    def answers(self) -> bool:
+        with suppress(LabError):
+            self.ssh("true", seconds=20)
+            return True
+        return False
 
     def save(self, snapshot: str) -> None:
         said = self._monitor("human-monitor-command", {"command-line": f"savevm {snapshot}"})
         if said.get("return"):
             raise LabError(f"savevm: {said['return']}")
 
+    def restore(self, snapshot: str) -> None:
+        """What it was when that was saved: memory, disk, guests, and the storage that it serves."""
+        said = self._monitor("human-monitor-command", {"command-line": f"loadvm {snapshot}"})
+        if said.get("return"):
+            raise LabError(f"loadvm: {said['return']}")
+        self._set_clock()
+
     def reset(self) -> None:
-        """As by the button; back when it has booted again."""
+        """As by the button; back when root can log in again: its services may still be starting."""
         before = self.ssh("cat /proc/sys/kernel/random/boot_id")
         self._monitor("system_reset", {})
 
@@ -78,11 +111,18 @@ class Machine:
         wait_until(booted, "the hypervisor boots", seconds=BOOT_SECONDS, pause_seconds=1)
 
     def kill(self) -> None:
-        """As by the plug. What this process started, and nothing else."""
+        """As by the plug, whoever started it; nothing where it does not run."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
+        elif self._has_monitor():
+            self._monitor("quit", {})
+            wait_until(lambda: not self._has_monitor(), "QEMU ends", seconds=30)
+
+    def _has_monitor(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as line:
+            return line.connect_ex(str(self._qmp)) == 0
 
     def ssh(self, command: str, *, seconds: float = 120, stdin: bytes | None = None) -> str:
         """What the command says.  Raises LabError if it fails."""
@@ -93,18 +133,28 @@ class Machine:
         except subprocess.TimeoutExpired as error:
             raise LabError(f"{command}: no end after {seconds:g} s") from error
         if done.returncode:
-            raise LabError(f"{command}: {done.stderr.decode(errors='replace')[-3000:]}")
+            said = (done.stdout + done.stderr).decode(errors="replace")
+            raise LabError(f"{command}: {said[-4000:]}")
         return done.stdout.decode(errors="replace")
 
     def ssh_argv(self, *options: str) -> list[str]:
         return [
             "ssh",
-            *("-q", "-i", str(self._image.key), "-p", str(self.port), "-o", "BatchMode=yes"),
+            *("-q", "-i", str(self.directory / "key"), "-p", str(self.port)),
+            *("-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "ServerAliveInterval=15"),
             *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"),
-            *("-o", "ConnectTimeout=5", "-o", "ServerAliveInterval=15"),
             *options,
             "root@127.0.0.1",
         ]
+
+    def _write_enter(self) -> None:
+        enter = self.directory / "enter"
+        enter.write_text(f'#!/bin/sh\nexec {quoted(self.ssh_argv())} "$@"\n')
+        enter.chmod(0o755)
+
+    def _set_clock(self) -> None:
+        """A snapshot goes on with the time of its saving."""
+        self.ssh(f"date -u -s @{time.time():.3f} > /dev/null")
 
     def put(self, sources: Sequence[Path], place: str) -> None:
         """Files and directories, by their names, below ``place``."""
@@ -124,25 +174,16 @@ class Machine:
         argv = [*self.ssh_argv(), command]
         return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
 
-    def _answers(self) -> bool:
-        assert self._process is not None
-        if self._process.poll() is not None:
-            said = (self._directory / "qemu.log").read_text(errors="replace")
-            raise LabError(f"QEMU has ended: {said[-2000:]}")
-        with suppress(LabError):
-            self.ssh("true", seconds=20)
-            return True
-        return False
-
-    def _command(self) -> list[str]:
+    def _command(self, image: HypervisorImage) -> list[str]:
+        disk = self.directory / "disk.qcow2"
         forward = f"user,model=virtio-net-pci,restrict=on,hostfwd=tcp:127.0.0.1:{self.port}-:22"
         return [
             "qemu-system-x86_64",
             *("-machine", "q35", "-cpu", "max", "-smp", "2", "-m", str(MEMORY_MIB)),
             *("-accel", accelerator()),
-            *("-kernel", str(self._image.kernel), "-initrd", str(self._image.initrd)),
+            *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
             *("-append", KERNEL_ARGUMENTS),
-            *("-drive", f"file={self._disk},if=virtio,format=qcow2,cache=unsafe"),
+            *("-drive", f"file={disk},if=virtio,format=qcow2,cache=unsafe"),
             *("-nic", forward, "-display", "none", "-monitor", "none"),
             *("-serial", f"file:{self.console}"),
             *("-qmp", f"unix:{self._qmp},server=on,wait=off"),
@@ -176,15 +217,16 @@ def _free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-_accelerator: list[str] = []
-
-
 def accelerator() -> str:
-    """KVM where it starts a Debian kernel: it may be there and not work."""
-    if not _accelerator:
-        emulated = "tcg,thread=multi,tb-size=1024"
-        _accelerator.append("kvm" if _kvm_boots() else emulated)
-    return _accelerator[0]
+    """KVM where it starts a Debian kernel: it may be there and not work. Asked once a boot."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    known = cache_directory() / "accelerator"
+    if not known.exists() or not known.read_text().startswith(boot):
+        found = "kvm" if _kvm_boots() else "tcg,thread=multi,tb-size=1024"
+        beside = known.with_name(f"accelerator.{os.getpid()}")
+        beside.write_text(f"{boot} {found}")
+        beside.rename(known)
+    return known.read_text().split()[1]
 
 
 def _kvm_boots() -> bool:
@@ -192,54 +234,18 @@ def _kvm_boots() -> bool:
         return False
     guest = guest_image(cache_directory())
     argv = [
+        *("timeout", "--signal=KILL", str(KVM_SECONDS)),
         *("qemu-system-x86_64", "-machine", "q35", "-accel", "kvm", "-cpu", "max", "-m", "256"),
         *("-kernel", str(guest.kernel), "-initrd", str(guest.initramfs)),
         *("-append", "console=ttyS0 panic=-1", "-display", "none", "-serial", "stdio"),
         *("-no-reboot", "-monitor", "none"),
     ]
-    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    try:
-        said = process.communicate(timeout=KVM_SECONDS)[0]
-    except subprocess.TimeoutExpired:
-        process.kill()
-        said = process.communicate()[0]
-    return b"Linux version" in said and b"Run /init" in said
+    said = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True).stdout
+    return b"Run /init" in said
 
 
-@contextmanager
-def machine(image: HypervisorImage, tell: Callable[[str], None]) -> Iterator[Machine]:
-    """Booted, with its services and guests, from the snapshot; a first run makes that."""
-    begin = hashlib.sha256(BEGIN.read_bytes()).hexdigest()[:8]
-    template = image.directory / f"{BOOTED}-{accelerator()[:3]}-{begin}.qcow2"
-    with locked(image.directory / "lock"):
-        if not template.exists():
-            _make_template(image, template, tell)
-    with tempfile.TemporaryDirectory(prefix="attachment-hypervisor-") as place:
-        disk = Path(place) / "disk.qcow2"
-        run("cp", "--reflink=auto", "--sparse=always", str(template), str(disk))
-        found = Machine(image, disk, Path(place))
-        try:
-            found.start(snapshot=BOOTED)
-            yield found
-        finally:
-            found.kill()
-
-
-def _make_template(image: HypervisorImage, template: Path, tell: Callable[[str], None]) -> None:
-    tell(f"booting the hypervisor and its guests, once ({accelerator()[:3]})")
-    with tempfile.TemporaryDirectory(dir=template.parent) as place:
-        disk = Path(place) / "disk.qcow2"
-        backing = ("-b", str(image.disk), "-F", "raw")
-        run("qemu-img", "create", "-q", "-f", "qcow2", *backing, str(disk))
-        booting = Machine(image, disk, Path(place))
-        try:
-            booting.start()
-            booting.put([BEGIN], "/srv/lab")
-            booting.ssh(f"bash /srv/lab/{BEGIN.name}", seconds=900)
-            booting.save(BOOTED)
-        finally:
-            booting.kill()
-        shutil.move(disk, template)
+def version_of_qemu() -> str:
+    return run("qemu-system-x86_64", "--version").splitlines()[0]
 
 
 def quoted(words: Sequence[str]) -> str:

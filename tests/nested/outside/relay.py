@@ -6,31 +6,40 @@ Tests marked ``outside`` run here, and are given the machine.
 """
 
 import json
-import sys
-import time
+import subprocess
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.lab.patience import LabError
-from tests.nested.outside.hypervisor_image import REPOSITORY, hypervisor_image, run
-from tests.nested.outside.machine import Machine, machine, quoted
+from tests.nested.outside.hypervisor_image import REPOSITORY
+from tests.nested.outside.installing import TESTS, install
+from tests.nested.outside.logs import fetch_logs, log_directory
+from tests.nested.outside.machine import Machine, quoted
+from tests.nested.outside.runs import kept_machine, machine
 
 MARK = "\x1e"
 """Begins a line that is a report."""
 
-PLACE = "/srv/tests"
-LOGS = {
-    "agent.log": "journalctl --no-pager -o short-precise -u 'attachment-agent*'",
-    "system.log": "journalctl --no-pager -o short-precise",
-    "kernel.log": "dmesg",
-    "state.txt": "attachctl operations --all; attachctl list; attachctl audit; "
-    "iscsiadm -m session -P 3; multipath -ll; nvme list-subsys; lsblk; mount",
-}
+CLEAN = "clean"
+"""The snapshot that each test outside begins with: the agent runs and has nothing."""
+
+UNIT = "tests"
+"""What systemd inside calls the pytest there: stopping it lets a test clear up."""
+
+PYTEST = quoted(
+    [
+        *("systemd-run", "--quiet", "--pipe", "--wait", "--collect", f"--unit={UNIT}"),
+        *("--property=KillSignal=SIGINT", "--property=KillMode=mixed"),
+        *("--property=TimeoutStopSec=60", f"--working-directory={TESTS}", "--setenv=HOME=/root"),
+        *("--setenv=ATTACHMENT_AGENT_NESTED=1", "--setenv=PYTHONUNBUFFERED=1"),
+        *("/opt/tests/bin/python", "-m", "pytest", "-o", "addopts="),
+    ]
+)
 
 
 class Relay:
@@ -44,6 +53,9 @@ class Relay:
         self._selected: list[str] = []
         self._reports: dict[str, list[pytest.TestReport]] = defaultdict(list)
         self._stream: Iterator[bytes] | None = None
+        self._inside: subprocess.Popen[bytes] | None = None
+        self._logs: Path | None = None
+        self._has_clean = False
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._selected = [item.nodeid for item in session.items if self._is_relayed(item)]
@@ -59,37 +71,61 @@ class Relay:
         return True
 
     def pytest_sessionfinish(self) -> None:
-        if not self._config.getoption("--keep"):
-            self._stack.close()
+        with self._stack:
+            if self._machine is None or self._logs is None:
+                return
+            if self._keep and self._inside is not None:
+                with suppress(LabError):
+                    self._machine.ssh(f"systemctl stop {UNIT} 2> /dev/null || true")
+            fetch_logs(self._machine, self._logs)
+            self.tell(f"its logs are in {self._logs.relative_to(REPOSITORY)}")
+            if self._keep and self._has_clean:
+                self._machine.restore(CLEAN)
+
+    @property
+    def _keep(self) -> str | None:
+        name: str | None = self._config.getoption("--keep")
+        return name
 
     def machine(self) -> Machine:
-        """The one of this session, with the project in it."""
+        """The one of this session, with the project in it. The session ends if there is none."""
         if self._machine is None:
-            found = self._stack.enter_context(machine(hypervisor_image(self.tell), self.tell))
-            if self._config.getoption("--keep"):
-                self.tell(f"it stays: {quoted(found.ssh_argv())}")
-            begun = time.monotonic()
-            install(found)
-            self.tell(f"the agent is installed and runs ({time.monotonic() - begun:.0f} s)")
-            self._machine = found
+            try:
+                self._logs = self._stack.enter_context(log_directory(self._keep))
+                chosen = kept_machine(self._keep, self.tell) if self._keep else machine(self.tell)
+                self._machine = self._stack.enter_context(chosen)
+                install(self._machine, self.tell)
+            except LabError as error:
+                pytest.exit(f"the nested hypervisor does not work: {error}", returncode=3)
         return self._machine
+
+    @contextmanager
+    def clean_machine(self, test: str) -> Iterator[Machine]:
+        """For a test outside: nothing runs inside, and nothing is attached."""
+        found = self.machine()
+        for line in self._stream or ():
+            self._take(line.decode(errors="replace"))
+        if self._has_clean:
+            found.restore(CLEAN)
+        else:
+            found.save(CLEAN)
+            self._has_clean = True
+        yield found
+        assert self._logs is not None
+        fetch_logs(found, self._logs / test)
 
     def tell(self, what: str) -> None:
         with self._capture.global_and_fixture_disabled():
             print(f"\nnested: {what}", flush=True)
 
     def _is_relayed(self, item: pytest.Item) -> bool:
-        is_nested = Path(__file__).parents[1] in item.path.parents
-        return is_nested and item.get_closest_marker("outside") is None
+        return _is_nested(item) and item.get_closest_marker("outside") is None
 
     def _reports_of(self, item: pytest.Item) -> list[pytest.TestReport]:
         if self._stream is None:
             self._stream = self._run_inside()
         while not any(report.when == "teardown" for report in self._reports[item.nodeid]):
-            try:
-                line = next(self._stream, None)
-            except LabError as error:
-                pytest.exit(f"the nested hypervisor does not work: {error}", returncode=3)
+            line = next(self._stream, None)
             if line is None:
                 self._reports[item.nodeid].append(_lost(item))
                 break
@@ -107,39 +143,21 @@ class Relay:
         self._reports[report.nodeid].append(report)
 
     def _run_inside(self) -> Iterator[bytes]:
-        found = self.machine()
-        chosen = {name: self._config.getoption(name) for name in ("--rounds", "--seed")}
+        names = ("--rounds", "--seed", "--maxfail")
+        chosen = {name: self._config.getoption(name.strip("-")) for name in names}
         options = [f"{name}={value}" for name, value in chosen.items() if value is not None]
         options += ["--storm"] if self._config.getoption("--storm") else []
         tests = quoted([*options, *self._selected])
-        inside = found.popen(
-            f"cd {PLACE} && ATTACHMENT_AGENT_NESTED=1 PYTHONUNBUFFERED=1 /opt/tests/bin/python "
-            f"-m pytest -p tests.nested.inside.reporting -p no:terminal -o addopts= {tests}"
-        )
+        command = f"{PYTEST} -p tests.nested.inside.reporting -p no:terminal {tests}"
+        self._inside = inside = self.machine().popen(command)
         self._stack.callback(inside.kill)
         assert inside.stdout is not None
         yield from inside.stdout
         inside.wait()
-        self._fetch_logs(found)
-
-    def _fetch_logs(self, found: Machine) -> None:
-        place = REPOSITORY / "tests" / "nested" / "logs"
-        place.mkdir(exist_ok=True)
-        for name, command in LOGS.items():
-            found.get(f"PATH=$PATH:/opt/attachment-agent/bin; ({command}) 2>&1", place / name)
-        self.tell(f"its logs are in {place.relative_to(REPOSITORY)}")
 
 
-def install(found: Machine) -> None:
-    """The project as its user would: a wheel into a virtual environment, files of etc/, a unit."""
-    wheels = found.console.parent / "wheels"
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
-    run(*pip, "-w", str(wheels), str(REPOSITORY))
-    [wheel] = wheels.iterdir()
-    found.put([wheel], "/srv/project")
-    found.put([REPOSITORY / "etc"], "/srv/project")
-    found.put([REPOSITORY / name for name in ("tests", "pyproject.toml")], PLACE)
-    found.ssh(f"WHEEL=/srv/project/{wheel.name} bash {PLACE}/tests/nested/inside/install.sh")
+def _is_nested(item: pytest.Item) -> bool:
+    return Path(__file__).parents[1] in item.path.parents
 
 
 def _lost(item: pytest.Item) -> pytest.TestReport:
@@ -151,6 +169,3 @@ def _lost(item: pytest.Item) -> pytest.TestReport:
         "the pytest in the hypervisor ended without a report of this test: see its logs",
         "call",
     )
-
-
-Tell = Callable[[str], None]

@@ -141,7 +141,7 @@ class Machine:
         return [
             "ssh",
             *("-q", "-i", str(self.directory / "key"), "-p", str(self.port)),
-            *("-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "ServerAliveInterval=15"),
+            *("-o", "BatchMode=yes", "-o", "ConnectTimeout=60", "-o", "ServerAliveInterval=15"),
             *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"),
             *options,
             "root@127.0.0.1",

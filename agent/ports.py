@@ -94,6 +94,20 @@ class Connectors(Protocol):
 
         Raises ConnectFailed if something stays."""
 
+    def find(self, connection: Connection) -> Device | None:
+        """What is at the volume's address now, whoever made it; None: nothing, or not known where.
+
+        Touches nothing."""
+
+    def look_again(self, attachment: Attachment, device: Device) -> Device | None:
+        """The device with the paths that work now; None: it is not here.  Touches nothing."""
+
+    def exports(self) -> Sequence[str]:
+        """What is mounted by us, or by an earlier life."""
+
+    def leave(self, export: str) -> None:
+        """Unmount it unless somebody needs it.  Raises ConnectFailed if it stays all the same."""
+
     def names(self, source: str) -> frozenset[str]:
         """Every name under which this host knows the device that a disk's source means now.
 

@@ -162,11 +162,12 @@ def _closure(function: Callable[..., Any], name: str) -> Any:
     return inspect.getclosurevars(function).nonlocals.get(name)
 
 
-def _lock_path() -> str:
+def _lock_path() -> str | None:
     """Where os-brick's connectors lock, by its own configuration."""
     from os_brick.initiator.connectors import base
 
-    return str(base.CONF.os_brick.lock_path)
+    path: str | None = base.CONF.os_brick.lock_path
+    return path
 
 
 def _path(lock: Any) -> Path:

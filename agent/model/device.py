@@ -9,6 +9,9 @@ from pydantic import StrictStr
 from agent.model.value import Count, Value
 
 _PREFIX = re.compile(r"^(0x|naa\.|eui\.|uuid\.|t10\.)")
+DEGRADED = "degraded"
+"""How the warning of a device with missing paths begins: ``degraded n/m``."""
+
 _SAME_NUMBER = ("wwn", "nguid", "eui64", "uuid")
 
 
@@ -41,7 +44,7 @@ class Device(Value):
         if self.paths_found >= self.paths_expected:
             return None
         missing = f": no path by {', '.join(self.paths_missing)}" if self.paths_missing else ""
-        return f"degraded {self.paths_found}/{self.paths_expected}{missing}"
+        return f"{DEGRADED} {self.paths_found}/{self.paths_expected}{missing}"
 
 
 class Disconnected(Value):

@@ -65,7 +65,9 @@ def prove(
 
 
 def _unexpected(attachment: Attachment, device: Device, earlier: Device | None) -> Iterator[str]:
-    """What the request, or an earlier connect, said that the device does not show."""
+    """What the request, or an earlier connect, said that the device does not show, and what was
+    seen when it was connected."""
+    yield from device.doubts
     if attachment.identity is not None:
         yield from same_identity(attachment.identity.expected(), device.identity)
     if earlier is not None and not earlier.identity.items() & device.identity.items():

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from agent.errors import WrongDevice
 from agent.model.attachment import Attachment
-from agent.model.device import Device
+from agent.model.device import DEGRADED, Device
 from agent.ports import Connectors, Host, Locks
 from agent.saga.plan import Lane, Learnt, Scene, Step
 from agent.steps.users import users
@@ -26,7 +26,12 @@ class ConnectVolume(Step):
     def apply(self, scene: Scene) -> Learnt:
         host, attachment = scene.host, self.attachment
         refuse_quarantined(host, attachment.volume_id)
-        return {"device": connect(host.locks, host.connectors, attachment).reveal()}
+        device = connect(host.locks, host.connectors, attachment)
+        if scene.device is not None and scene.device.doubts:
+            # Once connected it looks like what it should be: an agent that died since then forgets
+            # nothing.
+            device = device.model_copy(update={"doubts": scene.device.doubts})
+        return {"device": device.reveal(), "warnings": _warned(scene, device)}
 
     def revert(self, scene: Scene) -> None:
         disconnect_unless_used(scene, self.attachment, scene.device)
@@ -84,17 +89,41 @@ def disconnect_unless_used(scene: Scene, attachment: Attachment, device: Device 
     """
     host, volume_id = scene.host, attachment.volume_id
     source = scene.known.get("source") or attachment.connection.known_source
-    if device is not None:
-        source = device.path
     with host.locks.volume(volume_id):
         stays = _why_quarantined_stays(host, volume_id)
         if stays:
             return {"disconnected": False, "warnings": stays}
+        device = device or host.connectors.find(attachment.connection)
+        if device is not None:
+            source = device.path
+            others = _others(host, volume_id, device)
+            if others:
+                return {"disconnected": True, "warnings": others}
         if users(host, volume_id, source, besides=scene.operation_id):
             return {"disconnected": False}
         with host.locks.targets(attachment.connection.targets):
             gone = host.connectors.disconnect(attachment, device)
     return {"disconnected": True, "awaiting_unmap": gone.awaiting_unmap}
+
+
+def _warned(scene: Scene, device: Device) -> list[str]:
+    """What was to be told so far, and whether paths are missing now."""
+    told = [text for text in scene.known.get("warnings", ()) if not text.startswith(DEGRADED)]
+    return [*told, f"{device.degraded}; it is watched until complete"] if device.degraded else told
+
+
+def _others(host: Host, volume_id: str, device: Device) -> list[str]:
+    """As warnings: who else's the device is. It is at the address of our volume by a number that
+    was given away again, or never became ours: not to be touched."""
+    shown = device.identity.items()
+    theirs = {
+        promise.volume_id
+        for promise in host.journal.promises(besides="")
+        if promise.volume_id != volume_id
+        and promise.device is not None
+        and shown & promise.device.identity.items()
+    }
+    return [f"{device.path} is the device of volume {other}: it stays" for other in sorted(theirs)]
 
 
 def _why_quarantined_stays(host: Host, volume_id: str) -> list[str]:

@@ -5,7 +5,7 @@ as os-brick does. A volume gets a new identity each time it is exported anew, as
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,9 @@ from tests.world.locks import SimulatedLocks
 
 Place = tuple[str, int]
 """Target and LUN; of a local device its path, and 0."""
+
+PATHS = 2
+"""Every volume is reached by so many portals; ``paths`` of them work."""
 
 
 @dataclass
@@ -63,7 +66,8 @@ class HostDevice:
 class SimulatedConnectors:
     """``connect_error`` and ``disconnect_error`` are raised half way while they are set.
 
-    ``in_use`` tells which domain uses one of the names."""
+    ``in_use`` tells which domain uses one of the names, ``doubts`` what a connect sees at the
+    address of an earlier life."""
 
     instants: Instants
     locks: SimulatedLocks
@@ -75,6 +79,8 @@ class SimulatedConnectors:
     connect_error: AgentError | None = None
     disconnect_error: AgentError | None = None
     lacks: str | None = None
+    paths: int = PATHS
+    doubts: tuple[str, ...] = ()
 
     def check(self, connection: Connection) -> None:
         if self.lacks is not None:
@@ -98,6 +104,22 @@ class SimulatedConnectors:
             part="storage",
             refusal=ConnectFailed("the device could not be flushed"),
         )
+
+    def find(self, connection: Connection) -> Device | None:
+        found = self.devices.get(_place(connection))
+        return None if found is None else self._device(found)
+
+    def look_again(self, attachment: Attachment, device: Device) -> Device | None:
+        for found in self.devices.values():
+            if found.wwn == device.identity.get("wwn"):
+                return self._device(found)
+        return None
+
+    def exports(self) -> Sequence[str]:
+        return ()
+
+    def leave(self, export: str) -> None:
+        raise AssertionError("nothing is mounted here")
 
     def names(self, source: str) -> frozenset[str]:
         for device in self.devices.values():
@@ -127,10 +149,19 @@ class SimulatedConnectors:
 
     def outline(self) -> list[object]:
         errors = [self.connect_error, self.disconnect_error]
-        return [*errors, self.luns, sorted(self.sessions), self.devices]
+        return [*errors, self.paths, self.doubts, self.luns, sorted(self.sessions), self.devices]
 
     def image(self) -> dict[str, object]:
-        own = ("luns", "sessions", "devices", "connects", "connect_error", "disconnect_error")
+        own = (
+            "luns",
+            "sessions",
+            "devices",
+            "connects",
+            "connect_error",
+            "disconnect_error",
+            "paths",
+            "doubts",
+        )
         return {name: copy.deepcopy(getattr(self, name)) for name in own}
 
     def restore(self, image: Mapping[str, object]) -> None:
@@ -151,14 +182,19 @@ class SimulatedConnectors:
             if place not in self.luns:
                 raise LunMissing(f"target {place[0]} shows no LUN {place[1]}")
             self.devices[place] = self._appear(place)
-        found = self.devices[place]
+        return self._device(self.devices[place]).model_copy(update={"doubts": self.doubts})
+
+    def _device(self, found: HostDevice) -> Device:
+        lun = self.luns.get(found.place)
         return Device(
             path=found.path,
             identity={"wwn": found.wwn},
             size_bytes=found.size_bytes,
             read_only=found.read_only,
-            scsi=self.luns[place].scsi if place in self.luns else None,
+            scsi=None if lun is None else lun.scsi,
             device_info={"path": found.kernel_name},
+            paths_found=self.paths,
+            paths_expected=PATHS,
         )
 
     def _appear(self, place: Place) -> HostDevice:

@@ -5,12 +5,14 @@
 
 import copy
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from oslo_concurrency import lockutils
+from oslo_config import cfg
 
 from agent.errors import AgentError
 from agent.host.brick import BrickConnectors
@@ -84,7 +86,16 @@ class Bench:
     mounts: Path
 
     def connectors(self, **different: Any) -> BrickConnectors:
-        options: dict[str, Any] = {
+        return BrickConnectors(**self.options(**different))
+
+    def remove_everything(self) -> None:
+        """What a disconnect that works leaves."""
+        for node in sorted(self.tree.dev.iterdir()):
+            if node.is_file() and not node.is_symlink():
+                self.tree.remove(node.name)
+
+    def options(self, **different: Any) -> dict[str, Any]:
+        return {
             "host": "hypervisor-1",
             "my_ip": "192.0.2.10",
             "use_multipath": False,
@@ -101,15 +112,16 @@ class Bench:
             "which": lambda tool: f"/sbin/{tool}",
             **different,
         }
-        return BrickConnectors(**options)
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
+def bench(tmp_path: Path) -> Iterator[Bench]:
     root = tmp_path.resolve()
+    lockutils.set_defaults(str(root / "locks"))
     tree = DeviceTree(root)
     (tree.sys / "class" / "fc_host" / "host1").mkdir(parents=True)
-    return Bench(tree, Recorder(), root / "mounts")
+    yield Bench(tree, Recorder(), root / "mounts")
+    cfg.CONF.clear_default("lock_path", "oslo_concurrency")
 
 
 def scsi(bench: Bench) -> None:

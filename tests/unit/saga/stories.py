@@ -90,6 +90,14 @@ def guest_is(attitude: Attitude) -> Act:
     return change
 
 
+def path_missing(world: World) -> None:
+    world.storage.paths = 1
+
+
+def leftover(world: World) -> None:
+    world.storage.doubts = ("/dev/sdb was at its address before, as wwn 6001405bbbb",)
+
+
 def away(world: World) -> None:
     world.domains.is_away = True
 
@@ -331,6 +339,8 @@ BOOTABLE = {"disk": {"boot_order": 1}}
 ATTACHES = (
     Story("attach to a running guest", host(), (attach(1),), (DONE,)),
     Story("attach by virtio-scsi", host(), (attach(1, disk={"bus": "scsi"}),), (DONE,)),
+    Story("attach with a path missing", then(host(), path_missing), (attach(1),), (DONE,)),
+    Story("attach finds a leftover", then(host(), leftover), (attach(1),), (UNDONE,)),
     Story("attach to a paused guest", host(is_paused=True), (attach(1),), (DONE,)),
     Story(
         "attach to a guest that is shut off",

@@ -1,0 +1,78 @@
+"""A volume comes and goes: missing paths are told, earlier devices are not used, others' stay."""
+
+from typing import Any
+
+import pytest
+
+from agent.errors import WrongDevice
+from agent.model.attachment import Attachment
+from agent.ports import Host
+from agent.saga.plan import Scene
+from agent.steps.identity import VerifyIdentity
+from agent.steps.volume import ConnectVolume, disconnect_unless_used
+from tests.unit.saga.stories import leftover, path_missing
+from tests.world.storage import Lun
+from tests.world.story import TARGET, VOLUMES, attach, attached, attachment, request_id
+from tests.world.world import HOST, World
+
+
+def scene(world: World, **known: Any) -> Scene:
+    host = Host(HOST, world.domains, world.storage, world.locks, world.clock, world.journal)
+    return Scene(host, request_id(1), known)
+
+
+def connect(world: World, **known: Any) -> dict[str, Any]:
+    learnt = ConnectVolume(Attachment.parse(attachment(1))).apply(scene(world, **known))
+    return {**known, **learnt}
+
+
+def test_missing_paths_are_a_warning(world: World) -> None:
+    path_missing(world)
+    attach(1)(world)
+    world.run()
+    record = world.record(request_id(1))
+    assert record.state == "done"
+    (warning,) = record.warnings
+    assert warning.startswith("degraded 1/2")
+
+
+def test_what_was_told_before_is_kept_and_what_is_no_longer_so_is_not(world: World) -> None:
+    path_missing(world)
+    known = connect(world, warnings=["of another step"])
+    assert [text[:12] for text in known["warnings"]] == ["of another s", "degraded 1/2"]
+    assert connect(world, **known)["warnings"] == known["warnings"]
+    world.storage.paths = 2
+    assert connect(world, **known)["warnings"] == ["of another step"]
+
+
+def test_a_device_of_an_earlier_life_is_not_used(world: World) -> None:
+    leftover(world)
+    attach(1)(world)
+    world.run()
+    record = world.record(request_id(1))
+    assert record.cause is not None
+    assert (record.state, record.cause.code) == ("undone", "wrong-device")
+    assert "was at its address before" in record.cause.detail
+    assert list(world.journal.read(lambda book: book.quarantined())) == [VOLUMES[0]]
+    assert len(world.storage.devices) == 1
+
+
+def test_nor_by_an_agent_that_died_since_it_was_connected(world: World) -> None:
+    """By then it looks as it should."""
+    leftover(world)
+    known = connect(world)
+    world.storage.doubts = ()
+    known = connect(world, **known)
+    with pytest.raises(WrongDevice, match="was at its address before"):
+        VerifyIdentity(Attachment.parse(attachment(1))).apply(scene(world, **known))
+
+
+def test_what_another_volume_has_by_now_stays(world: World) -> None:
+    """Its number was given away before it was known whether it was ever connected."""
+    attached(world, 2, volume=2)
+    world.storage.luns[TARGET, 1] = Lun(VOLUMES[1])
+    (device,) = world.storage.devices.values()
+    world.storage.devices[TARGET, 1] = device
+    learnt = disconnect_unless_used(scene(world), Attachment.parse(attachment(1)), None)
+    assert (TARGET, 1) in world.storage.devices
+    assert learnt["warnings"] == [f"{device.path} is the device of volume {VOLUMES[1]}: it stays"]

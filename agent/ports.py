@@ -163,6 +163,12 @@ class Promises(Protocol):
     def withdraw(self, attachment_id: str) -> None:
         """Durably: this attachment no longer counts as a user of its volume."""
 
+    def leave_behind(self, volume_id: str, device: Device) -> None:
+        """Durably: flushed and unused, the device stays until the storage side unmaps it."""
+
+    def reclaim(self, volume_id: str) -> None:
+        """Durably: what was left behind of the volume is in use again."""
+
     def quarantine(self, volume_id: str, device: Device, reason: str) -> None:
         """Durably: never hand this device on, never disconnect it for an operation."""
 

@@ -26,7 +26,7 @@ def attachments(screen: Screen, rows: Sequence[Row]) -> None:
                 instance(row["instance_id"]),
                 plain(row["disk"].get("target_dev")),
                 _mode(row),
-                _path(screen, row["device"] and row["device"]["path"]),
+                _device(screen, row),
             )
             for row in rows
         ],
@@ -204,6 +204,7 @@ def _attachment(screen: Screen, row: Row) -> None:
             ("mode", _mode(row)),
             *flat({"generation": row["generation"]}),
             *flat({name: row[name] for name in rest}),
+            *([("paths", paths)] if (paths := _paths_missing(row)) else ()),
         ]
     )
 
@@ -249,6 +250,17 @@ def _holder(screen: Screen, row: Row) -> str:
 
 def _path(screen: Screen, path: str | None) -> str:
     return plain(path) if screen.wide else plain(path).removeprefix(BY_ID)
+
+
+def _device(screen: Screen, row: Row) -> str:
+    path = _path(screen, row["device"] and row["device"]["path"])
+    return f"{path}, {paths}" if (paths := _paths_missing(row)) else path
+
+
+def _paths_missing(row: Row) -> str:
+    """Empty where all work; an agent of before says nothing of them."""
+    found, expected = row.get("paths_found"), row.get("paths_expected")
+    return f"degraded {found}/{expected}" if expected and found < expected else ""
 
 
 def _why(row: Row) -> str:

@@ -216,6 +216,25 @@ class Book:
         cursor = self._db.execute("DELETE FROM quarantine WHERE volume_id = ?", (volume_id,))
         return cursor.rowcount > 0
 
+    # leftovers
+
+    def leave_behind(self, volume_id: str, device: Device) -> None:
+        """It is flushed and unused, and stays until the storage side unmaps it."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO leftovers (volume_id, body) VALUES (?, ?)",
+            (volume_id, _device_json(device)),
+        )
+
+    def left_behind(self) -> dict[str, Device]:
+        """{volume_id: device}"""
+        rows = self._db.execute("SELECT volume_id, body FROM leftovers ORDER BY volume_id")
+        return {volume_id: Device.model_validate_json(body) for volume_id, body in rows}
+
+    def reclaim(self, volume_id: str) -> bool:
+        """It is gone, or somebody uses the volume again.  False: nothing was left of it."""
+        cursor = self._db.execute("DELETE FROM leftovers WHERE volume_id = ?", (volume_id,))
+        return cursor.rowcount > 0
+
     # outbox
 
     def post(self, event_type: str, body: dict[str, Any]) -> None:

@@ -140,6 +140,8 @@ class Held:
                 "identity": device.identity,
                 "size_bytes": device.size_bytes,
             },
+            "paths_found": device and device.paths_found,
+            "paths_expected": device and device.paths_expected,
             "disk": self.disk,
             "operation_id": self.operation_id,
             "promised": self.promised,

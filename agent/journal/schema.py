@@ -86,6 +86,13 @@ MIGRATIONS: tuple[str, ...] = (
         ORDER BY sequence DESC LIMIT 1
     );
     """,
+    # What this host still shows of volumes that nobody here uses any more.
+    """
+    CREATE TABLE leftovers (
+        volume_id TEXT PRIMARY KEY,
+        body TEXT NOT NULL
+    );
+    """,
 )
 
 

@@ -200,6 +200,13 @@ class Journal:
     def withdraw(self, attachment_id: str) -> None:
         self.write(lambda book: book.withdraw(attachment_id))
 
+    def leave_behind(self, volume_id: str, device: Device) -> None:
+        self.write(lambda book: book.leave_behind(volume_id, device))
+
+    def reclaim(self, volume_id: str) -> None:
+        if volume_id in self.read(lambda book: book.left_behind()):
+            self.write(lambda book: book.reclaim(volume_id))
+
     def quarantine(self, volume_id: str, device: Device, reason: str) -> None:
         now = self._clock.now()
         self.write(lambda book: book.quarantine(volume_id, device, reason, now))

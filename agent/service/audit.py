@@ -31,7 +31,10 @@ def audit(host: Host, journal: Journal) -> dict[str, Any]:
     held, open_operations = journal.read(_books)
     changed = {attachment_id for attachment_id, _ in _plugged(rows_before) ^ _plugged(held)}
     moving = changed | {record.attachment_id for record in open_before}
-    return compare(held, open_operations, looks, host.connectors, frozenset(moving))
+    found = compare(held, open_operations, looks, host.connectors, frozenset(moving))
+    left_behind = journal.read(lambda book: book.left_behind())
+    found["findings"] += [_left_behind(*left) for left in left_behind.items()]
+    return found
 
 
 def _books(book: Book) -> tuple[list[Held], list[Record]]:
@@ -93,6 +96,13 @@ def _of_attachment(devices: Devices, held: Held, guest: Halves | None) -> Iterat
             f"{held.device.path} is not on this host, or is another device now",
             "the agent connects it as soon as it can, and its log says why it cannot; a guest that "
             "runs has lost the disk: detach the attachment, then attach it again",
+        )
+    if held.device is not None and held.device.degraded:
+        yield _finding(
+            "paths-missing",
+            held,
+            f"{held.device.path}: {held.device.degraded}",
+            "look at the portals and the storage network ('multipath -ll', 'nvme list-subsys')",
         )
     if guest is None:
         yield _finding(
@@ -158,6 +168,16 @@ def _unsettled(record: Record) -> dict[str, Any]:
         "instance_id": record.instance_id,
         "detail": f"{record.verb} {record.operation_id}: {trouble}",
         "advice": "mend the cause, it is tried again; or 'attachctl operations abandon'",
+    }
+
+
+def _left_behind(volume_id: str, device: Device) -> dict[str, Any]:
+    return {
+        "kind": "awaiting-unmap",
+        "attachment_id": None,
+        "instance_id": None,
+        "detail": f"{device.path} of volume {volume_id} is flushed and unused, and still here",
+        "advice": "unmap it on the storage side: it then goes by itself",
     }
 
 

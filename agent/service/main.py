@@ -45,6 +45,7 @@ from agent.service.lost import LostVolumes, lost_pools
 from agent.service.metrics import Metrics
 from agent.service.notify import ServiceManager
 from agent.service.signals import Signals
+from agent.service.watch import Watch
 from agent.service.workers import TICK_SECONDS, lane_pools, on_whose_behalf
 from agent.steps.users import is_used_below
 
@@ -83,6 +84,7 @@ class Daemon:
         )
         workers = self._agent.workers
         self._lost = LostVolumes(host, journal, lost_pools())
+        self._watch = Watch(host, journal)
         self._events = LibvirtEvents(self._libvirt, workers.stir, workers.stir_all)
         self._servers = Servers(conf, self._agent, settings.host)
         self._publisher = Publisher(conf, self._letters, settings.host)
@@ -121,6 +123,7 @@ class Daemon:
         self._agent.workers.start()
         self._agent.workers.start_alarm()
         self._lost.start()
+        self._watch.start()
         self._upkeep.start()
         self._publisher.start()
         self._servers.start()
@@ -150,6 +153,7 @@ class Daemon:
         self._upkeep.stop()
         self._servers.stop()
         self._lost.stop()
+        self._watch.stop()
         if not self._agent.workers.stop(self._settings.stop_seconds):
             LOG.warning(
                 "steps still run after %g s: the next start looks at what they did",
@@ -197,6 +201,7 @@ class Daemon:
             "publisher": is_excused or self._publisher.turning(),
             "journal upkeep": self._upkeep.turning(),
             "lost volumes": self._lost.turning(),
+            "watch": self._watch.turning(),
         }
         return [name for name, turns in parts.items() if not turns]
 

@@ -27,6 +27,7 @@ class ConnectVolume(Step):
         host, attachment = scene.host, self.attachment
         refuse_quarantined(host, attachment.volume_id)
         device = connect(host.locks, host.connectors, attachment)
+        host.journal.reclaim(attachment.volume_id)
         if scene.device is not None and scene.device.doubts:
             # Once connected it looks like what it should be: an agent that died since then forgets
             # nothing.
@@ -103,6 +104,8 @@ def disconnect_unless_used(scene: Scene, attachment: Attachment, device: Device 
             return {"disconnected": False}
         with host.locks.targets(attachment.connection.targets):
             gone = host.connectors.disconnect(attachment, device)
+        if gone.awaiting_unmap and device is not None:
+            host.journal.leave_behind(volume_id, device)
     return {"disconnected": True, "awaiting_unmap": gone.awaiting_unmap}
 
 

@@ -203,6 +203,17 @@ class TestMounts:
             mounts.leave(self.EXPORT)
             assert list(base.iterdir()) == []
 
+    def test_what_an_earlier_life_has_mounted_is_known(self, tmp_path: Path) -> None:
+        """By the kernel's table: its source, where the directory is the one of that export."""
+        table = tmp_path / "mounts"
+        mounts = Mounts(str(tmp_path), None, table)
+        odd = "192.0.2.40:/with space"
+        ours = [f"{export} {mounts.directory_of(export)}" for export in (self.EXPORT, odd)]
+        ours[1] = ours[1].replace("with space", r"with\040space")
+        lines = [*ours, f"192.0.2.40:/others {tmp_path}/elsewhere", "tmpfs /run"]
+        table.write_text("".join(f"{line} nfs4 rw 0 0\n" for line in lines))
+        assert mounts.exports() == [self.EXPORT, odd]
+
     def test_it_stays_while_a_disk_or_a_promise_needs_it(self, base: Path) -> None:
         mounts = self.mounts(base, needed=True)
         mounts.leave(self.EXPORT)

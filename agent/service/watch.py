@@ -1,0 +1,101 @@
+"""What nobody asks for and somebody must see: paths, namespaces that await their unmap, mounts.
+
+Each look reads files of sysfs and changes nothing on the host, but for a mount that nobody needs.
+What has changed is written down and told in one transaction.
+"""
+
+import logging
+import threading
+from dataclasses import replace
+from functools import partial
+
+from agent.errors import AgentError
+from agent.journal.book import Book
+from agent.journal.record import Held
+from agent.journal.store import Journal
+from agent.model.device import Device
+from agent.ports import Host
+from agent.saga.news import tell
+
+LOG = logging.getLogger(__name__)
+
+LOOK_SECONDS = 30.0
+"""Between two looks: multipathd itself tries a path that failed every 5 to 20 seconds."""
+
+PATHS_CHANGED = "attachment.paths.changed"
+LEFTOVER_GONE = "attachment.leftover.gone"
+
+
+class Watch:
+    """A thread of its own; a look that fails is made again at the next one."""
+
+    def __init__(self, host: Host, journal: Journal) -> None:
+        self._host = host
+        self._journal = journal
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def turning(self) -> bool:
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self._stopped.set()
+
+    def look(self) -> None:
+        """All of it, once.  Raises AgentError where something could not be looked at."""
+        for held in self._journal.read(lambda book: book.attachments()):
+            self._look_at_paths(held)
+        for volume_id, device in self._journal.read(lambda book: book.left_behind()).items():
+            if not self._host.connectors.present(device):
+                self._journal.write(partial(self._gone, volume_id))
+        for export in self._host.connectors.exports():
+            with self._host.locks.targets((export,)):
+                self._host.connectors.leave(export)
+
+    def _look_at_paths(self, held: Held) -> None:
+        """Of a device that is not here at all the audit tells."""
+        if held.device is None or held.device.paths_expected < 2:
+            return
+        now = self._host.connectors.look_again(held.attachment, held.device)
+        if now is not None and _paths(now) != _paths(held.device):
+            LOG.warning("%s: %s", now.path, now.degraded or "all paths work")
+            self._journal.write(lambda book: self._changed(book, held, now))
+
+    def _changed(self, book: Book, held: Held, now: Device) -> None:
+        """Unless the attachment has ended or changed since it was read."""
+        attachment = held.attachment
+        if book.attachment(attachment.attachment_id) != held:
+            return
+        book.keep(replace(held, device=now))
+        tell(
+            book,
+            self._host,
+            PATHS_CHANGED,
+            attachment_ids=[attachment.attachment_id],
+            instance_id=attachment.instance_id,
+            volume_ids=[attachment.volume_id],
+            paths_found=now.paths_found,
+            paths_expected=now.paths_expected,
+            paths_missing=list(now.paths_missing),
+        )
+
+    def _gone(self, volume_id: str, book: Book) -> None:
+        if book.reclaim(volume_id):
+            tell(book, self._host, LEFTOVER_GONE, volume_ids=[volume_id])
+
+    # in a thread of its own
+
+    def _run(self) -> None:
+        while not self._stopped.wait(LOOK_SECONDS):
+            try:
+                self.look()
+            except AgentError as error:
+                LOG.warning("not everything could be looked at: %s", error.detail)
+
+
+def _paths(device: Device) -> tuple[int, int, tuple[str, ...]]:
+    return device.paths_found, device.paths_expected, device.paths_missing

@@ -147,6 +147,17 @@ LOCAL_OPTS = [
     ),
 ]
 
+ENCRYPTION_OPTS = [
+    cfg.ListOpt(
+        "secret_directories",
+        default=[],
+        help="Directories below which (links resolved) `encryption.secret_file` of a request must "
+        "be: for example the agent's systemd credentials, "
+        "/run/credentials/attachment-agent.service. Empty: passphrases come in requests only. "
+        "A file there must be the agent's user's or root's, and closed to others.",
+    ),
+]
+
 MULTIATTACH_OPTS = [
     cfg.BoolOpt("enabled", default=True, help="Attach volumes that several guests may share."),
     cfg.BoolOpt(
@@ -176,6 +187,7 @@ OPTIONS = {
     "storage": STORAGE_OPTS,
     "reconnect": RECONNECT_OPTS,
     "local": LOCAL_OPTS,
+    "encryption": ENCRYPTION_OPTS,
     "multiattach": MULTIATTACH_OPTS,
     "metrics": METRICS_OPTS,
 }
@@ -204,6 +216,7 @@ class Settings:
     reconnect_volume_seconds: float
     reconnect_total_seconds: float
     local_allowed_paths: tuple[str, ...]
+    secret_directories: tuple[str, ...]
     multiattach: bool
     bootable_multiattach: bool
     metrics_address: str
@@ -233,10 +246,8 @@ def warnings(settings: Settings) -> list[str]:
 
 def settings(conf: Any) -> Settings:
     """Of a ``conf`` that was registered and called.  Raises Invalid."""
-    allowed = tuple(conf.local.allowed_paths)
-    for path in allowed:
-        if not path.startswith("/"):
-            raise Invalid(f"[local] allowed_paths: {path} is not an absolute path")
+    allowed = _absolute("[local] allowed_paths", conf.local.allowed_paths)
+    secrets = _absolute("[encryption] secret_directories", conf.encryption.secret_directories)
     return Settings(
         host=conf.host,
         state_path=Path(conf.state_path),
@@ -257,8 +268,16 @@ def settings(conf: Any) -> Settings:
         reconnect_volume_seconds=conf.reconnect.volume_seconds,
         reconnect_total_seconds=conf.reconnect.total_seconds,
         local_allowed_paths=allowed,
+        secret_directories=secrets,
         multiattach=conf.multiattach.enabled,
         bootable_multiattach=conf.multiattach.bootable,
         metrics_address=conf.metrics.address,
         metrics_port=conf.metrics.port,
     )
+
+
+def _absolute(option: str, paths: list[str]) -> tuple[str, ...]:
+    for path in paths:
+        if not path.startswith("/"):
+            raise Invalid(f"{option}: {path} is not an absolute path")
+    return tuple(paths)

@@ -117,7 +117,7 @@ class ConnectFailed(AgentError):
 
 
 class AuthFailed(AgentError):
-    """The storage refused our credentials."""
+    """The storage refused our credentials, or the passphrase opens no LUKS key slot."""
 
     code = "auth-failed"
 
@@ -146,6 +146,19 @@ class WrongDevice(AgentError):
     """The device (or disk) that is there is not the one that was asked for."""
 
     code = "wrong-device"
+
+
+class NotEncrypted(AgentError):
+    """The volume does not begin with the LUKS header that the request asks for."""
+
+    code = "not-encrypted"
+
+
+class PassphraseLost(AgentError):
+    """It came by value, was never written, and the agent has been restarted since."""
+
+    code = "passphrase-lost"
+    retriable = True
 
 
 class PlugRefused(AgentError):

@@ -13,8 +13,14 @@ from typing import Any, Literal, Protocol
 from agent.model.attachment import Attachment
 from agent.model.connection import Connection
 from agent.model.device import Device, Disconnected
+from agent.model.secret import GuestSecret
 
 DomainState = Literal["running", "paused", "shutoff"]
+
+HEADER_BYTES = 4096
+
+LUKS2 = "luks2"
+"""An ability that steps ask for, as Capabilities.missing names it."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,28 @@ class Domains(Protocol):
     def capabilities(self) -> Capabilities: ...
 
 
+class Secrets(Protocol):
+    """libvirt's secrets: what QEMU is told and no XML holds.
+
+    Those made here are ephemeral and private: gone with libvirtd, and nobody reads them back."""
+
+    def has(self, uuid: str) -> bool:
+        """Anybody's.  Raises Unsupported if this libvirt keeps no secrets."""
+
+    def make(self, secret: GuestSecret, value: bytes) -> None:
+        """Define it, where it is not yet, and give it its value.  Raises Unsupported."""
+
+    def drop(self, uuid: str) -> None: ...
+
+    def ours(self) -> frozenset[str]:
+        """The uuids of those that were made here, by this life of the agent or an earlier one."""
+
+    def key_in(self, path: str) -> bytes:
+        """All bytes of a file that the operator lets requests name.
+
+        Raises Unsupported (he lets none), Invalid."""
+
+
 class Connectors(Protocol):
     def check(self, connection: Connection) -> None:
         """Raises Invalid or Unsupported if this host would never connect it. Touches nothing."""
@@ -115,6 +143,9 @@ class Connectors(Protocol):
 
     def present(self, device: Device) -> bool:
         """Is it on this host now, with the identity that connect found?"""
+
+    def header(self, device: Device) -> bytes:
+        """Its first HEADER_BYTES, past the host's cache.  Raises ConnectFailed."""
 
     def properties(self) -> Mapping[str, Any]:
         """This host's initiator: what the storage service calls *connector*. Cached."""
@@ -186,6 +217,7 @@ class Host:
     locks: Locks
     clock: Clock
     journal: Promises
+    secrets: Secrets
     unplug_retry_seconds: float = 60.0
     libvirt_retry_seconds: float = 2.0
 

@@ -29,10 +29,12 @@ from agent.guest.domain_xml import NAMESPACE, Note, metadata_xml, parse_domain
 from agent.guest.placement import choose_place
 from agent.host.brick import BrickConnectors
 from agent.host.brick_library import prepare_os_brick
+from agent.host.key_files import KeyFiles
 from agent.host.libvirt_connection import LibvirtConnection
 from agent.host.libvirt_domains import METADATA_PREFIX, LibvirtDomains
 from agent.host.libvirt_events import LibvirtEvents
 from agent.host.libvirt_loop import EVENT_LOOP
+from agent.host.libvirt_secrets import LibvirtSecrets
 from agent.host.locks import FileLocks
 from agent.journal.store import Journal
 from agent.model.attachment import Attachment
@@ -222,6 +224,7 @@ def in_process(lab: Lab, times: Times) -> Iterator[DeskInProcess]:
         locks=FileLocks(directory / "locks", timeout_seconds=60),
         clock=clock,
         journal=journal,
+        secrets=LibvirtSecrets(connection, KeyFiles(())),
     )
     agent = Agent(host, journal, Policy(), lane_pools())  # type: ignore[arg-type]
     events = LibvirtEvents(connection, agent.workers.stir, agent.workers.stir_all)

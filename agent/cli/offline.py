@@ -7,8 +7,10 @@ from agent.cli.screen import Screen
 from agent.cli.trouble import Exit, Trouble
 from agent.conf import Settings
 from agent.errors import Unavailable
+from agent.host.key_files import KeyFiles
 from agent.host.libvirt_connection import LibvirtConnection
 from agent.host.libvirt_domains import LibvirtDomains
+from agent.host.libvirt_secrets import LibvirtSecrets
 from agent.journal.book import Book
 from agent.model.device import Device
 from agent.ports import DomainLook
@@ -29,20 +31,22 @@ class PathsOnly:
 
 def audit_here(settings: Settings, screen: Screen, book: Book) -> dict[str, Any]:
     """As the agent answers.  Raises Trouble if libvirt does not answer either."""
-    looks = _domains(settings)
+    looks, secrets = _asked(settings)
     screen.note(
         f"note: libvirt at {settings.libvirt_uri} was asked directly; devices were looked for by "
         "path, their identities were not compared"
     )
-    return compare(book.attachments(), book.open_operations(), looks, PathsOnly())
+    return compare(book.attachments(), book.open_operations(), looks, PathsOnly(), secrets)
 
 
-def _domains(settings: Settings) -> list[DomainLook]:
+def _asked(settings: Settings) -> tuple[list[DomainLook], frozenset[str]]:
+    """Domains, and the secrets that the agent has made."""
     connection = LibvirtConnection(
         settings.libvirt_uri, call_timeout_seconds=settings.libvirt_call_timeout_seconds
     )
     try:
-        return LibvirtDomains(connection).all()
+        looks = LibvirtDomains(connection).all()
+        return looks, LibvirtSecrets(connection, KeyFiles(())).ours()
     except Unavailable as error:
         raise Trouble(
             Exit.UNREACHABLE,

@@ -62,6 +62,7 @@ def differences(
         "cache": (disk.cache, attachment.cache),
         "shareable": (disk.shareable, attachment.multiattach),
         "readonly": (disk.read_only, attachment.read_only),
+        "LUKS secret": (disk.luks_secret, attachment.secret_uuid("volume")),
     }
     if attachment.disk.target_dev is not None:
         wanted["target"] = (disk.target_dev, attachment.disk.target_dev)
@@ -76,14 +77,23 @@ def differences(
 def _source(attachment: Attachment, device: Device) -> XmlElement:
     reservations = element("reservations", managed="yes") if attachment.disk.reservations else None
     connection = attachment.connection
+    encryption = _encryption(attachment)
     if isinstance(connection, RbdConnection):
-        return _rbd_source(connection)
+        return _rbd_source(connection, encryption)
     if connection.source_type == "file":
-        return element("source", reservations, file=device.path)
-    return element("source", reservations, dev=device.path)
+        return element("source", reservations, encryption, file=device.path)
+    return element("source", reservations, encryption, dev=device.path)
 
 
-def _rbd_source(connection: RbdConnection) -> XmlElement:
+def _encryption(attachment: Attachment) -> XmlElement | None:
+    uuid = attachment.secret_uuid("volume")
+    if uuid is None or attachment.encryption is None:
+        return None
+    secret = element("secret", type="passphrase", uuid=uuid)
+    return element("encryption", secret, format=attachment.encryption.format)
+
+
+def _rbd_source(connection: RbdConnection, encryption: XmlElement | None) -> XmlElement:
     data = connection.data
     auth = element(
         "auth",
@@ -97,6 +107,7 @@ def _rbd_source(connection: RbdConnection) -> XmlElement:
             for host, port in zip(data.hosts, data.ports, strict=True)
         ),
         auth if data.auth_enabled else None,
+        encryption,
         protocol="rbd",
         name=data.name,
     )

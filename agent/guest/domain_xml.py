@@ -33,7 +33,8 @@ class Note:
 class DiskFacts:
     """One <disk>. ``source`` is a path, or ``rbd:pool/image`` (``protocol:name``) on a network.
 
-    ``alias`` is a user's, what disks are found by; ``libvirt_alias`` is whatever libvirt shows."""
+    ``alias`` is a user's, what disks are found by; ``libvirt_alias`` is whatever libvirt shows.
+    ``luks_secret`` is the uuid of the secret that QEMU opens it with."""
 
     device: str
     alias: str | None
@@ -47,6 +48,7 @@ class DiskFacts:
     read_only: bool
     address: Address | None
     libvirt_alias: str | None = None
+    luks_secret: str | None = None
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,14 @@ def _disk(disk: XmlElement) -> DiskFacts:
         read_only=disk.find("readonly") is not None,
         address=_address(disk),
         libvirt_alias=alias,
+        luks_secret=_luks_secret(disk),
     )
+
+
+def _luks_secret(disk: XmlElement) -> str | None:
+    """Below <source>, or as definitions before libvirt 3.9 have it."""
+    secrets = (disk.find(f"{place}encryption/secret") for place in ("source/", ""))
+    return next((secret.get("uuid") for secret in secrets if secret is not None), None)
 
 
 def _source(source: XmlElement | None) -> str | None:

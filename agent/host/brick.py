@@ -33,6 +33,7 @@ from agent.host.brick_refusals import (
     reason_of,
 )
 from agent.host.brick_trail import PACKAGES, Execute, Trail
+from agent.host.header import read_header
 from agent.host.identity import BlockDevices
 from agent.host.local_paths import LocalPaths
 from agent.host.mounts import Mounts
@@ -225,6 +226,9 @@ class BrickConnectors:
         if found and device.identity.items() <= found.identity.items():
             return True
         return self._devices.find(device.identity) is not None
+
+    def header(self, device: Device) -> bytes:
+        return read_header(device.path)
 
     def properties(self) -> Mapping[str, Any]:
         with self._mutex:

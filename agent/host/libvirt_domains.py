@@ -18,6 +18,7 @@ import libvirt
 from lxml import etree
 
 from agent.errors import AgentError
+from agent.host.libvirt_abilities import DETACH_BY_ALIAS, Abilities
 from agent.host.libvirt_connection import LibvirtConnection, VirConnect
 from agent.host.refusals import (
     is_no_such_device,
@@ -36,12 +37,6 @@ VirDomain = Any
 
 METADATA_URI: Final = "urn:libvirt-attachment-agent:attachments:1"
 METADATA_PREFIX: Final = "laa"
-
-DETACH_BY_ALIAS: Final = "detach-by-alias"
-SHAREABLE_DISKS: Final = "shareable-disks"
-
-ABILITIES: Final = {DETACH_BY_ALIAS: (4, 4, 0), SHAREABLE_DISKS: (3, 10, 0)}
-"""Since which libvirt (on the hypervisor; the binding is newer)."""
 
 ASK_AGAIN_SECONDS: Final = 2.0
 """Before the same disk is asked for once more.
@@ -90,7 +85,7 @@ class LibvirtDomains:
 
     def __init__(self, connection: LibvirtConnection, *, without: Collection[str] = ()) -> None:
         self._connection = connection
-        self._without = frozenset(without)
+        self._abilities = Abilities(without)
         self._asked = _Asked()
 
     def answering(self) -> bool:
@@ -189,13 +184,10 @@ class LibvirtDomains:
             return Capabilities(
                 libvirt=version,
                 qemu=_version(connection.getVersion()),
-                missing=tuple(name for name in ABILITIES if not self._has(version, name)),
+                missing=self._abilities.missing(version),
             )
 
         return self._question(ask)
-
-    def _has(self, version: tuple[int, int, int], ability: str) -> bool:
-        return ability not in self._without and version >= ABILITIES[ability]
 
     def _put(self, instance_id: str, device_xml: str, half: _Half) -> None:
         mark = _Mark.of(device_xml)
@@ -215,7 +207,8 @@ class LibvirtDomains:
         def ask(connection: VirConnect) -> None:
             try:
                 domain = connection.lookupByUUIDString(instance_id)
-                if self._has(_version(connection.getLibVersion()), DETACH_BY_ALIAS):
+                version = _version(connection.getLibVersion())
+                if self._abilities.has(version, DETACH_BY_ALIAS):
                     domain.detachDeviceAlias(alias, half.affect)
                 else:
                     _detach_by_xml(domain, alias, half)

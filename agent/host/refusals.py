@@ -13,8 +13,10 @@ import libvirt
 
 from agent.errors import (
     AgentError,
+    AuthFailed,
     Busy,
     NoFreeAddress,
+    NotEncrypted,
     PlugRefused,
     Unavailable,
     UnknownInstance,
@@ -53,6 +55,9 @@ _NOT_YET: Final = re.compile(r"already in the process of unplug|guest is busy", 
 """QEMU was asked before, or the guest still takes in the device (its indicator blinks)."""
 
 _LOCKED: Final = re.compile(r'Failed to get (shared )?"\w+" lock')
+
+_WRONG_PASSPHRASE: Final = re.compile(r"Invalid password, cannot unlock any keyslot")
+_NOT_LUKS: Final = re.compile(r"not in LUKS format|LUKS version \d+ is not supported")
 
 
 def is_connection_lost(code: int | None, domain: int | None) -> bool:
@@ -104,6 +109,16 @@ def refusal(code: int | None, domain: int | None, message: str, *, doing: str) -
         return Busy(f"{doing}: a block job is active on the disk ({text}); try again after it")
     if code == libvirt.VIR_ERR_NO_SUPPORT:
         return Unsupported(f"{doing}: this libvirt cannot do it ({text})")
+    if code == libvirt.VIR_ERR_NO_SECRET:
+        # Made just before: libvirtd has been restarted since, and whoever comes next makes it anew.
+        return Unavailable("libvirt", f"a secret of the volume has gone ({text})")
+    if _WRONG_PASSPHRASE.search(message):
+        return AuthFailed(
+            f"{doing}: the passphrase opens no key slot of the volume's LUKS header; send the "
+            "right one (a newline at the end of secret_file is part of it)"
+        )
+    if _NOT_LUKS.search(message):
+        return NotEncrypted(f"{doing}: the volume is not encrypted as asked ({text})")
     if _NO_ADDRESS.search(message):
         return NoFreeAddress(
             f"{doing}: libvirt found the place taken or none free ({text}); leave out "

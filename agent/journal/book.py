@@ -341,7 +341,7 @@ def _attachment_json(attachment: Attachment) -> str:
     """With the storage's credentials, which a restart needs; never with a passphrase."""
     plain = attachment.reveal()
     if attachment.encryption is not None:
-        plain["encryption"] = attachment.encryption.public()
+        plain["encryption"] = attachment.encryption.kept()
     return json.dumps(plain)
 
 

@@ -1,12 +1,13 @@
 """One volume, one instance, one host: what the orchestrator asks for."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StrictBool, StrictStr, model_validator
 
 from agent.model.connection import AnyConnection, refuse_flat
 from agent.model.device import is_blank
 from agent.model.disk import Disk
+from agent.model.secret import GuestSecret
 from agent.model.value import Count, Id, Positive, Secret, Uuid, Value
 
 SERIAL_LENGTH = 36
@@ -36,9 +37,20 @@ class Identity(Value):
 
 
 class Encryption(Value):
+    """``format``: the version of the LUKS header. ``secret_file`` is on the host."""
+
     format: Literal["luks", "luks2"]
     secret_file: StrictStr | None = None
     passphrase: Secret | None = None
+
+    @property
+    def is_lost(self) -> bool:
+        """The passphrase came by value, and this was read from the journal."""
+        return self.passphrase is not None and not self.passphrase.get_secret_value()
+
+    def kept(self) -> dict[str, Any]:
+        """For the journal: that a passphrase came, and not which."""
+        return self.public() if self.passphrase is None else {**self.public(), "passphrase": ""}
 
     @model_validator(mode="after")
     def _one_key(self) -> "Encryption":
@@ -96,6 +108,19 @@ class Attachment(Value):
         return self.disk.error_policy or ("report" if self.multiattach else None)
 
     @property
+    def secrets(self) -> tuple[GuestSecret, ...]:
+        """What libvirt must tell QEMU before the guest can have the disk."""
+        usages = {"volume": self.encryption is not None}
+        return tuple(
+            GuestSecret(usage=usage, volume_id=self.volume_id)
+            for usage, is_needed in usages.items()
+            if is_needed
+        )
+
+    def secret_uuid(self, usage: str) -> str | None:
+        return next((secret.uuid for secret in self.secrets if secret.usage == usage), None)
+
+    @property
     def without_boot_order(self) -> "Attachment":
         disk = self.disk.model_copy(update={"boot_order": None})
         return self.model_copy(update={"disk": disk})
@@ -130,6 +155,15 @@ def _contradictions(attachment: Attachment) -> list[str]:
         (
             disk.type == "lun" and connection.lane == "nvme",
             "disk.type lun needs a SCSI device, and this connection gives an NVMe namespace",
+        ),
+        (
+            attachment.encryption is not None and connection.source_format != "raw",
+            "encryption opens a raw volume, and this connection gives a "
+            f"{connection.source_format} file",
+        ),
+        (
+            attachment.encryption is not None and disk.type == "lun",
+            "encryption needs disk.type disk: a lun passes the raw ciphertext to the guest",
         ),
         (
             bool(connection.data.encrypted) and attachment.encryption is None,

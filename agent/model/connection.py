@@ -23,14 +23,9 @@ from pydantic import (
     model_validator,
 )
 
-from agent.model.value import Count, Positive, Secret, Value, dump_secret
+from agent.model.value import SECRET_NAME, Count, Positive, Secret, Value, dump_secret
 
 Lane = Literal["scsi", "nvme", "mounts", "other"]
-
-_SECRET_KEY = re.compile(
-    r"passw|passphrase|pwd|keyring|secret(?!_(uuid|type))|token|credential|(api|private|access)_?key",
-    re.I,
-)
 
 
 class Data(Value):
@@ -60,7 +55,7 @@ class Data(Value):
 
 def _hide(key: str, value: Any) -> Any:
     """A copy of a vendor's value in which texts with a secret's name do not show."""
-    if isinstance(value, str) and _SECRET_KEY.search(key):
+    if isinstance(value, str) and SECRET_NAME.search(key):
         return SecretStr(value)
     if isinstance(value, dict):
         return {name: _hide(str(name), part) for name, part in value.items()}

@@ -17,7 +17,7 @@ from pydantic import (
 
 from agent.model.attachment import Attachment
 from agent.model.outcome import State
-from agent.model.value import Count, Id, Positive, Uuid, Value
+from agent.model.value import Count, Id, Positive, Uuid, Value, without_secrets
 
 
 def _parse_time(value: object) -> object:
@@ -178,6 +178,9 @@ class PlanQuery(Value):
 
 
 def digest(payload: dict[str, Any]) -> str:
-    """Tells two payloads of one ``request_id`` apart; the order of keys does not matter."""
-    text = json.dumps(payload, sort_keys=True, separators=(",", ":"))
+    """Tells two payloads of one ``request_id`` apart; the order of keys does not matter.
+
+    Nor do secrets: the digest is kept long after them, and whoever knows the rest of the payload
+    could try passwords against it. A key of ours would lie beside the journal."""
+    text = json.dumps(without_secrets(payload), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

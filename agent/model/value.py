@@ -36,6 +36,13 @@ def _lower_uuid(value: object) -> object:
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
+SECRET_NAME = re.compile(
+    r"passw|passphrase|pwd|keyring|secret(?!_(uuid|type|file))|token|credential"
+    r"|(api|private|access)_?key",
+    re.I,
+)
+"""Fields of which a text is a secret, whoever sends them."""
+
 Secret = Annotated[SecretStr, PlainSerializer(dump_secret, return_type=str)]
 """Shows as ``***`` in repr, logs and dumps, except in :meth:`Value.reveal`."""
 
@@ -78,6 +85,17 @@ class Value(BaseModel):
     def reveal(self) -> dict[str, Any]:
         """JSON-like with its secrets: for the 0600 journal and for os-brick, nobody else."""
         return self.model_dump(mode="json", exclude_unset=True, by_alias=True, context=_REVEAL)
+
+
+def without_secrets(part: Any, name: str = "") -> Any:
+    """A copy of JSON-like ``part`` in which texts of secret fields, at any depth, are ``***``."""
+    if isinstance(part, str) and SECRET_NAME.search(name):
+        return "***"
+    if isinstance(part, dict):
+        return {key: without_secrets(inner, str(key)) for key, inner in part.items()}
+    if isinstance(part, list | tuple):
+        return [without_secrets(inner, name) for inner in part]
+    return part
 
 
 UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")

@@ -130,8 +130,8 @@ class Admission:
             )
 
     def _allowed(self, attachment: Attachment) -> None:
-        if attachment.encryption is not None:
-            raise Unsupported("encryption is not supported by this version of the agent")
+        if attachment.encryption is not None and attachment.encryption.is_lost:
+            raise Invalid("attachment.encryption.passphrase: is empty; nothing was touched")
         if attachment.multiattach and not self.policy.allow_multiattach:
             raise Unsupported("the operator has switched multiattach off on this host")
         bootable = attachment.multiattach and attachment.disk.boot_order is not None
@@ -204,6 +204,14 @@ class Admission:
                     f"instance {other.instance_id} on this host uses volume "
                     f"{attachment.volume_id} by attachment {other.attachment_id}, and both must "
                     "say multiattach to share it; nothing was touched"
+                )
+
+            if (attachment.encryption is None) != (other.encryption is None):
+                raise SharingConflict(
+                    f"instance {other.instance_id} on this host has volume "
+                    f"{attachment.volume_id} {'with' if other.encryption else 'without'} "
+                    "encryption, this attachment asks for the other: both must ask for the same; "
+                    "nothing was touched"
                 )
 
     def _leaves_first(self, attachment: Attachment) -> None:

@@ -7,6 +7,7 @@ from agent.journal.record import Record
 from agent.saga.plan import Learnt, Plan, Step
 from agent.steps.disk import ForgetDisk, NoteInDomain, UnplugDisk
 from agent.steps.guest_checks import CheckDisk
+from agent.steps.secret import DropSecrets
 from agent.steps.volume import DisconnectVolume, LookForUsers
 
 
@@ -18,6 +19,8 @@ def plan_detach(record: Record) -> Plan:
     host_side: tuple[Step, ...] = ()
     if record.attachment is not None:
         host_side = (DisconnectVolume(record.attachment),)
+        if record.attachment.secrets:
+            host_side = (*host_side, DropSecrets(record.attachment))
     elif record.volume_id is not None:
         host_side = (LookForUsers(record.volume_id),)
     return Plan(

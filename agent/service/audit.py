@@ -31,7 +31,8 @@ def audit(host: Host, journal: Journal) -> dict[str, Any]:
     held, open_operations = journal.read(_books)
     changed = {attachment_id for attachment_id, _ in _plugged(rows_before) ^ _plugged(held)}
     moving = changed | {record.attachment_id for record in open_before}
-    found = compare(held, open_operations, looks, host.connectors, frozenset(moving))
+    ours = host.secrets.ours()
+    found = compare(held, open_operations, looks, host.connectors, ours, frozenset(moving))
     left_behind = journal.read(lambda book: book.left_behind())
     found["findings"] += [_left_behind(*left) for left in left_behind.items()]
     return found
@@ -51,9 +52,12 @@ def compare(
     open_operations: Sequence[Record],
     looks: Sequence[DomainLook],
     devices: Devices,
+    secrets: frozenset[str],
     moving: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
-    """As audit, on what was read already; ``moving`` are attachments that changed meanwhile."""
+    """As audit, on what was read already: ``secrets`` are those of ours that libvirt has.
+
+    ``moving`` are attachments that changed meanwhile."""
     guests = {look.instance_id: halves(look) for look in looks}
     moving |= {record.attachment_id for record in open_operations}
     findings = [
@@ -66,6 +70,10 @@ def compare(
         f"{USER_ALIAS}{attachment_id}" for attachment_id in moving
     }
     findings += [finding for guest in guests.values() for finding in _strangers(guest, known)]
+    resting = [row for row in held if row.attachment.attachment_id not in moving]
+    findings += [finding for row in resting for finding in _missing_secrets(row, secrets)]
+    if not moving:
+        findings += _left_secrets(held, secrets)
     findings += [_unsettled(record) for record in open_operations if record.state == "unsettled"]
     return {
         "attachments": [_row(devices, attachment, guests) for attachment in held],
@@ -142,6 +150,31 @@ def _of_attachment(devices: Devices, held: Held, guest: Halves | None) -> Iterat
                 f"in the {name}: {'; '.join(wrong)}",
                 "detach and attach again when the guest allows it",
             )
+
+
+def _missing_secrets(held: Held, secrets: frozenset[str]) -> Iterator[dict[str, Any]]:
+    lost = [secret for secret in held.attachment.secrets if secret.uuid not in secrets]
+    if lost:
+        yield _finding(
+            "secret-missing",
+            held,
+            f"libvirt has no secret {lost[0].uuid} ({lost[0].usage}): a guest that runs is not "
+            "harmed, and one that is started cannot open the disk",
+            "the agent makes it anew, and its log says why it cannot; what came by value must "
+            "come once more: attach again with the same attachment",
+        )
+
+
+def _left_secrets(held: Sequence[Held], secrets: frozenset[str]) -> Iterator[dict[str, Any]]:
+    needed = {secret.uuid for row in held for secret in row.attachment.secrets}
+    for uuid in sorted(secrets - needed):
+        yield {
+            "kind": "secret-left",
+            "attachment_id": None,
+            "instance_id": None,
+            "detail": f"libvirt has secret {uuid}, and no attachment needs it",
+            "advice": f"virsh secret-undefine {uuid}",
+        }
 
 
 def _strangers(guest: Halves, known: set[str]) -> Iterator[dict[str, Any]]:

@@ -20,9 +20,11 @@ from agent.bus.outbox import Publisher
 from agent.bus.servers import Servers
 from agent.conf import Settings
 from agent.errors import AgentError
+from agent.host.key_files import KeyFiles
 from agent.host.libvirt_connection import LibvirtConnection
 from agent.host.libvirt_domains import LibvirtDomains
 from agent.host.libvirt_events import LibvirtEvents
+from agent.host.libvirt_secrets import LibvirtSecrets
 from agent.journal.record import Record
 from agent.journal.store import Journal
 from agent.journal.upkeep import Upkeep
@@ -42,6 +44,7 @@ from agent.service.begin import (
 )
 from agent.service.letters import Letters
 from agent.service.lost import LostVolumes, lost_pools
+from agent.service.lost_secrets import LostSecrets
 from agent.service.metrics import Metrics
 from agent.service.notify import ServiceManager
 from agent.service.signals import Signals
@@ -84,8 +87,9 @@ class Daemon:
         )
         workers = self._agent.workers
         self._lost = LostVolumes(host, journal, lost_pools())
+        self._secrets = LostSecrets(host, journal)
         self._watch = Watch(host, journal)
-        self._events = LibvirtEvents(self._libvirt, workers.stir, workers.stir_all)
+        self._events = LibvirtEvents(self._libvirt, workers.stir, self._on_connected)
         self._servers = Servers(conf, self._agent, settings.host)
         self._publisher = Publisher(conf, self._letters, settings.host)
         self._metrics = Metrics(
@@ -98,6 +102,10 @@ class Daemon:
     def _on_change(self, record: Record) -> None:
         self._letters.written()
         self._metrics.changed(record)
+
+    def _on_connected(self) -> None:
+        self._agent.workers.stir_all()
+        self._secrets.connected()
 
     def _host(self) -> Host:
         settings = self._settings
@@ -113,6 +121,7 @@ class Daemon:
             locks=host_locks(settings, on_whose_behalf),
             clock=self._clock,
             journal=self._journal,
+            secrets=LibvirtSecrets(self._libvirt, KeyFiles(settings.secret_directories)),
             unplug_retry_seconds=settings.unplug_retry_seconds,
             libvirt_retry_seconds=settings.libvirt_retry_seconds,
         )
@@ -123,6 +132,7 @@ class Daemon:
         self._agent.workers.start()
         self._agent.workers.start_alarm()
         self._lost.start()
+        self._secrets.start()
         self._watch.start()
         self._upkeep.start()
         self._publisher.start()
@@ -153,6 +163,7 @@ class Daemon:
         self._upkeep.stop()
         self._servers.stop()
         self._lost.stop()
+        self._secrets.stop()
         self._watch.stop()
         if not self._agent.workers.stop(self._settings.stop_seconds):
             LOG.warning(
@@ -201,6 +212,7 @@ class Daemon:
             "publisher": is_excused or self._publisher.turning(),
             "journal upkeep": self._upkeep.turning(),
             "lost volumes": self._lost.turning(),
+            "lost secrets": self._secrets.turning(),
             "watch": self._watch.turning(),
         }
         return [name for name, turns in parts.items() if not turns]

@@ -212,13 +212,15 @@ class Workers:
         return moved
 
     def _reread(self, record: Record) -> Record:
-        """As it is in the journal, where that may be more than we were told."""
+        """As it is in the journal, where that may be more than we were told.
+
+        What was asked never changes, and a passphrase is in memory alone."""
         if record.operation_id not in self._unread:
             return record
         written = self._journal.read(lambda book: book.operation(record.operation_id))
         assert written is not None, "an open operation is in the journal"
         self._unread.discard(record.operation_id)
-        return written
+        return written.but(attachment=record.attachment)
 
     # the alarm's thread
 

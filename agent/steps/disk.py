@@ -18,6 +18,7 @@ from agent.steps.guest_checks import (
     refuse_taken_boot_order,
     why_no_boot_order,
 )
+from agent.steps.secret import make_secrets
 from agent.steps.users import Halves, halves, refuse_conflicts
 
 ASK_AGAIN_SECONDS = (5.0, 10.0, 20.0, 40.0)
@@ -188,6 +189,8 @@ def _complete_half(scene: Scene, attachment: Attachment, guest: Halves, *, live:
     if disk is not None:
         # What an earlier crash left names a device that the volume was once.
         domains.forget(attachment.instance_id, attachment.alias)
+    if live:
+        make_secrets(scene.host, attachment)
     put = domains.plug if live else domains.define
     place = _place(attachment, guest)
     if place.controller_xml and int(place.address["controller"]) not in half.scsi_controllers:

@@ -97,6 +97,13 @@ def refuse_conflicts(host: Host, attachment: Attachment, source: str | None) -> 
                 f"volume {attachment.volume_id} is in use by {use}, and this attachment is "
                 "exclusive (multiattach false): detach it there first"
             )
+        if (use.disk.luks_secret is None) != (attachment.encryption is None):
+            raise SharingConflict(
+                f"{use} has volume {attachment.volume_id} "
+                f"{'decrypted' if use.disk.luks_secret else 'as it is, without encryption'}, and "
+                "this attachment wants it otherwise: one of the two would see ciphertext, and "
+                "write over it"
+            )
         if not use.disk.shareable:
             raise SharingConflict(
                 f"volume {attachment.volume_id} is in exclusive use by {use}: its disk is not "

@@ -16,7 +16,7 @@ import pytest
 from lxml import etree
 
 from agent.errors import NoFreeAddress, PlugRefused, Unavailable, UnknownInstance
-from agent.ports import DomainLook, Domains
+from agent.ports import LUKS2, DomainLook, Domains
 
 NAMESPACE = "urn:libvirt-attachment-agent:attachments:1"
 
@@ -174,7 +174,7 @@ class DomainsContract:
         able = bench.domains.capabilities()
         assert len(able.libvirt) == len(able.qemu) == 3
         assert able.libvirt >= (3, 10, 0)
-        assert able.missing == ()
+        assert able.missing == (LUKS2,)
 
     # into the guest, into the configuration
 

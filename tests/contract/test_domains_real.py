@@ -12,9 +12,10 @@ import pytest
 from lxml import etree
 
 from agent.errors import Busy, NoFreeAddress, PlugRefused, Unavailable
+from agent.host.libvirt_abilities import DETACH_BY_ALIAS
 from agent.host.libvirt_connection import LibvirtConnection
-from agent.host.libvirt_domains import ASK_AGAIN_SECONDS, DETACH_BY_ALIAS, LibvirtDomains
-from agent.ports import Domains
+from agent.host.libvirt_domains import ASK_AGAIN_SECONDS, LibvirtDomains
+from agent.ports import LUKS2, Domains
 from tests.contract.domains import (
     Bench,
     Disk,
@@ -100,7 +101,7 @@ class TestByXmlReadJustBefore(DomainsContract):
         return make_bench(lab, LibvirtDomains(connection, without={DETACH_BY_ALIAS}), guests)
 
     def test_versions_are_three_numbers(self, bench: Bench) -> None:
-        assert bench.domains.capabilities().missing == (DETACH_BY_ALIAS,)
+        assert bench.domains.capabilities().missing == (DETACH_BY_ALIAS, LUKS2)
 
 
 class TestRefusals:

@@ -392,11 +392,6 @@ def test_a_policy_that_cannot_be_is_refused(
             "invalid",
             "there is no /dev/loop999",
         ),
-        (
-            {"encryption": {"format": "luks", "secret_file": "/run/key"}},
-            "unsupported",
-            "encryption",
-        ),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
@@ -416,6 +411,18 @@ def test_an_instance_that_is_not_here_is_unknown(
 ) -> None:
     wanted = {**wish(guests[0], volume), "instance_id": "11111111-2222-3333-4444-555555555555"}
     assert_undone(orchestrator, wanted, "unknown-instance", "no domain 11111111")
+
+
+def test_no_file_holds_a_passphrase_unless_the_operator_says_so(
+    orchestrator: Orchestrator, guests: list[Guest], volume: LoopVolume
+) -> None:
+    encryption = {"format": "luks", "secret_file": "/run/key"}
+    wanted = wish(guests[0], volume, encryption=encryption)
+    answer = orchestrator.attach(wanted)
+    assert answer.error is not None
+    assert (answer.state, answer.error.code) == ("undone", "unsupported")
+    assert "secret_directories of this host is empty" in answer.error.detail
+    assert step_states(answer)["connect-volume"] == "planned"
 
 
 def test_an_iothread_that_is_not_there_is_named(

@@ -16,7 +16,7 @@ from lxml import etree
 
 from agent.errors import AgentError, NoFreeAddress, PlugRefused, Unavailable, UnknownInstance
 from agent.guest.xml import XmlElement
-from agent.ports import Capabilities, DomainLook, DomainState
+from agent.ports import LUKS2, Capabilities, DomainLook, DomainState
 from tests.world.instants import Instants
 from tests.world.locks import SimulatedLocks
 
@@ -50,6 +50,7 @@ class Guest:
 class SimulatedDomains:
     """``can_open`` tells whether QEMU finds the source; ``happened`` is told of every event.
 
+    ``unlock`` raises what QEMU says to the secrets of a disk.
     ``plug_never_lands``: QEMU takes the disk and it does not appear. ``drops_limits``: it takes
     the disk, refuses its limits, and libvirt shows them all the same."""
 
@@ -58,6 +59,7 @@ class SimulatedDomains:
     can_open: Callable[[str], bool]
     canonical: Callable[[str], frozenset[str]]
     happened: Callable[[str], None]
+    unlock: Callable[[XmlElement], None] = lambda disk: None
     guests: dict[str, Guest] = field(default_factory=dict)
     libvirt: tuple[int, int, int] = (9, 0, 0)
     is_away: bool = False
@@ -112,7 +114,7 @@ class SimulatedDomains:
         self._change("note", lambda: self._note(instance_id, metadata_xml), refusal)
 
     def capabilities(self) -> Capabilities:
-        return Capabilities(libvirt=self.libvirt, qemu=(7, 2, 22))
+        return Capabilities(libvirt=self.libvirt, qemu=(7, 2, 22), missing=(LUKS2,))
 
     # what guests, operators and libvirt do by themselves
 
@@ -146,6 +148,7 @@ class SimulatedDomains:
         for disk in _disks(guest.inactive):
             source = _source_of(disk)
             assert source is None or self.can_open(source), f"{guest.name} cannot open {source}"
+            self.unlock(disk)
         guest.live = _running(guest.inactive)
         self.happened(instance_id)
 
@@ -170,12 +173,22 @@ class SimulatedDomains:
         """Every guest whose disks are there; the names of the others."""
         missing = []
         for guest in self.guests.values():
-            sources = [_source_of(disk) for disk in _disks(guest.inactive)]
-            if all(source is None or self.can_open(source) for source in sources):
+            if all(self._can_start_with(disk) for disk in _disks(guest.inactive)):
                 self.start(guest.instance_id)
             else:
                 missing.append(guest.name)
         return missing
+
+    def _can_start_with(self, disk: XmlElement) -> bool:
+        """Its device is there, and its secrets: libvirt begins without ours."""
+        source = _source_of(disk)
+        if source is not None and not self.can_open(source):
+            return False
+        try:
+            self.unlock(disk)
+        except AgentError:
+            return False
+        return True
 
     def undefine(self, instance_id: str) -> None:
         """Destroyed and undefined: libvirt knows it no more."""
@@ -344,6 +357,7 @@ class SimulatedDomains:
             return
         if not self.can_open(source):
             raise PlugRefused(f"{source}: No such file or directory")
+        self.unlock(device)
         for other in self.guests.values():
             for disk in _disks(other.live):
                 theirs = _source_of(disk)

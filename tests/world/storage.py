@@ -14,6 +14,8 @@ from agent.model.attachment import Attachment
 from agent.model.connection import Connection, IscsiConnection, LocalConnection
 from agent.model.device import Device, Disconnected
 from agent.model.outcome import Problem
+from agent.ports import HEADER_BYTES
+from agent.steps.secret import LUKS_MAGIC
 from agent.steps.volume import connect
 from tests.world.instants import Instants
 from tests.world.locks import SimulatedLocks
@@ -27,13 +29,22 @@ PATHS = 2
 
 @dataclass
 class Lun:
-    """What the storage shows at one place."""
+    """What the storage shows at one place. ``passphrase``: it begins with a LUKS header of
+    ``luks_version``, which that opens."""
 
     volume_id: str
     size_bytes: int = 1 << 30
     read_only: bool = False
     scsi: bool = True
     exports: int = 1
+    passphrase: bytes | None = None
+    luks_version: int = 1
+
+    @property
+    def header(self) -> bytes:
+        if self.passphrase is None:
+            return bytes(HEADER_BYTES)
+        return LUKS_MAGIC + self.luks_version.to_bytes(2, "big")
 
     @property
     def wwn(self) -> str:
@@ -129,6 +140,15 @@ class SimulatedConnectors:
 
     def present(self, device: Device) -> bool:
         return any(found.wwn == device.identity.get("wwn") for found in self.devices.values())
+
+    def header(self, device: Device) -> bytes:
+        return self.instants.call("header", lambda: self.lun_of(device.path).header, part="storage")
+
+    def lun_of(self, path: str) -> Lun:
+        """What the device of this name holds."""
+        return next(
+            self.luns[place] for place, device in self.devices.items() if path in device.names
+        )
 
     def properties(self) -> Mapping[str, Any]:
         return {"host": "sim", "initiator": "iqn.2026-01.sim:host"}

@@ -295,6 +295,8 @@ def check_host(world: World) -> None:
     promised = {row.attachment.volume_id for row in held if row.promised}
     assert connected - quarantined == (used | promised) - quarantined
     assert world.storage.sessions == world.storage.targets
+    needed = {secret.uuid for row in held if row.promised for secret in row.attachment.secrets}
+    assert world.secrets.ours() <= needed, "a secret is left behind"
     assert world.locks.held() == []
 
 

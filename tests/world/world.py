@@ -20,7 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agent.errors import Unavailable
+from agent.errors import AuthFailed, NotEncrypted, Unavailable
+from agent.guest.xml import XmlElement
 from agent.journal.book import Book
 from agent.journal.record import Record
 from agent.journal.store import FILE_NAME, Journal
@@ -34,6 +35,7 @@ from agent.service.reconnect import Reconnection, Report, run
 from tests.world.domains import SimulatedDomains
 from tests.world.instants import Instants
 from tests.world.locks import SimulatedLocks
+from tests.world.secrets import SimulatedSecrets
 from tests.world.storage import Lun, SimulatedCalls, SimulatedConnectors
 
 Result = TypeVar("Result")
@@ -133,7 +135,9 @@ class World:
             can_open=lambda source: self.storage.is_open(source),
             canonical=lambda source: self.storage.names(source),
             happened=self._happened,
+            unlock=self._unlock,
         )
+        self.secrets = SimulatedSecrets(self.instants, lambda: self.domains.is_away)
         self.storage = SimulatedConnectors(self.instants, self.locks, self.domains.in_use)
         self.tasks: Tasks = Tasks()
         self.policy = Policy()
@@ -157,11 +161,23 @@ class World:
         assert self._journal is not None, "the agent does not run"
         return self._journal
 
+    @property
+    def host(self) -> Host:
+        return Host(
+            name=HOST,
+            domains=self.domains,
+            connectors=self.storage,
+            locks=self.locks,
+            clock=self.clock,
+            journal=self.journal,
+            secrets=self.secrets,
+        )
+
     def start(self) -> None:
         """A new life of the agent: it opens the journal and takes up what is open."""
         assert self._agent is None, "the agent runs already"
         self._journal = WatchedJournal(self.directory, self.clock, self.instants)
-        host = Host(HOST, self.domains, self.storage, self.locks, self.clock, self._journal)
+        host = self.host
         self.tasks = Tasks()
         pools: dict[Lane, Executor] = dict.fromkeys(LANES, self.tasks)
         self._agent = Agent(host, self._journal, self.policy, pools)
@@ -182,6 +198,7 @@ class World:
         self.die()
         self.domains.lose_power()
         self.storage.lose_power()
+        self.secrets.vanish()
 
     def boot(self) -> None:
         """As systemd does it, up to the guests that start by themselves; the agent is not yet."""
@@ -252,6 +269,20 @@ class World:
         if self._agent is not None:
             self._agent.workers.stir(instance_id)
 
+    def _unlock(self, disk: XmlElement) -> None:
+        """As QEMU opens it, with what libvirt tells."""
+        secret, source = disk.find("source/encryption/secret"), disk.find("source")
+        if secret is None or source is None:
+            return
+        value = self.secrets.values.get(secret.get("uuid", ""))
+        if value is None:
+            raise Unavailable("libvirt", "a secret of the volume has gone")
+        lun = self.storage.lun_of(source.get("dev", ""))
+        if lun.passphrase is None:
+            raise NotEncrypted("simulated: not in LUKS format")
+        if lun.passphrase != value:
+            raise AuthFailed("simulated: the passphrase opens no key slot")
+
     # what there is
 
     def grant_everything(self) -> None:
@@ -286,6 +317,7 @@ class World:
             policy=self.policy,
             domains=self.domains.image(),
             storage=self.storage.image(),
+            secrets=self.secrets.image(),
         )
 
     @classmethod
@@ -297,6 +329,7 @@ class World:
         world.policy = image.policy
         world.domains.restore(image.domains)
         world.storage.restore(image.storage)
+        world.secrets.restore(image.secrets)
         return world
 
     def fingerprint(self) -> str:
@@ -318,6 +351,7 @@ class World:
                 sorted(self.meanwhile),
                 self.domains.outline(),
                 self.storage.outline(),
+                self.secrets.outline(),
             )
         )
 
@@ -338,6 +372,7 @@ class Image:
     policy: Policy
     domains: Mapping[str, Any]
     storage: Mapping[str, Any]
+    secrets: Mapping[str, Any]
 
 
 def _dump(file: Path) -> bytes:

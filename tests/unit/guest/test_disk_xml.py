@@ -51,6 +51,8 @@ BY_DIRECTION = {
     for more in ("", "_max", "_max_length")
 }
 
+LUKS = {"format": "luks", "secret_file": "/run/credentials/agent/volume-1"}
+
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
     "shared": {"multiattach": True},
@@ -87,6 +89,9 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "rbd": {"connection_info": RBD, "multiattach": True},
     "nfs-qcow2": {"connection_info": NFS},
+    "luks": {"encryption": LUKS},
+    "luks-shared": {"encryption": LUKS, "multiattach": True},
+    "luks-rbd": {"connection_info": RBD, "encryption": LUKS},
 }
 
 DEVICE = Device(path="/dev/disk/by-id/wwn-0x6001405", identity={}, size_bytes=1 << 30)

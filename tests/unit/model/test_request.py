@@ -123,3 +123,11 @@ class TestDigest:
     )
     def test_these_are_not_the_same(self, one: dict[str, object], other: dict[str, object]) -> None:
         assert digest(one) != digest(other)
+
+    def test_secrets_do_not_count_and_where_they_are_does(self) -> None:
+        def of(**encryption: str) -> str:
+            return digest({"attachment": {"encryption": encryption}})
+
+        assert of(passphrase="one") == of(passphrase="another")
+        assert of(secret_file="/one") != of(secret_file="/another")
+        assert of(passphrase="one") != of()

@@ -7,6 +7,7 @@ import pytest
 
 from agent.errors import PlugRefused
 from tests.unit.saga.stories import (
+    LUKS,
     SHARED,
     TWO,
     away,
@@ -125,14 +126,28 @@ def test_when_the_host_is_full_more_is_refused(world: World) -> None:
             {"allow_bootable_multiattach": False},
             {"multiattach": True, "disk": {"boot_order": 1}},
         ),
-        ({}, {"encryption": {"format": "luks", "passphrase": "geheim"}}),
     ],
 )
-def test_what_the_operator_or_this_version_does_not_allow(
+def test_what_the_operator_does_not_allow(
     world: World, switch: dict[str, bool], request_fields: dict[str, Any]
 ) -> None:
     restart_with(world, **switch)
     assert refused(world, attach(1, **request_fields)) == "unsupported"
+
+
+def test_an_empty_passphrase_is_refused(world: World) -> None:
+    """The journal writes one where a passphrase was."""
+    assert refused(world, attach(1, encryption={"format": "luks", "passphrase": ""})) == "invalid"
+
+
+@pytest.mark.parametrize(("first", "second"), [(LUKS, {}), ({}, LUKS)])
+def test_who_shares_a_volume_sees_the_same_of_it(
+    world: World, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    world.domains.add(TWO)
+    away(world)
+    accepted(world, attach(1, **SHARED, **first))
+    assert refused(world, attach(2, 2, instance=2, **SHARED, **second)) == "sharing-conflict"
 
 
 def restart_with(world: World, **policy: Any) -> None:

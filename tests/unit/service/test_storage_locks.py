@@ -63,7 +63,8 @@ def test_every_call_of_every_protocol(
 ) -> None:
     locks = FileLocks(tmp_path / "held", timeout_seconds=5)
     connectors = TracedConnectors(locks, **bench.options(**case.options))
-    host = Host("hypervisor-1", world.domains, connectors, locks, VirtualClock(), journal)
+    clock = VirtualClock()
+    host = Host("hypervisor-1", world.domains, connectors, locks, clock, journal, world.secrets)
     volume = attachment(**wire(bench, case), size_bytes=64 << 20)
     case.there(bench)
     known = ConnectVolume(volume).apply(Scene(host, "operation-1", {}))

@@ -13,7 +13,7 @@ from agent.service.watch import LEFTOVER_GONE, PATHS_CHANGED, Watch
 from tests.unit.saga.stories import ONE, host, path_missing
 from tests.world.storage import SimulatedConnectors
 from tests.world.story import VOLUMES, attach, attached, detach, request_id
-from tests.world.world import HOST, World
+from tests.world.world import World
 
 
 @dataclass
@@ -45,7 +45,7 @@ def world() -> Iterator[World]:
 
 
 def here(world: World) -> Host:
-    return Host(HOST, world.domains, world.storage, world.locks, world.clock, world.journal)
+    return world.host
 
 
 def look(world: World) -> list[dict[str, Any]]:

@@ -2,16 +2,14 @@
 
 from lxml import etree
 
-from agent.ports import Host
 from agent.steps.users import users
 from tests.unit.saga.stories import ONE, SHARED, TWO, foreign_disk, lose_journal
 from tests.world.story import VOLUMES, attached, detach, request_id
-from tests.world.world import HOST, World
+from tests.world.world import World
 
 
 def found(world: World, source: str | None = None) -> list[str]:
-    host = Host(HOST, world.domains, world.storage, world.locks, world.clock, world.journal)
-    return users(host, VOLUMES[0], source, besides="")
+    return users(world.host, VOLUMES[0], source, besides="")
 
 
 def device_path(world: World) -> str:

@@ -6,18 +6,17 @@ import pytest
 
 from agent.errors import WrongDevice
 from agent.model.attachment import Attachment
-from agent.ports import Host
 from agent.saga.plan import Scene
 from agent.steps.identity import VerifyIdentity
 from agent.steps.volume import ConnectVolume, disconnect_unless_used
 from tests.unit.saga.stories import leftover, path_missing
 from tests.world.storage import Lun
 from tests.world.story import TARGET, VOLUMES, attach, attached, attachment, request_id
-from tests.world.world import HOST, World
+from tests.world.world import World
 
 
 def scene(world: World, **known: Any) -> Scene:
-    host = Host(HOST, world.domains, world.storage, world.locks, world.clock, world.journal)
+    host = world.host
     return Scene(host, request_id(1), known)
 
 

@@ -1,0 +1,89 @@
+"""libvirtd forgets its ephemeral secrets: what can be made anew is, what cannot is said."""
+
+from typing import Any
+
+import pytest
+
+from agent.service.lost_secrets import LostSecrets
+from tests.unit.saga.stories import (
+    LUKS,
+    LUKS_BY_VALUE,
+    ONE,
+    SHARED,
+    TWO,
+    libvirtd_is_restarted,
+    luks,
+    no_key,
+    secrets,
+)
+from tests.world.story import attach, attached, detach
+from tests.world.world import World
+
+
+@pytest.fixture
+def world() -> Any:
+    world = World()
+    world.start()
+    luks()(world)
+    yield world
+    world.close()
+
+
+def findings(world: World) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = world.agent.query("audit", {})["findings"]
+    return found
+
+
+def lost(world: World) -> LostSecrets:
+    return LostSecrets(world.host, world.journal)
+
+
+def test_what_a_file_tells_is_made_anew_and_the_guest_starts(world: World) -> None:
+    attached(world, **LUKS)
+    world.domains.destroy(ONE)
+    libvirtd_is_restarted(world)
+    [finding] = findings(world)
+    assert finding["kind"] == "secret-missing"
+    assert lost(world).look()
+    assert findings(world) == []
+    world.domains.start(ONE)
+
+
+def test_what_came_by_value_must_come_once_more(world: World) -> None:
+    attached(world, **LUKS_BY_VALUE)
+    libvirtd_is_restarted(world)
+    assert not lost(world).look()
+    [finding] = findings(world)
+    assert "attach again" in finding["advice"]
+    assert attach(1, **LUKS_BY_VALUE).send(world)["state"] == "accepted"
+    world.run()
+    secrets(1)(world)
+    assert findings(world) == []
+
+
+def test_a_file_that_has_gone_keeps_nobody_else_waiting(world: World) -> None:
+    world.domains.add(TWO)
+    attached(world, 1, **LUKS, **SHARED)
+    attached(world, 2, instance=2, **LUKS, **SHARED)
+    libvirtd_is_restarted(world)
+    no_key(world)
+    assert not lost(world).look()
+    luks()(world)
+    assert lost(world).look()
+    secrets(1)(world)
+
+
+def test_what_is_detached_is_not_made_anew(world: World) -> None:
+    attached(world, **LUKS)
+    libvirtd_is_restarted(world)
+    detach(1)(world)
+    world.run()
+    assert lost(world).look()
+    secrets(0)(world)
+
+
+def test_one_that_nobody_needs_is_found(world: World) -> None:
+    world.secrets.values["00000000-0000-4000-8000-0000000000ff"] = b"left"
+    [finding] = findings(world)
+    assert finding["kind"] == "secret-left"
+    assert "virsh secret-undefine 00000000-" in finding["advice"]

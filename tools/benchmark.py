@@ -43,7 +43,7 @@ from agent.model.request import rfc3339
 from agent.operations.admit import Policy
 from agent.ports import Host
 from agent.service.agent import Agent
-from agent.service.main import SystemClock
+from agent.service.begin import SystemClock
 from agent.service.workers import lane_pools
 from tests.lab.guest import Guest, Shape
 from tests.lab.lab import Lab

@@ -8,7 +8,7 @@ records that are pruned) comes at any time and does not.
 """
 
 # isort: off
-from agent.service.main import Daemon, SystemClock, configure  # first: it prepares os-brick
+from agent.service.main import STOP, Daemon  # first: it prepares os-brick
 
 # isort: on
 import os
@@ -23,7 +23,7 @@ from oslo_config import cfg
 
 from agent.journal.book import Book
 from agent.journal.store import Journal
-from agent.service.main import STOP
+from agent.service.begin import SystemClock, configure
 from agent.service.signals import Signals
 
 Result = TypeVar("Result")

@@ -18,7 +18,7 @@ from agent.steps.guest_checks import (
     refuse_taken_boot_order,
     why_no_boot_order,
 )
-from agent.steps.secret import make_secrets
+from agent.steps.secret import are_secrets_lost, make_secrets
 from agent.steps.users import Halves, halves, refuse_conflicts
 
 ASK_AGAIN_SECONDS = (5.0, 10.0, 20.0, 40.0)
@@ -94,8 +94,14 @@ class PlugOtherHalf(Step):
         if look is None:
             return {"warnings": [*warnings, "the domain has gone since"]}
         guest = halves(look)
+        is_locked_out = _is_locked_out(scene.host, attachment, guest)
+        if is_locked_out:
+            warnings.append(
+                "the running guest does not have the disk: it was restarted meanwhile, and the "
+                "passphrase, which came by value, is lost; attach again with the same attachment"
+            )
         for half, live in ((guest.live, True), (guest.inactive, False)):
-            if half is None:
+            if half is None or (live and is_locked_out):
                 continue
             possible, reason = attachment, why_no_boot_order(half, attachment)
             if reason is not None:
@@ -103,7 +109,8 @@ class PlugOtherHalf(Step):
                 where = "running guest" if live else "definition"
                 warnings.append(f"the {where} has the disk without a boot order: {reason}")
             _complete_half(scene, possible, guest, live=live)
-        disk = _found(scene, attachment)
+        plugged: tuple[Where, ...] = ("definition",) if is_locked_out else ()
+        disk = _found(scene, attachment, *plugged)
         warnings += _limits_that_are_not(scene, attachment, disk)
         return {"disk": disk, "warnings": warnings}
 
@@ -196,6 +203,13 @@ def _complete_half(scene: Scene, attachment: Attachment, guest: Halves, *, live:
     if place.controller_xml and int(place.address["controller"]) not in half.scsi_controllers:
         put(attachment.instance_id, place.controller_xml)
     put(attachment.instance_id, disk_xml(attachment, device, place))
+
+
+def _is_locked_out(host: Host, attachment: Attachment, guest: Halves) -> bool:
+    """The running guest has not the disk, and can no longer be given it; the definition can."""
+    has_room = guest.live is not None and guest.inactive is not None
+    is_missing = guest.live_disk(attachment.alias) is None
+    return has_room and is_missing and are_secrets_lost(host, attachment)
 
 
 def _limits_that_are_not(

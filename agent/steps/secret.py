@@ -111,6 +111,14 @@ def make_secrets(host: Host, attachment: Attachment) -> None:
             raise _lost()
 
 
+def are_secrets_lost(host: Host, attachment: Attachment) -> bool:
+    """libvirt has forgotten one, and nobody can make it anew."""
+    return any(
+        _value(host, attachment, secret) is None and not host.secrets.has(secret.uuid)
+        for secret in attachment.secrets
+    )
+
+
 def remake_secrets(host: Host, attachment: Attachment) -> bool:
     """Of an attachment in place: what libvirt has forgotten. False: nothing.
 

@@ -156,6 +156,8 @@ class AttachmentFilters(Value):
     driver_volume_type: StrictStr | None = None
     operation_id: Uuid | None = None
     promised: StrictBool | None = None
+    paths_found: Count | None = None
+    paths_expected: Count | None = None
 
 
 class ListOperations(Value):

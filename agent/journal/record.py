@@ -1,13 +1,12 @@
 """One operation as it is written down: what was asked, how far it is, what it learnt."""
 
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 from agent.model.attachment import Attachment
 from agent.model.device import Device
 from agent.model.outcome import CLOSED, Answer, Problem, State, StepState
-from agent.model.request import rfc3339
+from agent.model.request import rfc3339_of
 
 Direction = Literal["forward", "undoing", "committed"]
 
@@ -98,8 +97,8 @@ class Record:
                 StepState(name=name, state=self._step_state(index))
                 for index, name in enumerate(self.steps)
             ),
-            created_at=rfc3339(datetime.fromtimestamp(self.created_at, UTC)),
-            updated_at=rfc3339(datetime.fromtimestamp(self.updated_at, UTC)),
+            created_at=rfc3339_of(self.created_at),
+            updated_at=rfc3339_of(self.updated_at),
         )
 
     def _step_state(self, index: int) -> Literal["planned", "intended", "done", "reverted"]:

@@ -1,11 +1,10 @@
-"""What the journal needs from time to time, in a thread of its own.
+"""What the journal needs from time to time.
 
-Nobody waits for it: a disk that is slow, or another process that has locked the file, holds up
-this thread and never the one that tells the service manager that the agent lives.
+In a thread that nobody waits for: a disk that is slow, or another process that has locked the file,
+must never hold up the one that tells the service manager that the agent lives.
 """
 
 import logging
-import threading
 
 from agent.errors import AgentError
 from agent.journal.store import Journal
@@ -13,7 +12,7 @@ from agent.ports import Clock
 
 LOG = logging.getLogger(__name__)
 
-TURN_SECONDS = 5.0
+UPKEEP_SECONDS = 5.0
 """Between two looks whether the log holds something that has ended."""
 
 PRUNE_EVERY_SECONDS = 3600.0
@@ -27,29 +26,11 @@ class Upkeep:
         self._clock = clock
         self._retention_seconds = retention_seconds
         self._pruned_at = 0.0
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="journal-upkeep", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """No further turn begins; one that the disk holds up is not waited for."""
-        self._stopping.set()
-
-    def turning(self) -> bool:
-        """Our thread lives, whatever the disk does. For the watchdog."""
-        return self._thread.is_alive()
 
     def turn(self) -> None:
         """As it is due."""
         self._prune()
         self._journal.scrub()
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            self.turn()
-            self._stopping.wait(TURN_SECONDS)
 
     def _prune(self) -> None:
         now = self._clock.now()

@@ -45,6 +45,11 @@ def rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def rfc3339_of(seconds: float) -> str:
+    """Of seconds since the epoch."""
+    return rfc3339(datetime.fromtimestamp(seconds, UTC))
+
+
 Moment = Annotated[
     datetime, BeforeValidator(_parse_time), PlainSerializer(rfc3339, return_type=str)
 ]

@@ -1,29 +1,27 @@
 """What is told of an operation on the bus: written with the change that it tells of."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 from agent.journal.book import Book
 from agent.journal.record import Record
 from agent.model.contract import WIRE_VERSION
-from agent.model.request import rfc3339
+from agent.model.request import rfc3339_of
 from agent.ports import Host
 
 
 def notify(book: Book, host: str, record: Record, event: str) -> None:
-    """The notification of a change, in the change's own transaction (docs/wire)."""
-    at = rfc3339(datetime.fromtimestamp(record.updated_at, UTC))
-    book.post(
+    """Written in the same transaction as the change that it tells of."""
+    _post(
+        book,
         f"attachment.{record.verb}.{event}",
+        f"{record.operation_id}:{event}",
+        record.updated_at,
         {
-            "version": WIRE_VERSION,
-            "event_id": f"{record.operation_id}:{event}:{at}",
             "host": host,
             **record.answer().wire(),
             "attachment_ids": [record.attachment_id],
             "instance_id": record.instance_id,
             "volume_ids": [] if record.volume_id is None else [record.volume_id],
-            "at": at,
         },
     )
 
@@ -36,18 +34,23 @@ def told_of(record: Record, event: str) -> str:
 
 def tell(book: Book, host: Host, event_type: str, **facts: Any) -> None:
     """A notification of what no operation did, in the transaction that writes it down."""
-    at = rfc3339(datetime.fromtimestamp(host.clock.now(), UTC))
     about = ",".join(facts.get("attachment_ids") or facts["volume_ids"])
-    book.post(
+    _post(
+        book,
         event_type,
+        f"{event_type}:{about}",
+        host.clock.now(),
         {
-            "version": "1.0",
-            "event_id": f"{event_type}:{about}:{at}",
             "host": host.name,
             "operation_id": None,
             "attachment_ids": [],
             "instance_id": None,
             **facts,
-            "at": at,
         },
     )
+
+
+def _post(book: Book, event_type: str, event: str, now: float, payload: dict[str, Any]) -> None:
+    at = rfc3339_of(now)
+    head = {"version": WIRE_VERSION, "event_id": f"{event}:{at}"}
+    book.post(event_type, {**head, **payload, "at": at})

@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from agent.errors import AgentError, Busy, Cancelled, Invalid, WrongHost
@@ -75,7 +75,6 @@ class Agent:
             if set(arguments) != {"request"} or not isinstance(payload, dict):
                 raise Invalid(f"{verb} takes one argument, request: an object (docs/wire)")
             self._refuse_other_host(payload.get("host"), addressed=addressed)
-            noun_of(verb)
             return self._accept(verb, payload).answer().wire()
         except AgentError as error:
             LOG.info("refused %s %s: %s: %s", verb, operation_id, error.code, error.detail)
@@ -123,10 +122,11 @@ class Agent:
 
     def _accept(self, verb: str, payload: dict[str, Any]) -> Record:
         """Durably accepted, or the operation that this request is already."""
+        noun = noun_of(verb)
         known = self._replayed(verb, payload)
         if known is not None:
             return known
-        request = noun_of(verb).parse(payload)
+        request = noun.parse(payload)
         self._refuse_unconnectable(request)
         with self._turnstiles[hash(request.instance_id) % TURNSTILES]:
             record, is_new = self._journal.write(
@@ -140,15 +140,14 @@ class Agent:
     def _refuse_unconnectable(self, request: AttachRequest | DetachRequest) -> None:
         """What this host cannot connect it cannot disconnect either; what is attached here already
         is taken off by all means."""
-        known = self._journal.read(lambda book: book.attachment(request.attachment_id))
-        if known is not None and isinstance(request, DetachRequest):
-            return
-        try:
-            if request.attachment is not None:
+        if isinstance(request, AttachRequest):
+            self._host.connectors.check(request.attachment.connection)
+        elif request.attachment is not None and not self._is_in_place(request.attachment_id):
+            with suppress(Invalid):
                 self._host.connectors.check(request.attachment.connection)
-        except Invalid:
-            if isinstance(request, AttachRequest):
-                raise
+
+    def _is_in_place(self, attachment_id: str) -> bool:
+        return self._journal.read(lambda book: book.attachment(attachment_id)) is not None
 
     def _replayed(self, verb: str, payload: dict[str, Any]) -> Record | None:
         """Before the payload is parsed: a newer agent may refuse what an older one accepted."""

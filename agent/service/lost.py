@@ -20,7 +20,7 @@ from agent.steps.reconnect import Lost, counted_on, lost_of, reconnect_unless_us
 
 LOG = logging.getLogger(__name__)
 
-LOOK_SECONDS = 60.0
+LOST_SECONDS = 60.0
 """Between two looks whether all volumes are here: some files of sysfs a volume."""
 
 TRY_AGAIN_SECONDS = (60.0, 120.0, 300.0, 600.0)
@@ -52,19 +52,6 @@ class LostVolumes:
         self._pools = pools
         self._mutex = threading.Lock()
         self._tries: dict[str, _Try] = {}
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="lost volumes", daemon=True)
-
-    def start(self) -> None:
-        """Look at once, and from then on, in a thread of its own."""
-        self._thread.start()
-
-    def turning(self) -> bool:
-        return self._thread.is_alive()
-
-    def stop(self) -> None:
-        """Begin nothing more."""
-        self._stopped.set()
 
     def count(self) -> int:
         """How many volumes were not here when it looked last."""
@@ -94,17 +81,6 @@ class LostVolumes:
     def _is_due(self, volume_id: str, now: float) -> bool:
         attempt = self._tries[volume_id]
         return not attempt.is_running and attempt.due_at <= now
-
-    # in a thread of its own
-
-    def _watch(self) -> None:
-        pause_seconds = 0.0
-        while not self._stopped.wait(pause_seconds):
-            pause_seconds = LOOK_SECONDS
-            try:
-                self.look()
-            except AgentError as error:
-                LOG.warning("nobody knows which volumes are here: %s", error.detail)
 
     # in a lane's thread
 

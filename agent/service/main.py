@@ -27,7 +27,7 @@ from agent.host.libvirt_events import LibvirtEvents
 from agent.host.libvirt_secrets import LibvirtSecrets
 from agent.journal.record import Record
 from agent.journal.store import Journal
-from agent.journal.upkeep import Upkeep
+from agent.journal.upkeep import UPKEEP_SECONDS, Upkeep
 from agent.operations.admit import Policy
 from agent.ports import Host
 from agent.service.agent import Agent
@@ -43,12 +43,13 @@ from agent.service.begin import (
     opened,
 )
 from agent.service.letters import Letters
-from agent.service.lost import LostVolumes, lost_pools
+from agent.service.lost import LOST_SECONDS, LostVolumes, lost_pools
 from agent.service.lost_secrets import LostSecrets
 from agent.service.metrics import Metrics
 from agent.service.notify import ServiceManager
 from agent.service.signals import Signals
-from agent.service.watch import Watch
+from agent.service.turns import Turns
+from agent.service.watch import WATCH_SECONDS, Watch
 from agent.service.workers import TICK_SECONDS, lane_pools, on_whose_behalf
 from agent.steps.users import is_used_below
 
@@ -86,18 +87,42 @@ class Daemon:
             warnings=self._warnings,
         )
         workers = self._agent.workers
-        self._lost = LostVolumes(host, journal, lost_pools())
+        lost = LostVolumes(host, journal, lost_pools())
         self._secrets = LostSecrets(host, journal)
-        self._watch = Watch(host, journal)
         self._events = LibvirtEvents(self._libvirt, workers.stir, self._on_connected)
         self._servers = Servers(conf, self._agent, settings.host)
         self._publisher = Publisher(conf, self._letters, settings.host)
         self._metrics = Metrics(
             journal,
             {"libvirt": self._libvirt.alive, "bus": self._servers.connected},
-            lost_volumes=self._lost.count,
+            lost_volumes=lost.count,
         )
-        self._upkeep = Upkeep(journal, clock, settings.retention_seconds)
+        self._turns = self._beside(host, lost)
+
+    def _beside(self, host: Host, lost: LostVolumes) -> tuple[Turns, ...]:
+        journal = self._journal
+        upkeep = Upkeep(journal, self._clock, self._settings.retention_seconds)
+        return (
+            Turns(
+                "lost volumes",
+                lost.look,
+                LOST_SECONDS,
+                trouble="nobody knows which volumes are here",
+            ),
+            Turns(
+                "watch",
+                Watch(host, journal).look,
+                WATCH_SECONDS,
+                first_seconds=WATCH_SECONDS,
+                trouble="not everything could be looked at",
+            ),
+            Turns(
+                "journal upkeep",
+                upkeep.turn,
+                UPKEEP_SECONDS,
+                trouble="the journal was not tidied up",
+            ),
+        )
 
     def _on_change(self, record: Record) -> None:
         self._letters.written()
@@ -131,10 +156,9 @@ class Daemon:
         self._events.start()
         self._agent.workers.start()
         self._agent.workers.start_alarm()
-        self._lost.start()
+        for turns in self._turns:
+            turns.start()
         self._secrets.start()
-        self._watch.start()
-        self._upkeep.start()
         self._publisher.start()
         self._servers.start()
         self._serve_metrics()
@@ -160,11 +184,10 @@ class Daemon:
     def stop(self) -> None:
         """No further command, step or letter begins; what runs may end, within a time."""
         self._manager.stopping()
-        self._upkeep.stop()
+        for turns in self._turns:
+            turns.stop()
         self._servers.stop()
-        self._lost.stop()
         self._secrets.stop()
-        self._watch.stop()
         if not self._agent.workers.stop(self._settings.stop_seconds):
             LOG.warning(
                 "steps still run after %g s: the next start looks at what they did",
@@ -210,10 +233,8 @@ class Daemon:
             "alarm": is_excused or alarm_age < ALARM_MISSED_SECONDS,
             "bus servers": self._servers.turning(),
             "publisher": is_excused or self._publisher.turning(),
-            "journal upkeep": self._upkeep.turning(),
-            "lost volumes": self._lost.turning(),
             "lost secrets": self._secrets.turning(),
-            "watch": self._watch.turning(),
+            **{turns.name: turns.turning() for turns in self._turns},
         }
         return [name for name, turns in parts.items() if not turns]
 

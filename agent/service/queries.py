@@ -1,7 +1,6 @@
 """What is asked without changing anything (but the quarantine): the control topic's answers."""
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
@@ -19,7 +18,7 @@ from agent.model.request import (
     OperationRef,
     PlanQuery,
     VolumeRef,
-    rfc3339,
+    rfc3339_of,
 )
 from agent.model.value import Value
 from agent.operations import VERBS
@@ -161,7 +160,7 @@ def quarantine(book: Book) -> list[dict[str, Any]]:
             "volume_id": volume_id,
             "device": {name: row["device"][name] for name in ("path", "identity", "size_bytes")},
             "reason": row["reason"],
-            "at": rfc3339(datetime.fromtimestamp(row["at"], UTC)),
+            "at": rfc3339_of(row["at"]),
         }
         for volume_id, row in book.quarantined().items()
     ]

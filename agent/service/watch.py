@@ -5,11 +5,9 @@ What has changed is written down and told in one transaction.
 """
 
 import logging
-import threading
 from dataclasses import replace
 from functools import partial
 
-from agent.errors import AgentError
 from agent.journal.book import Book
 from agent.journal.record import Held
 from agent.journal.store import Journal
@@ -19,7 +17,7 @@ from agent.saga.news import tell
 
 LOG = logging.getLogger(__name__)
 
-LOOK_SECONDS = 30.0
+WATCH_SECONDS = 30.0
 """Between two looks: multipathd itself tries a path that failed every 5 to 20 seconds."""
 
 PATHS_CHANGED = "attachment.paths.changed"
@@ -27,23 +25,9 @@ LEFTOVER_GONE = "attachment.leftover.gone"
 
 
 class Watch:
-    """A thread of its own; a look that fails is made again at the next one."""
-
     def __init__(self, host: Host, journal: Journal) -> None:
         self._host = host
         self._journal = journal
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def turning(self) -> bool:
-        return self._thread.is_alive()
-
-    def stop(self) -> None:
-        """Begin nothing more."""
-        self._stopped.set()
 
     def look(self) -> None:
         """All of it, once.  Raises AgentError where something could not be looked at."""
@@ -86,15 +70,6 @@ class Watch:
     def _gone(self, volume_id: str, book: Book) -> None:
         if book.reclaim(volume_id):
             tell(book, self._host, LEFTOVER_GONE, volume_ids=[volume_id])
-
-    # in a thread of its own
-
-    def _run(self) -> None:
-        while not self._stopped.wait(LOOK_SECONDS):
-            try:
-                self.look()
-            except AgentError as error:
-                LOG.warning("not everything could be looked at: %s", error.detail)
 
 
 def _paths(device: Device) -> tuple[int, int, tuple[str, ...]]:

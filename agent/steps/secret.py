@@ -14,7 +14,7 @@ from agent.model.device import Device
 from agent.model.secret import GuestSecret
 from agent.ports import LUKS2, Host
 from agent.saga.plan import Lane, Learnt, Scene, Step
-from agent.steps.users import users
+from agent.steps.users import source_of, users
 
 LUKS_MAGIC = b"LUKS\xba\xbe"
 """The first bytes of a LUKS header; the version follows, two bytes, big-endian (both versions:
@@ -175,9 +175,7 @@ def _drop_unless_used(scene: Scene, attachment: Attachment) -> None:
     """The caller's promise is withdrawn, durably: the last of several to ask drops them."""
     host, volume_id = scene.host, attachment.volume_id
     device = host.journal.device_of(attachment.attachment_id) or scene.device
-    source = scene.known.get("source") or attachment.connection.known_source
-    if device is not None:
-        source = device.path
+    source = source_of(scene, attachment, device)
     with host.locks.volume(volume_id):
         if users(host, volume_id, source, besides=scene.operation_id):
             return

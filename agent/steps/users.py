@@ -11,7 +11,9 @@ from functools import cache
 from agent.errors import SharingConflict
 from agent.guest.domain_xml import DiskFacts, DomainFacts, parse_domain
 from agent.model.attachment import Attachment
+from agent.model.device import Device
 from agent.ports import DomainLook, Domains, Host, Promises
+from agent.saga.plan import Scene
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,13 @@ def _says_volume(volume_id: str, facts: DomainFacts | None, disk: DiskFacts) -> 
     assert facts is not None
     note = facts.notes.get(disk.alias or "")
     return disk.serial == volume_id if note is None else note.volume_id == volume_id
+
+
+def source_of(scene: Scene, attachment: Attachment, device: Device | None) -> str | None:
+    """Where the volume is on this host: its device's word, else the guest's, else the request's."""
+    if device is not None:
+        return device.path
+    return scene.known.get("source") or attachment.connection.known_source
 
 
 def users(host: Host, volume_id: str, source: str | None, besides: str) -> list[str]:

@@ -8,7 +8,7 @@ from agent.model.attachment import Attachment
 from agent.model.device import DEGRADED, Device
 from agent.ports import Connectors, Host, Locks
 from agent.saga.plan import Lane, Learnt, Scene, Step
-from agent.steps.users import users
+from agent.steps.users import source_of, users
 
 
 @dataclass(frozen=True)
@@ -89,17 +89,15 @@ def disconnect_unless_used(scene: Scene, attachment: Attachment, device: Device 
     share one device.
     """
     host, volume_id = scene.host, attachment.volume_id
-    source = scene.known.get("source") or attachment.connection.known_source
     with host.locks.volume(volume_id):
         stays = _why_quarantined_stays(host, volume_id)
         if stays:
             return {"disconnected": False, "warnings": stays}
         device = device or host.connectors.find(attachment.connection)
-        if device is not None:
-            source = device.path
-            others = _others(host, volume_id, device)
-            if others:
-                return {"disconnected": True, "warnings": others}
+        others = [] if device is None else _others(host, volume_id, device)
+        if others:
+            return {"disconnected": True, "warnings": others}
+        source = source_of(scene, attachment, device)
         if users(host, volume_id, source, besides=scene.operation_id):
             return {"disconnected": False}
         with host.locks.targets(attachment.connection.targets):

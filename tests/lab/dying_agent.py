@@ -3,8 +3,8 @@
     <state_path>/die-at     "3 before": SIGKILL at the third write from now on, before its commit;
                             "3 after": once it is durable. Taken away when it is read.
 
-Writes of operations count. What publisher and main thread write (letters that are posted,
-records that are pruned) comes at any time and does not.
+Writes of operations count. What is written beside them (letters that are posted, records that are
+pruned, paths that are watched) comes at any time and does not.
 """
 
 # isort: off
@@ -30,6 +30,9 @@ Result = TypeVar("Result")
 
 FILE_NAME = "die-at"
 
+BESIDE = ("publisher", "journal upkeep", "watch", "lost volumes", "lost secrets", "MainThread")
+"""Threads whose writes come at any time."""
+
 
 class DyingJournal(Journal):
     def __init__(self, directory: Path, clock: SystemClock) -> None:
@@ -49,8 +52,7 @@ class DyingJournal(Journal):
         return result
 
     def _counts(self) -> bool:
-        name = threading.current_thread().name
-        return name not in ("publisher", threading.main_thread().name)
+        return threading.current_thread().name not in BESIDE
 
     def _is_last(self) -> bool:
         with self._counting:

@@ -1,9 +1,7 @@
 """Outside: tests are relayed into the nested hypervisor. Inside: what they need of it."""
 
 import os
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,10 +12,11 @@ from tests.functional.orchestrator import Orchestrator
 from tests.lab.guest import Guest
 from tests.nested.inside.agent import Agent
 from tests.nested.inside.guests import booted_guest
-from tests.nested.inside.iscsi import Backing, Firewall, Target, log_out_of_everything
+from tests.nested.inside.iscsi import Firewall, log_out_of_everything
 from tests.nested.inside.leftovers import assert_clean, run
-from tests.nested.inside.nfs import Export, unmount_everything
-from tests.nested.inside.nvme import Namespace, Subsystem, disconnect_everything
+from tests.nested.inside.nfs import unmount_everything
+from tests.nested.inside.nvme import disconnect_everything
+from tests.nested.inside.storage import Storage
 
 IS_INSIDE = os.environ.get("ATTACHMENT_AGENT_NESTED") == "1"
 
@@ -103,82 +102,21 @@ def orchestrator(client: AgentClient) -> Iterator[Orchestrator]:
 
 
 @pytest.fixture
-def shelf() -> Iterator[ExitStack]:
-    """For what targets show: it goes after them."""
-    with ExitStack() as shelf:
-        yield shelf
-
-
-@pytest.fixture
-def stack(shelf: ExitStack) -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-def clean(stack: ExitStack) -> Iterator[None]:
-    """Nothing is left on the host; what is left fails this test and no other."""
-    yield
+def storage() -> Iterator[Storage]:
+    """Nothing of it is left on the host; what is left fails this test and no other."""
+    storage = Storage()
+    yield storage
     try:
         assert_clean()
     finally:
         log_out_of_everything()
         disconnect_everything()
         unmount_everything()
+        storage.close()
 
 
 @pytest.fixture
-def make_target(stack: ExitStack, clean: None) -> Callable[..., Target]:
-    def make(**how: Any) -> Target:
-        target = Target(f"t{uuid.uuid4().hex[:8]}", **how)
-        stack.callback(target.close)
-        return target
-
-    return make
-
-
-@pytest.fixture
-def make_backing(shelf: ExitStack) -> Callable[..., Backing]:
-    def make(**how: Any) -> Backing:
-        backing = Backing(**how)
-        shelf.callback(backing.close)
-        return backing
-
-    return make
-
-
-@pytest.fixture
-def make_subsystem(stack: ExitStack, clean: None) -> Callable[..., Subsystem]:
-    def make(**how: Any) -> Subsystem:
-        subsystem = Subsystem(f"s{uuid.uuid4().hex[:8]}", **how)
-        stack.callback(subsystem.close)
-        return subsystem
-
-    return make
-
-
-@pytest.fixture
-def make_namespace(shelf: ExitStack) -> Callable[..., Namespace]:
-    def make(**how: Any) -> Namespace:
-        namespace = Namespace(**how)
-        shelf.callback(namespace.close)
-        return namespace
-
-    return make
-
-
-@pytest.fixture
-def make_export(stack: ExitStack, clean: None) -> Callable[[], Export]:
-    def make() -> Export:
-        export = Export(uuid.uuid4().hex[:8])
-        stack.callback(export.close)
-        return export
-
-    return make
-
-
-@pytest.fixture
-def firewall(stack: ExitStack) -> Firewall:
+def firewall() -> Iterator[Firewall]:
     firewall = Firewall()
-    stack.callback(firewall.close)
-    return firewall
+    yield firewall
+    firewall.close()

@@ -1,17 +1,15 @@
 """Bad storage: each cause has its own code and its reason, and leaves the host as it was."""
 
-from collections.abc import Callable
-
 import pytest
 
 from agent.model.outcome import Answer
 from tests.functional.orchestrator import Orchestrator
 from tests.lab.guest import Guest
 from tests.nested.inside.agent import Agent
-from tests.nested.inside.iscsi import PORTAL, SECOND_PORTAL, Backing, Firewall, Target
+from tests.nested.inside.iscsi import PORTAL, SECOND_PORTAL, Firewall
 from tests.nested.inside.leftovers import assert_clean, run
-from tests.nested.inside.nfs import Export, VolumeFile
-from tests.nested.inside.nvme import Namespace, Subsystem
+from tests.nested.inside.nfs import VolumeFile
+from tests.nested.inside.storage import Storage
 from tests.nested.inside.wishes import wish
 
 LONG = 200.0
@@ -44,28 +42,18 @@ def assert_says(answer: Answer, code: str, *words: str) -> None:
 @pytest.mark.usefixtures("single_path")
 class TestIscsi:
     def test_a_wrong_secret(
-        self,
-        orchestrator: Orchestrator,
-        guests: list[Guest],
-        make_target: Callable[..., Target],
-        make_backing: Callable[..., Backing],
+        self, orchestrator: Orchestrator, guests: list[Guest], storage: Storage
     ) -> None:
-        target, backing = make_target(chap=("user", "right-secret-1")), make_backing()
-        target.map(0, backing)
+        target, backing = storage.lun(chap=("user", "right-secret-1"))
         info = target.connection_info(0, auth_password="wrong-secret-1")
         answer = failed(orchestrator, guests[0], backing, info)
         assert_says(answer, "auth-failed", target.iqn, "credentials")
         assert "wrong-secret-1" not in f"{answer}"
 
     def test_a_portal_that_refuses(
-        self,
-        orchestrator: Orchestrator,
-        guests: list[Guest],
-        make_target: Callable[..., Target],
-        make_backing: Callable[..., Backing],
+        self, orchestrator: Orchestrator, guests: list[Guest], storage: Storage
     ) -> None:
-        target, backing = make_target(), make_backing()
-        target.map(0, backing)
+        target, backing = storage.lun()
         info = target.connection_info(0, target_portal="127.0.0.1:3999")
         answer = failed(orchestrator, guests[0], backing, info)
         assert_says(answer, "connect-failed", "127.0.0.1:3999")
@@ -74,37 +62,25 @@ class TestIscsi:
         self,
         orchestrator: Orchestrator,
         guests: list[Guest],
-        make_target: Callable[..., Target],
-        make_backing: Callable[..., Backing],
+        storage: Storage,
         firewall: Firewall,
     ) -> None:
-        target, backing = make_target(portals=(SECOND_PORTAL,)), make_backing()
-        target.map(0, backing)
+        target, backing = storage.lun(portals=(SECOND_PORTAL,))
         firewall.drop(SECOND_PORTAL)
         answer = failed(orchestrator, guests[0], backing, target.connection_info(0))
         assert_says(answer, "connect-failed")
 
     def test_a_lun_that_is_not_mapped(
-        self,
-        orchestrator: Orchestrator,
-        guests: list[Guest],
-        make_target: Callable[..., Target],
-        make_backing: Callable[..., Backing],
+        self, orchestrator: Orchestrator, guests: list[Guest], storage: Storage
     ) -> None:
-        target, backing = make_target(), make_backing()
-        target.map(0, backing)
+        target, backing = storage.lun()
         answer = failed(orchestrator, guests[0], backing, target.connection_info(9))
         assert_says(answer, "lun-missing", "mapped to this host")
 
     def test_a_device_that_cannot_be_written(
-        self,
-        orchestrator: Orchestrator,
-        guests: list[Guest],
-        make_target: Callable[..., Target],
-        make_backing: Callable[..., Backing],
+        self, orchestrator: Orchestrator, guests: list[Guest], storage: Storage
     ) -> None:
-        target, backing = make_target(), make_backing()
-        target.map(0, backing)
+        target, backing = storage.lun()
         target.protect()
         answer = failed(orchestrator, guests[0], backing, target.connection_info(0))
         assert_says(answer, "read-only-device", "access_mode ro")
@@ -117,14 +93,9 @@ class TestIscsi:
 @pytest.mark.usefixtures("multipath")
 class TestMultipath:
     def test_multipathd_is_down_while_it_is_enforced(
-        self,
-        orchestrator: Orchestrator,
-        guests: list[Guest],
-        make_target: Callable[..., Target],
-        make_backing: Callable[..., Backing],
+        self, orchestrator: Orchestrator, guests: list[Guest], storage: Storage
     ) -> None:
-        target, backing = make_target(portals=(PORTAL, SECOND_PORTAL)), make_backing()
-        target.map(0, backing)
+        target, backing = storage.lun(portals=(PORTAL, SECOND_PORTAL))
         run("systemctl", "stop", "multipathd.service", "multipathd.socket")
         try:
             info = target.connection_info(0, multipath=True)
@@ -137,12 +108,10 @@ class TestMultipath:
         self,
         orchestrator: Orchestrator,
         guests: list[Guest],
-        make_target: Callable[..., Target],
-        make_backing: Callable[..., Backing],
+        storage: Storage,
         firewall: Firewall,
     ) -> None:
-        target, backing = make_target(portals=(PORTAL, SECOND_PORTAL)), make_backing()
-        target.map(0, backing)
+        target, backing = storage.lun(portals=(PORTAL, SECOND_PORTAL))
         firewall.reject(SECOND_PORTAL)
         info = target.connection_info(0, multipath=True)
         answer = failed(orchestrator, guests[0], backing, info, require_all_paths=True)
@@ -151,33 +120,25 @@ class TestMultipath:
 
 class TestOthers:
     def test_an_nvme_transport_that_refuses(
-        self,
-        orchestrator: Orchestrator,
-        guests: list[Guest],
-        make_subsystem: Callable[..., Subsystem],
-        make_namespace: Callable[..., Namespace],
+        self, orchestrator: Orchestrator, guests: list[Guest], storage: Storage
     ) -> None:
-        subsystem, namespace = make_subsystem(), make_namespace()
+        subsystem, namespace = storage.subsystem(), storage.namespace()
         subsystem.map(1, namespace)
         info = subsystem.connection_info(1, portals=[["127.0.0.1", 4999, "tcp"]])
         assert_says(failed(orchestrator, guests[0], namespace, info), "connect-failed")
 
     def test_an_nvme_namespace_that_is_not_mapped(
-        self,
-        orchestrator: Orchestrator,
-        guests: list[Guest],
-        make_subsystem: Callable[..., Subsystem],
-        make_namespace: Callable[..., Namespace],
+        self, orchestrator: Orchestrator, guests: list[Guest], storage: Storage
     ) -> None:
-        subsystem, namespace = make_subsystem(), make_namespace()
-        subsystem.map(1, make_namespace())
+        subsystem, namespace = storage.subsystem(), storage.namespace()
+        subsystem.map(1, storage.namespace())
         info = subsystem.connection_info(1, vol_uuid=namespace.volume_id)
         assert_says(failed(orchestrator, guests[0], namespace, info), "lun-missing")
 
     def test_an_export_that_is_gone(
-        self, orchestrator: Orchestrator, guests: list[Guest], make_export: Callable[[], Export]
+        self, orchestrator: Orchestrator, guests: list[Guest], storage: Storage
     ) -> None:
-        export = make_export()
+        export = storage.export()
         volume = VolumeFile(export)
         export.withdraw()
         answer = failed(orchestrator, guests[0], volume, volume.connection_info())
@@ -186,9 +147,9 @@ class TestOthers:
         assert export.source in answer.error.detail
 
     def test_a_file_that_is_not_there(
-        self, orchestrator: Orchestrator, guests: list[Guest], make_export: Callable[[], Export]
+        self, orchestrator: Orchestrator, guests: list[Guest], storage: Storage
     ) -> None:
-        volume = VolumeFile(make_export())
+        volume = VolumeFile(storage.export())
         info = volume.connection_info(name="volume-of-another")
         assert_says(failed(orchestrator, guests[0], volume, info), "lun-missing")
 
@@ -197,22 +158,17 @@ class TestOthers:
 def test_a_sick_array_stops_no_other_kind_of_storage(
     orchestrator: Orchestrator,
     guests: list[Guest],
-    make_target: Callable[..., Target],
-    make_backing: Callable[..., Backing],
-    make_subsystem: Callable[..., Subsystem],
-    make_namespace: Callable[..., Namespace],
-    make_export: Callable[[], Export],
+    storage: Storage,
     firewall: Firewall,
     agent: Agent,
 ) -> None:
     """While os-brick waits for a silent portal, and holds its lock."""
-    target, backing = make_target(portals=(SECOND_PORTAL,)), make_backing()
-    target.map(0, backing)
+    target, backing = storage.lun(portals=(SECOND_PORTAL,))
     firewall.drop(SECOND_PORTAL)
     sick = orchestrator.client.attach(wish(guests[0], backing, target.connection_info(0)))
-    subsystem, namespace = make_subsystem(), make_namespace()
+    subsystem, namespace = storage.subsystem(), storage.namespace()
     subsystem.map(1, namespace)
-    volume = VolumeFile(make_export())
+    volume = VolumeFile(storage.export())
     others = [
         wish(guests[1], namespace, subsystem.connection_info(1)),
         wish(guests[1], volume, volume.connection_info()),

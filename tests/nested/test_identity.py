@@ -1,29 +1,20 @@
 """A device is the volume, or it is not used: LUNs that are given again, leftovers, what stays."""
 
-from collections.abc import Callable
-
 import pytest
 
 from tests.functional.orchestrator import Orchestrator
 from tests.lab.guest import Guest
-from tests.nested.inside.iscsi import Backing, Target
 from tests.nested.inside.leftovers import run, scsi_disks, sessions
+from tests.nested.inside.storage import Storage
 from tests.nested.inside.wishes import wish
-
-MakeTarget = Callable[..., Target]
-MakeBacking = Callable[..., Backing]
 
 pytestmark = pytest.mark.usefixtures("single_path")
 
 
 def test_what_the_device_says_of_itself_is_told(
-    orchestrator: Orchestrator,
-    guests: list[Guest],
-    make_target: MakeTarget,
-    make_backing: MakeBacking,
+    orchestrator: Orchestrator, guests: list[Guest], storage: Storage
 ) -> None:
-    target, backing = make_target(), make_backing()
-    target.map(0, backing)
+    target, backing = storage.lun()
     wanted = wish(guests[0], backing, target.connection_info(0))
     device = orchestrator.attached(wanted)["device"]
     assert device["identity"]["wwn"] == backing.wwn
@@ -33,12 +24,9 @@ def test_what_the_device_says_of_itself_is_told(
 
 
 def test_a_lun_that_was_given_to_another_volume(
-    orchestrator: Orchestrator,
-    guests: list[Guest],
-    make_target: MakeTarget,
-    make_backing: MakeBacking,
+    orchestrator: Orchestrator, guests: list[Guest], storage: Storage
 ) -> None:
-    target, ours, others = make_target(), make_backing(), make_backing()
+    target, ours, others = storage.target(), storage.backing(), storage.backing()
     target.map(4, others)
     wanted = wish(guests[0], ours, target.connection_info(4), identity={"wwn": ours.wwn})
     answer = orchestrator.attach(wanted)
@@ -58,13 +46,10 @@ def test_a_lun_that_was_given_to_another_volume(
 
 
 def test_a_leftover_of_an_earlier_life_is_not_used(
-    orchestrator: Orchestrator,
-    guests: list[Guest],
-    make_target: MakeTarget,
-    make_backing: MakeBacking,
+    orchestrator: Orchestrator, guests: list[Guest], storage: Storage
 ) -> None:
     """The storage gave the number away while the host still had the device (CVE-2023-2088)."""
-    target, theirs, ours = make_target(), make_backing(), make_backing()
+    target, theirs, ours = storage.target(), storage.backing(), storage.backing()
     target.map(0, theirs)
     run("iscsiadm", "-m", "discovery", "-t", "st", "-p", "127.0.0.1")
     run("iscsiadm", "-m", "node", "-T", target.iqn, "-l")
@@ -90,14 +75,10 @@ def test_a_leftover_of_an_earlier_life_is_not_used(
 
 
 def test_a_device_that_does_not_go_is_no_success(
-    orchestrator: Orchestrator,
-    guests: list[Guest],
-    make_target: MakeTarget,
-    make_backing: MakeBacking,
+    orchestrator: Orchestrator, guests: list[Guest], storage: Storage
 ) -> None:
     """Somebody has it open: the detach is unsettled, says who, and ends when he lets go."""
-    target, backing = make_target(), make_backing()
-    target.map(0, backing)
+    target, backing = storage.lun()
     wanted = wish(guests[0], backing, target.connection_info(0))
     orchestrator.attached(wanted)
     [disk] = scsi_disks()

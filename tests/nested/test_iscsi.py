@@ -1,17 +1,13 @@
 """Real iSCSI sessions to real targets: every layout of the arrays that matter."""
 
-from collections.abc import Callable
-
 import pytest
 
 from tests.functional.orchestrator import Orchestrator
 from tests.lab.guest import Guest
-from tests.nested.inside.iscsi import PORTAL, SECOND_PORTAL, Backing, Target
+from tests.nested.inside.iscsi import PORTAL, SECOND_PORTAL
 from tests.nested.inside.leftovers import maps, run, scsi_disks, sessions
+from tests.nested.inside.storage import Storage
 from tests.nested.inside.wishes import share_between, wish
-
-MakeTarget = Callable[..., Target]
-MakeBacking = Callable[..., Backing]
 
 ORDERS = pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["first-first", "last-first"])
 
@@ -25,13 +21,11 @@ class TestSinglePath:
         self,
         orchestrator: Orchestrator,
         guests: list[Guest],
-        make_target: MakeTarget,
-        make_backing: MakeBacking,
+        storage: Storage,
         order: tuple[int, int],
     ) -> None:
         """LVM with LIO, SolidFire: LUN 0, and CHAP."""
-        target, backing = make_target(chap=("user", "secret-of-chap")), make_backing()
-        target.map(0, backing)
+        target, backing = storage.lun(chap=("user", "secret-of-chap"))
         identity = {"wwn": backing.wwn}
         info = target.connection_info(0)
         share_between(orchestrator, guests, backing, info, order, identity=identity)
@@ -41,13 +35,12 @@ class TestSinglePath:
         self,
         orchestrator: Orchestrator,
         guests: list[Guest],
-        make_target: MakeTarget,
-        make_backing: MakeBacking,
+        storage: Storage,
         order: tuple[int, int],
     ) -> None:
         """NetApp, ZFSSA: any LUN; the session stays while a neighbour needs it."""
-        target = make_target()
-        neighbours, ours = make_backing(), make_backing()
+        target = storage.target()
+        neighbours, ours = storage.backing(), storage.backing()
         target.map(3, neighbours)
         target.map(11, ours)
         neighbour = wish(guests[0], neighbours, target.connection_info(3))
@@ -71,25 +64,18 @@ class TestMultipath:
         self,
         orchestrator: Orchestrator,
         guests: list[Guest],
-        make_target: MakeTarget,
-        make_backing: MakeBacking,
+        storage: Storage,
         order: tuple[int, int],
     ) -> None:
-        target, backing = make_target(**BOTH), make_backing()
-        target.map(5, backing)
+        target, backing = storage.lun(5, **BOTH)
         info = target.connection_info(5, multipath=True)
         share_between(orchestrator, guests, backing, info, order)
 
     def test_a_list_of_one_portal_is_not_widened(
-        self,
-        orchestrator: Orchestrator,
-        guests: list[Guest],
-        make_target: MakeTarget,
-        make_backing: MakeBacking,
+        self, orchestrator: Orchestrator, guests: list[Guest], storage: Storage
     ) -> None:
         """The array says one: what discovery would find besides is not ours to use."""
-        target, backing = make_target(**BOTH), make_backing()
-        target.map(0, backing)
+        target, backing = storage.lun(**BOTH)
         data = {"target_portals": [PORTAL], "target_iqns": [target.iqn], "target_luns": [0]}
         wanted = wish(guests[0], backing, target.connection_info(0, **data))
         answer = orchestrator.attach(wanted)
@@ -98,14 +84,9 @@ class TestMultipath:
         orchestrator.detached(wanted)
 
     def test_a_path_that_fails_under_a_guest_that_writes(
-        self,
-        orchestrator: Orchestrator,
-        guests: list[Guest],
-        make_target: MakeTarget,
-        make_backing: MakeBacking,
+        self, orchestrator: Orchestrator, guests: list[Guest], storage: Storage
     ) -> None:
-        target, backing = make_target(**BOTH), make_backing()
-        target.map(0, backing)
+        target, backing = storage.lun(**BOTH)
         wanted = wish(guests[0], backing, target.connection_info(0, multipath=True))
         orchestrator.attached(wanted)
         [name] = maps()

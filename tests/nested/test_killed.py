@@ -2,15 +2,13 @@
 
 import random
 import time
-from collections.abc import Callable
 
 import pytest
 
 from tests.functional.orchestrator import Orchestrator
 from tests.lab.guest import Guest
 from tests.nested.inside.agent import Agent
-from tests.nested.inside.iscsi import Backing, Target
-from tests.nested.inside.nvme import Namespace, Subsystem
+from tests.nested.inside.storage import Storage
 from tests.nested.inside.wishes import wish
 
 KILLS = 4
@@ -21,13 +19,11 @@ KILLS = 4
 def test_on_iscsi(
     orchestrator: Orchestrator,
     guests: list[Guest],
-    make_target: Callable[..., Target],
-    make_backing: Callable[..., Backing],
+    storage: Storage,
     agent: Agent,
     rounds: int,
 ) -> None:
-    target, backing = make_target(), make_backing()
-    target.map(2, backing)
+    target, backing = storage.lun(2)
     info = target.connection_info(2)
     comes_and_goes(orchestrator, guests[0], backing, info, agent, KILLS * rounds)
 
@@ -35,12 +31,11 @@ def test_on_iscsi(
 def test_on_nvme(
     orchestrator: Orchestrator,
     guests: list[Guest],
-    make_subsystem: Callable[..., Subsystem],
-    make_namespace: Callable[..., Namespace],
+    storage: Storage,
     agent: Agent,
     rounds: int,
 ) -> None:
-    subsystem, namespace = make_subsystem(), make_namespace()
+    subsystem, namespace = storage.subsystem(), storage.namespace()
     subsystem.map(1, namespace)
     info = subsystem.connection_info(1)
     comes_and_goes(orchestrator, guests[0], namespace, info, agent, KILLS * rounds)

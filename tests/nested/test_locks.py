@@ -5,7 +5,7 @@ It stands for a compute or volume service, and takes os-brick's locks by os-bric
 
 import select
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from tests.functional.orchestrator import Orchestrator
 from tests.lab.guest import Guest
 from tests.lab.patience import wait_until
 from tests.nested.inside.agent import LOCK_PATH
-from tests.nested.inside.iscsi import Backing, Target
 from tests.nested.inside.leftovers import run
+from tests.nested.inside.storage import Storage
 from tests.nested.inside.wishes import wish
 
 pytestmark = pytest.mark.usefixtures("single_path")
@@ -67,12 +67,10 @@ def neighbour(what: str, *, is_waited_for: bool = True) -> Iterator[subprocess.P
 def test_the_neighbour_excludes_us(
     orchestrator: Orchestrator,
     guests: list[Guest],
-    make_target: Callable[..., Target],
-    make_backing: Callable[..., Backing],
+    storage: Storage,
     what: str,
 ) -> None:
-    target, backing = make_target(), make_backing()
-    target.map(0, backing)
+    target, backing = storage.lun()
     shared = {"service_uuid": SERVICE, "shared_targets": True}
     wanted = wish(guests[0], backing, target.connection_info(0), **shared)
     with neighbour(what):
@@ -89,14 +87,10 @@ def test_the_neighbour_excludes_us(
 
 
 def test_we_exclude_the_neighbour(
-    orchestrator: Orchestrator,
-    guests: list[Guest],
-    make_target: Callable[..., Target],
-    make_backing: Callable[..., Backing],
+    orchestrator: Orchestrator, guests: list[Guest], storage: Storage
 ) -> None:
     """While we wait for a LUN that does not show."""
-    target, backing = make_target(), make_backing()
-    target.map(0, backing)
+    target, backing = storage.lun()
     accepted = orchestrator.client.attach(wish(guests[0], backing, target.connection_info(9)))
     wait_until(
         lambda: target.iqn in run("attachctl", "locks", "--json"),

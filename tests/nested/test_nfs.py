@@ -1,14 +1,13 @@
 """Files on an NFS export: the format is the request's, mounts go with their last user."""
 
-from collections.abc import Callable
-
 import pytest
 
 from tests.functional.orchestrator import Orchestrator
 from tests.lab.guest import Guest
 from tests.nested.inside.agent import Agent
 from tests.nested.inside.leftovers import mounts
-from tests.nested.inside.nfs import Export, VolumeFile
+from tests.nested.inside.nfs import VolumeFile
+from tests.nested.inside.storage import Storage
 from tests.nested.inside.wishes import share_between, wish
 
 ORDERS = pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["first-first", "last-first"])
@@ -18,17 +17,17 @@ ORDERS = pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["first-first", 
 def test_a_raw_file_is_shared(
     orchestrator: Orchestrator,
     guests: list[Guest],
-    make_export: Callable[[], Export],
+    storage: Storage,
     order: tuple[int, int],
 ) -> None:
-    volume = VolumeFile(make_export())
+    volume = VolumeFile(storage.export())
     share_between(orchestrator, guests, volume, volume.connection_info(), order)
 
 
 def test_a_qcow2_file_is_one_guests(
-    orchestrator: Orchestrator, guests: list[Guest], make_export: Callable[[], Export]
+    orchestrator: Orchestrator, guests: list[Guest], storage: Storage
 ) -> None:
-    volume = VolumeFile(make_export(), format="qcow2")
+    volume = VolumeFile(storage.export(), format="qcow2")
     wanted = wish(guests[0], volume, volume.connection_info(), multiattach=False)
     orchestrator.attached(wanted)
     disk = guests[0].wait_for_disk(volume.volume_id)
@@ -39,10 +38,10 @@ def test_a_qcow2_file_is_one_guests(
 
 
 def test_a_raw_file_that_looks_like_qcow2_is_raw(
-    orchestrator: Orchestrator, guests: list[Guest], make_export: Callable[[], Export]
+    orchestrator: Orchestrator, guests: list[Guest], storage: Storage
 ) -> None:
     """A guest could write a header that names any file of the host: nothing is probed."""
-    volume = VolumeFile(make_export(), format="qcow2")
+    volume = VolumeFile(storage.export(), format="qcow2")
     info = volume.connection_info(format="raw")
     wanted = wish(guests[0], volume, info, multiattach=False, size_bytes=None)
     del wanted["size_bytes"]
@@ -55,10 +54,10 @@ def test_a_raw_file_that_looks_like_qcow2_is_raw(
 def test_a_mount_goes_with_its_last_user_even_after_a_restart(
     orchestrator: Orchestrator,
     guests: list[Guest],
-    make_export: Callable[[], Export],
+    storage: Storage,
     agent: Agent,
 ) -> None:
-    export = make_export()
+    export = storage.export()
     volumes = [VolumeFile(export), VolumeFile(export)]
     wishes = [
         wish(guest, volume, volume.connection_info())

@@ -1,13 +1,12 @@
 """NVMe over TCP: a subsystem per volume and one that volumes share, in both forms."""
 
-from collections.abc import Callable
-
 import pytest
 
 from tests.functional.orchestrator import Orchestrator
 from tests.lab.guest import Guest
 from tests.nested.inside.leftovers import controllers
-from tests.nested.inside.nvme import ADDRESSES, Namespace, Subsystem
+from tests.nested.inside.nvme import ADDRESSES
+from tests.nested.inside.storage import Storage
 from tests.nested.inside.wishes import share_between, wish
 
 ORDERS = pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["first-first", "last-first"])
@@ -18,12 +17,11 @@ ORDERS = pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["first-first", 
 def test_one_subsystem_per_volume(
     orchestrator: Orchestrator,
     guests: list[Guest],
-    make_subsystem: Callable[..., Subsystem],
-    make_namespace: Callable[..., Namespace],
+    storage: Storage,
     form: str,
     order: tuple[int, int],
 ) -> None:
-    subsystem, namespace = make_subsystem(), make_namespace()
+    subsystem, namespace = storage.subsystem(), storage.namespace()
     subsystem.map(1, namespace)
     made = subsystem.connection_info if form == "new" else subsystem.old_connection_info
     share_between(orchestrator, guests, namespace, made(1), order)
@@ -33,13 +31,12 @@ def test_one_subsystem_per_volume(
 def test_a_subsystem_that_volumes_share(
     orchestrator: Orchestrator,
     guests: list[Guest],
-    make_subsystem: Callable[..., Subsystem],
-    make_namespace: Callable[..., Namespace],
+    storage: Storage,
     order: tuple[int, int],
 ) -> None:
     """The neighbour's namespace keeps the controller; ours is flushed, and awaits its unmap."""
-    subsystem = make_subsystem(addresses=ADDRESSES)
-    ours, neighbours = make_namespace(), make_namespace()
+    subsystem = storage.subsystem(addresses=ADDRESSES)
+    ours, neighbours = storage.namespace(), storage.namespace()
     subsystem.map(1, neighbours)
     subsystem.map(7, ours)
     neighbour = wish(guests[0], neighbours, subsystem.connection_info(1))

@@ -21,6 +21,7 @@ from tests.lab.patience import LabError
 from tests.nested.inside.guests import empty_guest
 from tests.nested.inside.iscsi import PORTAL, SECOND_PORTAL, Backing, SlowPortal, Target
 from tests.nested.inside.leftovers import scsi_disks, sessions
+from tests.nested.inside.storage import Storage
 from tests.nested.inside.wishes import wish
 
 LONG = 600.0
@@ -91,22 +92,21 @@ def test_storm(
     client: AgentClient,
     guests: list[Guest],
     empty_guests: list[Guest],
-    make_target: Callable[..., Target],
-    make_backing: Callable[..., Backing],
+    storage: Storage,
     request: pytest.FixtureRequest,
 ) -> None:
     is_whole = request.config.getoption("--storm")
     count, rounds = (16, 20) if is_whole else (4, 2)
     chance = random.Random(request.config.getoption("--seed") or 1)
-    shared, neighbour = make_target(), make_backing()
+    shared, neighbour = storage.target(), storage.backing()
     shared.map(0, neighbour)
-    places = [(make_backing(), shared, 10 + 3 * number) for number in range(count)]
+    places = [(storage.backing(), shared, 10 + 3 * number) for number in range(count)]
     for number in range(count):
         portal = SECOND_PORTAL if number == 0 else PORTAL
-        places.append((make_backing(), make_target(portals=(portal,)), 0))
+        places.append((storage.backing(), storage.target(portals=(portal,)), 0))
     for backing, target, lun in places:
         target.map(lun, backing)
-    missing = (make_backing(), shared, 200)
+    missing = (storage.backing(), shared, 200)
     held = wish(guests[0], neighbour, shared.connection_info(0))
     orchestrator.attached(held)
     alone, together, makespan = Timed(client), Timed(client), 0.0

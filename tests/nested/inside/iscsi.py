@@ -3,34 +3,27 @@
 Documentation/target/ of the kernel; the tree is what targetcli writes.
 """
 
-import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from tests.nested.inside.leftovers import run
+from tests.nested.inside.stored import StoredVolume
 
 CORE = Path("/sys/kernel/config/target/core")
 FABRIC = Path("/sys/kernel/config/target/iscsi")
-VOLUMES = Path("/var/lib/volumes")
-MIB = 1 << 20
 
 PORTAL = "127.0.0.1:3260"
 SECOND_PORTAL = "127.0.0.2:3260"
 
 
 @dataclass
-class Backing:
-    """A file that a target shows as a LUN; ``wwn`` is what the device will say of itself."""
-
-    volume_id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    size_mib: int = 32
+class Backing(StoredVolume):
+    """What a target shows as a LUN; ``wwn`` is what the device will say of itself."""
 
     def __post_init__(self) -> None:
-        self.file = VOLUMES / self.volume_id
-        with self.file.open("xb") as file:
-            file.truncate(self.size_bytes)
+        super().__post_init__()
         self.core = CORE / "fileio_0" / self.volume_id
         self.core.mkdir(parents=True)
         control = f"fd_dev_name={self.file},fd_dev_size={self.size_bytes}"
@@ -39,23 +32,13 @@ class Backing:
         (self.core / "enable").write_text("1")
 
     @property
-    def size_bytes(self) -> int:
-        return self.size_mib * MIB
-
-    @property
     def wwn(self) -> str:
         """NAA 6, LIO's company id, and the first digits of the serial."""
         return f"6001405{self.volume_id.replace('-', '')[:25]}"
 
-    def read(self, offset_mib: int = 0, length_bytes: int = 4096) -> bytes:
-        run("sync")
-        with self.file.open("rb") as file:
-            file.seek(offset_mib * MIB)
-            return file.read(length_bytes)
-
     def close(self) -> None:
         self.core.rmdir()
-        self.file.unlink()
+        super().close()
 
 
 class Target:

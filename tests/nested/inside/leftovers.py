@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from tests.lab.patience import wait_until
+from tests.lab.patience import LabError, wait_until
 
 
 def run(*argv: str, seconds: float = 60, check: bool = True) -> str:
@@ -54,5 +54,5 @@ def assert_clean(seconds: float = 30) -> None:
     """udev and multipathd may be a little behind."""
     try:
         wait_until(lambda: not leftovers(), "the host is clean", seconds=seconds)
-    except Exception as error:
+    except LabError as error:
         raise AssertionError(f"left on the host: {leftovers()}") from error

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.nested.inside.iscsi import MIB
 from tests.nested.inside.leftovers import mounts, run
+from tests.nested.inside.stored import MIB, part_of
 
 EXPORTS = Path("/srv/exports")
 
@@ -33,15 +33,11 @@ class VolumeFile:
 
     def read(self, offset_mib: int = 0, length_bytes: int = 4096) -> bytes:
         if self.format == "raw":
-            with self.file.open("rb") as file:
-                file.seek(offset_mib * MIB)
-                return file.read(length_bytes)
+            return part_of(self.file, offset_mib, length_bytes)
         raw = self.file.with_suffix(".raw")
         run("qemu-img", "convert", "-f", self.format, "-O", "raw", str(self.file), str(raw))
         try:
-            with raw.open("rb") as file:
-                file.seek(offset_mib * MIB)
-                return file.read(length_bytes)
+            return part_of(raw, offset_mib, length_bytes)
         finally:
             raw.unlink()
 

@@ -1,14 +1,13 @@
 """NVMe over TCP subsystems of nvmet, on this machine's own loopback, by configfs."""
 
-import itertools
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.nested.inside.iscsi import MIB, VOLUMES
 from tests.nested.inside.leftovers import run
+from tests.nested.inside.stored import StoredVolume
 
 NVMET = Path("/sys/kernel/config/nvmet")
 ADDRESSES = ("127.0.0.1", "127.0.0.2")
@@ -16,36 +15,14 @@ PORT = 4420
 
 
 @dataclass
-class Namespace:
-    """A file that a subsystem shows as a namespace."""
+class Namespace(StoredVolume):
+    """What a subsystem shows as a namespace."""
 
-    volume_id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    size_mib: int = 32
     nguid: str = field(default_factory=lambda: str(uuid.uuid4()))
-
-    def __post_init__(self) -> None:
-        self.file = VOLUMES / self.volume_id
-        with self.file.open("xb") as file:
-            file.truncate(self.size_bytes)
-
-    @property
-    def size_bytes(self) -> int:
-        return self.size_mib * MIB
-
-    def read(self, offset_mib: int = 0, length_bytes: int = 4096) -> bytes:
-        run("sync")
-        with self.file.open("rb") as file:
-            file.seek(offset_mib * MIB)
-            return file.read(length_bytes)
-
-    def close(self) -> None:
-        self.file.unlink()
 
 
 class Subsystem:
     """One NQN, which listens at ``addresses``."""
-
-    _numbers = itertools.count(1)
 
     def __init__(self, name: str, *, addresses: Sequence[str] = ADDRESSES[:1]) -> None:
         self.nqn = f"nqn.2026-01.org.example:{name}"

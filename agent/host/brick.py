@@ -270,6 +270,8 @@ class BrickConnectors:
         if properties.get("encrypted"):
             # QEMU decrypts. os-brick would hand out a link for dm-crypt instead of the device.
             properties["encrypted"] = False
+        if properties.get("ns_id") is not None:
+            properties["ns_id"] = str(properties["ns_id"])  # os-brick compares it with sysfs's text
         if self._use_multipath and self._enforce_multipath:
             properties["enforce_multipath"] = True
         return properties

@@ -39,7 +39,7 @@ def connector():
     return lockutils.external_lock("connect_volume", "os-brick-", "{LOCK_PATH}")
 def guard():
     return utils.guard_connection({{"service_uuid": "{SERVICE}", "shared_targets": True}})
-with {{}}():
+with WHAT():
     print("has it", flush=True)
     sys.stdin.read()
 """
@@ -49,7 +49,7 @@ with {{}}():
 def neighbour(what: str, *, is_waited_for: bool = True) -> Iterator[subprocess.Popen[str]]:
     """A process that holds ``connector`` or ``guard`` until the end."""
     process = subprocess.Popen(
-        ["/opt/attachment-agent/bin/python", "-c", NEIGHBOUR.format(what)],
+        ["/opt/attachment-agent/bin/python", "-c", NEIGHBOUR.replace("WHAT", what)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -46,8 +46,8 @@ MUTATIONS = (
     Mutation(
         "the promise stands while it is undone",
         "saga/settle.py",
-        '            direction="undoing",\n            promised=False,',
-        '            direction="undoing",',
+        "turned = record.but_parts(promised=False).but(",
+        "turned = record.but(",
     ),
     Mutation(
         "the last intended step is not taken back",
@@ -84,12 +84,12 @@ MUTATIONS = (
     Mutation(
         "what is parked forgets when the guest was asked",
         "saga/settle.py",
-        "known={**record.known, **parked.learnt},",
-        "known={**record.known},",
+        "waiting = record.learn(about, parked.learnt).but(",
+        "waiting = record.but(",
     ),
     Mutation(
         "an attach does not wait for the parked detach before it",
-        "saga/settle.py",
+        "journal/book.py",
         "if other.sequence < record.sequence:",
         "if other.sequence < 0:",
     ),
@@ -150,9 +150,9 @@ MUTATIONS = (
     ),
     Mutation(
         "a promise counts from acceptance on, before there is anything to take back",
-        "journal/record.py",
-        "        return self.open and self.promised",
-        '        return self.open and self.verb == "attach" and self.direction != "undoing"',
+        "journal/rows.py",
+        "    promises = record.open and part.promised",
+        '    promises = record.open and part.role == "joins" and record.direction != "undoing"',
     ),
     Mutation(
         "who asks who is left withdraws only afterwards",
@@ -267,8 +267,8 @@ MUTATIONS = (
     Mutation(
         "a saved operation keeps no wish to be cancelled",
         "journal/book.py",
-        '            "UPDATE operations SET open = ?1, promised = ?2,',
-        '            "UPDATE operations SET cancel_wanted = 0, open = ?1, promised = ?2,',
+        '            "UPDATE operations SET open = ?,',
+        '            "UPDATE operations SET cancel_wanted = 0, open = ?,',
     ),
     Mutation(
         "an operation counts itself as a user",
@@ -304,16 +304,14 @@ MUTATIONS = (
     Mutation(
         "a cancel does not wake what waits",
         "service/workers.py",
-        "            self._schedule.stir(record.instance_id)\n            self._dispatch()\n\n"
-        "    def has",
-        "            self._dispatch()\n\n    def has",
+        "            self._schedule.wake(operation_id)\n",
+        "",
     ),
     Mutation(
         "the end of an operation wakes nobody who waits for it",
         "service/workers.py",
-        "        if any(other.attachment_id == record.attachment_id for other in "
-        "self._records.values()):",
-        "        if False:",
+        "            if not about.isdisjoint(other.attachment_ids):",
+        "            if False:",
     ),
     Mutation(
         "nobody asks again who shares the volume when it is plugged",

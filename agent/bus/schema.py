@@ -25,7 +25,8 @@ class Notification(Answer):
     sequence: StrictInt = Field(description="grows with each notification of one host")
     host: str
     attachment_ids: tuple[str, ...]
-    instance_id: str
+    instance_id: str | None = Field(description="null for an operation on several instances")
+    instance_ids: tuple[str, ...]
     volume_ids: tuple[str, ...]
     at: Moment
 

@@ -192,14 +192,14 @@ def _now() -> datetime:
 
 
 def _find(host: str, wanted: str, attachments: Lister, operations: Lister) -> Row:
-    """{operation}, or {attachment, operations}: by the whole id, or by how it alone begins.
-
-    Raises Trouble."""
+    """{operation}, or {attachment_id, attachment, operations}: by the whole id, or by how it alone
+    begins.  Raises Trouble."""
     found = _find_exactly(wanted, attachments, operations)
     if found is not None:
         return found
     kept = operations()
-    ids = {row["attachment_id"] for row in (*attachments(), *kept)}
+    ids = {row["attachment_id"] for row in attachments()}
+    ids |= {one for row in kept for one in row["attachment_ids"]}
     ids |= {row["operation_id"] for row in kept}
     begun = sorted(one for one in ids if one.startswith(wanted))
     if not begun:
@@ -219,7 +219,8 @@ def _find_exactly(wanted: str, attachments: Lister, operations: Lister) -> Row |
     held = attachments(attachment_id=wanted)
     about = operations(attachment_id=wanted)
     if held or about:
-        return {"attachment": held[0] if held else None, "operations": about}
+        attachment = held[0] if held else None
+        return {"attachment_id": wanted, "attachment": attachment, "operations": about}
     named = operations(operation_id=wanted) if _is_uuid(wanted) else []
     return {"operation": named[0]} if named else None
 

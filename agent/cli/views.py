@@ -37,7 +37,11 @@ def attachments(screen: Screen, rows: Sequence[Row]) -> None:
 
 def operations(screen: Screen, rows: Sequence[Row]) -> None:
     operation = screen.short([row["operation_id"] for row in rows])
-    attachment = screen.short([row["attachment_id"] for row in rows])
+    short = screen.short([one for row in rows for one in row["attachment_ids"]])
+
+    def attachments(ids: Sequence[str]) -> str:
+        return short(ids[0]) if len(ids) == 1 else f"{len(ids)} of them"
+
     screen.table(
         ("OPERATION", "VERB", "STATE", "ATTACHMENT", "AGE", "WAITING FOR, OR WHY IT ENDED"),
         [
@@ -45,7 +49,7 @@ def operations(screen: Screen, rows: Sequence[Row]) -> None:
                 operation(row["operation_id"]),
                 row["verb"],
                 row["state"],
-                attachment(row["attachment_id"]),
+                attachments(row["attachment_ids"]),
                 screen.ago(row["created_at"]),
                 _why(row),
             )
@@ -62,7 +66,7 @@ def found(screen: Screen, answer: Row) -> None:
         return
     held, about = answer["attachment"], answer["operations"]
     if held is None:
-        screen.heading(f"attachment {about[-1]['attachment_id']} is not in place")
+        screen.heading(f"attachment {answer['attachment_id']} is not in place")
         screen.fields(_where(about[-1]))
     else:
         _attachment(screen, held)
@@ -216,19 +220,26 @@ def _operation(screen: Screen, row: Row) -> None:
             ("state", row["state"]),
             *flat({"waiting for": row["waiting_for"]}),
             *_error(row),
-            ("attachment", row["attachment_id"]),
-            *_where(row),
+            *(("attachment", attachment_id) for attachment_id in row["attachment_ids"]),
+            *(("instance", instance_id) for instance_id in row["instance_ids"]),
+            *(("volume", volume_id) for volume_id in row["volume_ids"] or ["-"]),
             ("created", screen.moment(row["created_at"])),
             ("updated", screen.moment(row["updated_at"])),
-            *(("step", f"{step['name']}: {step['state']}") for step in row["steps"]),
+            *(("step", _step(step, row)) for step in row["steps"]),
             *flat(row["result"], "result"),
             *(("warning", warning) for warning in row["warnings"]),
         ]
     )
 
 
+def _step(step: Row, row: Row) -> str:
+    is_one_of_several = step["attachment_id"] and len(row["attachment_ids"]) > 1
+    whose = f" of {step['attachment_id']}" if is_one_of_several else ""
+    return f"{step['name']}{whose}: {step['state']}"
+
+
 def _where(row: Row) -> list[tuple[str, str]]:
-    return [("instance", row["instance_id"]), ("volume", plain(row["volume_id"]))]
+    return [("instance", plain(row["instance_id"])), ("volume", plain(row["volume_id"]))]
 
 
 def _mode(row: Row) -> str:

@@ -67,6 +67,7 @@ class DomainFacts:
     named by its alias. ``boots_by_kind``: by <os><boot>, which excludes orders."""
 
     disks: tuple[DiskFacts, ...]
+    taken_targets: frozenset[str]
     iothread_ids: frozenset[int]
     scsi_controllers: dict[int, ScsiController]
     scsi_used: frozenset[tuple[int, int]]
@@ -91,12 +92,14 @@ def parse_domain(xml: str) -> DomainFacts:
     devices = domain.find("devices")
     if devices is None:
         devices = element("devices")
+    disks = tuple(_disk(disk) for disk in devices.iterfind("disk"))
     return DomainFacts(
-        disks=tuple(_disk(disk) for disk in devices.iterfind("disk")),
+        disks=disks,
+        taken_targets=frozenset(disk.target_dev for disk in disks),
         iothread_ids=_iothread_ids(domain),
         scsi_controllers={
             controller.index: controller
-            for controller in map(_scsi_controller, devices.iterfind("controller[@type='scsi']"))
+            for controller in map(scsi_controller, devices.iterfind("controller[@type='scsi']"))
         },
         scsi_used=frozenset(_scsi_units(devices)),
         pci_buses={
@@ -171,7 +174,7 @@ def _takes_hotplug(pci: XmlElement) -> bool:
     return target is None or target.get("hotplug") != "off"
 
 
-def _scsi_controller(controller: XmlElement) -> ScsiController:
+def scsi_controller(controller: XmlElement) -> ScsiController:
     alias = controller.find("alias")
     address = _address(controller)
     if alias is not None:

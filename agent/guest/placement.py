@@ -3,14 +3,14 @@
 Explicit, so that the definition gives the disk the place that the running guest knows.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import count, product
 from string import ascii_lowercase
 
 from agent.errors import NoFreeAddress
-from agent.guest.domain_xml import Address, DomainFacts, ScsiController
-from agent.guest.xml import element, to_text
+from agent.guest.domain_xml import Address, DomainFacts, ScsiController, scsi_controller
+from agent.guest.xml import element, parse, to_text
 from agent.model.disk import Bus, Disk
 
 SCSI_UNITS = 256
@@ -48,6 +48,18 @@ def choose_place(disk: Disk, live: DomainFacts | None, inactive: DomainFacts | N
     return _scsi_place(target_dev, both)
 
 
+def choose_places(
+    disks: Sequence[Disk], live: DomainFacts | None, inactive: DomainFacts | None
+) -> list[Place]:
+    """One for each, as if they came one after the other.  Raises NoFreeAddress."""
+    places = []
+    for disk in disks:
+        place = choose_place(disk, live, inactive)
+        live, inactive = (half and _with_place(half, place) for half in (live, inactive))
+        places.append(place)
+    return places
+
+
 def keep_place(
     target_dev: str, address: Address, live: DomainFacts | None, inactive: DomainFacts | None
 ) -> Place:
@@ -58,8 +70,30 @@ def keep_place(
     return Place(target_dev, address, _lacking(int(address["controller"]), both))
 
 
+def _with_place(half: DomainFacts, place: Place) -> DomainFacts:
+    """The half as it is when a disk has taken the place."""
+    address, controllers = place.address, dict(half.scsi_controllers)
+    pci_used, scsi_used = set(half.pci_used), set(half.scsi_used)
+    if address["type"] == "pci":
+        pci_used.add((int(address["bus"], 0), int(address["slot"], 0)))
+    else:
+        scsi_used.add((int(address["controller"]), int(address["unit"])))
+    if place.controller_xml is not None:
+        controller = scsi_controller(parse(place.controller_xml))
+        controllers.setdefault(controller.index, controller)
+        if controller.address is not None:
+            pci_used.add((int(controller.address["bus"], 0), int(controller.address["slot"], 0)))
+    return replace(
+        half,
+        taken_targets=half.taken_targets | {place.target_dev},
+        scsi_controllers=controllers,
+        scsi_used=frozenset(scsi_used),
+        pci_used=frozenset(pci_used),
+    )
+
+
 def _target_dev(disk: Disk, both: Iterable[DomainFacts]) -> str:
-    taken = {found.target_dev for half in both for found in half.disks}
+    taken = {name for half in both for name in half.taken_targets}
     if disk.target_dev is None:
         return next(name for name in _names(disk.bus) if name not in taken)
     if disk.target_dev in taken:

@@ -3,13 +3,20 @@
 import json
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import asdict
+from itertools import groupby
 from typing import Any
 
 from agent.journal.record import Fence, Held, Record
-from agent.model.attachment import Attachment
+from agent.journal.rows import (
+    attachment_json,
+    device_json,
+    held_of,
+    part_columns,
+    promise_of,
+    record_json,
+    record_of,
+)
 from agent.model.device import Device
-from agent.model.outcome import Problem
 from agent.ports import Promise
 
 
@@ -32,6 +39,14 @@ class Book:
     ) -> list[Record]:
         """In the order they were accepted; of one attachment or volume, where that is given."""
         return self._operations(open=True, attachment_id=attachment_id, volume_id=volume_id)
+
+    def earlier(self, record: Record) -> Record | None:
+        """One that is open on an attachment of the record's, and was accepted before it."""
+        for attachment_id in record.attachment_ids:
+            for other in self.open_operations(attachment_id=attachment_id):
+                if other.sequence < record.sequence:
+                    return other
+        return None
 
     def all_operations(
         self,
@@ -57,20 +72,28 @@ class Book:
 
     def add(self, record: Record) -> Record:
         cursor = self._db.execute(
-            "INSERT INTO operations (operation_id, attachment_id, volume_id, instance_id,"
-            " multiattach, attachment, open, promised, device, updated_at, body)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                record.operation_id,
-                record.attachment_id,
-                record.volume_id,
-                record.instance_id,
-                record.attachment is not None and record.attachment.multiattach,
-                record.attachment and _attachment_json(record.attachment),
-                *_progress(record),
-            ),
+            "INSERT INTO operations (operation_id, open, updated_at, body) VALUES (?, ?, ?, ?)",
+            (record.operation_id, record.open, record.updated_at, record_json(record)),
         )
         assert cursor.lastrowid is not None
+        self._db.executemany(
+            "INSERT INTO operation_parts (operation_id, number, attachment_id, volume_id,"
+            " instance_id, multiattach, attachment, open, promised, device, body)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    record.operation_id,
+                    number,
+                    part.attachment_id,
+                    part.volume_id,
+                    part.instance_id,
+                    part.attachment is not None and part.attachment.multiattach,
+                    part.attachment and attachment_json(part.attachment),
+                    *part_columns(record, part),
+                )
+                for number, part in enumerate(record.parts)
+            ],
+        )
         return record.but(sequence=cursor.lastrowid)
 
     def cancel(self, operation_id: str) -> None:
@@ -87,22 +110,50 @@ class Book:
 
     def save(self, record: Record) -> None:
         """How far it is. What was asked never changes; an operation that closes loses its
-        attachment, and with it the storage's credentials."""
+        attachments, and with them the storage's credentials."""
         self._db.execute(
-            "UPDATE operations SET open = ?1, promised = ?2, device = ?3, updated_at = ?4,"
-            " body = ?5, attachment = iif(?1, attachment, NULL) WHERE operation_id = ?6",
-            (*_progress(record), record.operation_id),
+            "UPDATE operations SET open = ?, updated_at = ?, body = ? WHERE operation_id = ?",
+            (record.open, record.updated_at, record_json(record), record.operation_id),
+        )
+        self._db.executemany(
+            "UPDATE operation_parts SET open = ?1, promised = ?2, device = ?3, body = ?4,"
+            " attachment = iif(?1, attachment, NULL) WHERE operation_id = ?5 AND number = ?6",
+            [
+                (*part_columns(record, part), record.operation_id, number)
+                for number, part in enumerate(record.parts)
+            ],
         )
 
-    def _operations(self, **columns: str | bool | None) -> list[Record]:
-        given = {column: value for column, value in columns.items() if value is not None}
-        where = " AND ".join(f"{column} = ?" for column in given) or "true"
+    def _operations(
+        self,
+        *,
+        open: bool | None = None,  # noqa: A002
+        operation_id: str | None = None,
+        **of_part: str | None,
+    ) -> list[Record]:
+        """Those of which one part matches ``of_part``, with all their parts."""
+        own = {"open": open, "operation_id": operation_id}
+        wanted = {f"o.{name}": value for name, value in own.items() if value is not None}
+        where = [f"{column} = ?" for column in wanted]
+        inner: dict[str, str | bool] = {
+            name: value for name, value in of_part.items() if value is not None
+        }
+        if inner:
+            inner |= {} if open is None else {"open": open}
+            matches = " AND ".join(f"{column} = ?" for column in inner)
+            where.append(
+                f"operation_id IN (SELECT operation_id FROM operation_parts WHERE {matches})"
+            )
         rows = self._db.execute(
-            "SELECT sequence, cancel_wanted, attachment, body FROM operations"
-            f" WHERE {where} ORDER BY sequence",
-            tuple(given.values()),
+            "SELECT o.sequence, o.cancel_wanted, o.body, p.attachment, p.body"
+            " FROM operations o LEFT JOIN operation_parts p USING (operation_id)"
+            f" WHERE {' AND '.join(where) or 'true'} ORDER BY o.sequence, p.number",
+            (*wanted.values(), *inner.values()),
         )
-        return [_record(*row) for row in rows]
+        return [
+            record_of(sequence, cancel_wanted, body, [row[3:] for row in of_one if row[4]])
+            for (sequence, cancel_wanted, body), of_one in groupby(rows, lambda row: row[:3])
+        ]
 
     # attachments
 
@@ -125,8 +176,8 @@ class Book:
                 held.attachment.instance_id,
                 held.attachment.multiattach,
                 held.promised,
-                _device_json(held.device),
-                _attachment_json(held.attachment),
+                device_json(held.device),
+                attachment_json(held.attachment),
                 json.dumps({"operation_id": held.operation_id, "disk": held.disk}),
             ),
         )
@@ -145,7 +196,7 @@ class Book:
             " ORDER BY attachment_id",
             values,
         )
-        return [_held(*row) for row in rows]
+        return [held_of(*row) for row in rows]
 
     # promises
 
@@ -157,11 +208,11 @@ class Book:
             FROM attachments WHERE promised
             UNION ALL
             SELECT volume_id, attachment_id, instance_id, multiattach, operation_id, device
-            FROM operations WHERE open = 1 AND promised AND operation_id != ?
+            FROM operation_parts WHERE open = 1 AND promised AND operation_id != ?
             """,
             (besides,),
         )
-        return [_promise(*row) for row in rows]
+        return [promise_of(*row) for row in rows]
 
     # fences
 
@@ -222,7 +273,7 @@ class Book:
         """It is flushed and unused, and stays until the storage side unmaps it."""
         self._db.execute(
             "INSERT OR REPLACE INTO leftovers (volume_id, body) VALUES (?, ?)",
-            (volume_id, _device_json(device)),
+            (volume_id, device_json(device)),
         )
 
     def left_behind(self) -> dict[str, Device]:
@@ -267,87 +318,13 @@ class Book:
             "DELETE FROM operations WHERE open = 0 AND updated_at < ?", (closed_before,)
         ).rowcount
         self._db.execute(
+            "DELETE FROM operation_parts"
+            " WHERE open = 0 AND operation_id NOT IN (SELECT operation_id FROM operations)"
+        )
+        self._db.execute(
             "DELETE FROM fences WHERE seen_at < ?"
             " AND attachment_id NOT IN (SELECT attachment_id FROM attachments)"
-            " AND attachment_id NOT IN (SELECT attachment_id FROM operations)",
+            " AND attachment_id NOT IN (SELECT attachment_id FROM operation_parts)",
             (closed_before,),
         )
         return gone
-
-
-def _progress(record: Record) -> tuple[bool, bool, str | None, float, str]:
-    """The columns that change: open, promised, device, updated_at, body."""
-    return (
-        record.open,
-        record.promises,
-        _device_json(record.device),
-        record.updated_at,
-        _record_json(record),
-    )
-
-
-def _record_json(record: Record) -> str:
-    plain = asdict(record.but(attachment=None, cause=None, trouble=None))
-    del plain["attachment"]
-    plain["cause"] = record.cause and record.cause.reveal()
-    plain["trouble"] = record.trouble and record.trouble.reveal()
-    return json.dumps(plain)
-
-
-def _record(sequence: int, cancel_wanted: int, attachment: str | None, body: str) -> Record:
-    plain = json.loads(body)
-    plain.update(
-        sequence=sequence,
-        cancel_wanted=bool(cancel_wanted),
-        attachment=attachment and Attachment.model_validate_json(attachment),
-        steps=tuple(plain["steps"]),
-        warnings=tuple(plain["warnings"]),
-    )
-    for name in ("cause", "trouble"):
-        plain[name] = plain[name] and Problem.model_validate(plain[name])
-    return Record(**plain)
-
-
-def _held(promised: int, device: str | None, attachment: str, body: str) -> Held:
-    plain = json.loads(body)
-    return Held(
-        attachment=Attachment.model_validate_json(attachment),
-        operation_id=plain["operation_id"],
-        device=_device(device),
-        disk=plain["disk"],
-        promised=bool(promised),
-    )
-
-
-def _promise(
-    volume_id: str,
-    attachment_id: str,
-    instance_id: str,
-    multiattach: int,
-    operation_id: str | None,
-    device: str | None,
-) -> Promise:
-    return Promise(
-        volume_id=volume_id,
-        attachment_id=attachment_id,
-        instance_id=instance_id,
-        multiattach=bool(multiattach),
-        operation_id=operation_id,
-        device=_device(device),
-    )
-
-
-def _attachment_json(attachment: Attachment) -> str:
-    """With the storage's credentials, which a restart needs; never with a passphrase."""
-    plain = attachment.reveal()
-    if attachment.encryption is not None:
-        plain["encryption"] = attachment.encryption.kept()
-    return json.dumps(plain)
-
-
-def _device_json(device: Device | None) -> str | None:
-    return None if device is None else json.dumps(device.reveal())
-
-
-def _device(text: str | None) -> Device | None:
-    return None if text is None else Device.model_validate_json(text)

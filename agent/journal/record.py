@@ -1,6 +1,8 @@
 """One operation as it is written down: what was asked, how far it is, what it learnt."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Any, Literal
 
 from agent.model.attachment import Attachment
@@ -10,6 +12,51 @@ from agent.model.request import rfc3339_of
 
 Direction = Literal["forward", "undoing", "committed"]
 
+Role = Literal["joins", "leaves", "stays"]
+"""Does the attachment's volume come to this host by the operation, go from it, or neither?"""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One attachment of an operation: what is asked of it, and what steps have learnt of it.
+
+    ``attachment`` is None where this agent knows it to be gone. ``promised`` is true while it
+    counts as a user of its volume: from the intent to connect it until undoing begins.
+    """
+
+    attachment_id: str
+    instance_id: str
+    volume_id: str | None
+    attachment: Attachment | None
+    role: Role
+    generation: int | None = None
+    promised: bool = False
+    known: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, attachment: Attachment, role: Role) -> "Part":
+        return cls(
+            attachment_id=attachment.attachment_id,
+            instance_id=attachment.instance_id,
+            volume_id=attachment.volume_id,
+            attachment=attachment,
+            role=role,
+            generation=attachment.generation,
+        )
+
+    @property
+    def device(self) -> Device | None:
+        return device_in(self.known)
+
+    def but(self, **changes: Any) -> "Part":
+        return replace(self, **changes)
+
+
+def device_in(known: Mapping[str, Any]) -> Device | None:
+    """The device, where connect has learnt it."""
+    learnt = known.get("device")
+    return None if learnt is None else Device.model_validate(learnt)
+
 
 @dataclass(frozen=True)
 class Record:
@@ -18,25 +65,25 @@ class Record:
     ``position`` is the next step to apply. ``intended`` is the last step whose intent is written,
     -1 for none: what undoing begins with. ``executing`` is true from an intent until its step has
     returned, so a restart can tell that the agent died in it (``deaths`` counts those).
-    ``promised`` is true while it counts as a user of its volume: from the intent to connect it
-    until undoing begins. ``told`` is what the last notification of it said. ``away`` is the part of
-    the host that it waits for.
-    ``attachment`` is None for a detach of what this agent knows to be gone.
+    ``told`` is what the last notification of it said. ``away`` is the part of the host that it
+    waits for.
+
+    ``parts`` are its attachments, each at most once; ``instance_id`` is None for an operation on
+    several instances. ``subjects`` says of each step whose part it works on, ``known`` is what
+    was learnt of the operation itself.
     """
 
     operation_id: str
     verb: str
     digest: str
-    instance_id: str
-    attachment_id: str
-    volume_id: str | None
-    attachment: Attachment | None
+    instance_id: str | None
+    parts: tuple[Part, ...]
     steps: tuple[str, ...]
     commit: int
     created_at: float
     not_after: float
     sequence: int = 0
-    generation: int | None = None
+    subjects: tuple[str | None, ...] = ()
     deadline_at: float | None = None
     state: State = "accepted"
     direction: Direction = "forward"
@@ -45,7 +92,6 @@ class Record:
     executing: bool = False
     deaths: int = 0
     failures: int = 0
-    promised: bool = False
     told: str | None = None
     away: str | None = None
     cancel_wanted: bool = False
@@ -54,7 +100,7 @@ class Record:
     wake_at: float | None = None
     cause: Problem | None = None
     trouble: Problem | None = None
-    result: dict[str, Any] | None = None
+    result: dict[str, Any] | list[Any] | None = None
     warnings: tuple[str, ...] = ()
     updated_at: float = 0.0
 
@@ -72,17 +118,76 @@ class Record:
         return self.intended if self.direction == "undoing" else self.position
 
     @property
-    def promises(self) -> bool:
-        """Does it count as a user of its volume?"""
-        return self.open and self.promised
+    def part(self) -> Part:
+        """The only one, of a verb that takes one attachment."""
+        (part,) = self.parts
+        return part
 
     @property
-    def device(self) -> Device | None:
-        learnt = self.known.get("device")
-        return None if learnt is None else Device.model_validate(learnt)
+    def attachment_ids(self) -> tuple[str, ...]:
+        return tuple(part.attachment_id for part in self.parts)
+
+    @property
+    def instance_ids(self) -> tuple[str, ...]:
+        own = () if self.instance_id is None else (self.instance_id,)
+        return tuple(dict.fromkeys((*own, *(part.instance_id for part in self.parts))))
+
+    @property
+    def volume_ids(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(part.volume_id for part in self.parts if part.volume_id))
+
+    def subject_ids(self) -> dict[str, Any]:
+        """Whom it is about, as the wire says it: an id is null where there are several."""
+        one = self.parts[0] if len(self.parts) == 1 else None
+        return {
+            "attachment_id": one and one.attachment_id,
+            "instance_id": self.instance_id,
+            "volume_id": self.volume_ids[0] if len(self.volume_ids) == 1 else None,
+            "attachment_ids": list(self.attachment_ids),
+            "instance_ids": list(self.instance_ids),
+            "volume_ids": list(self.volume_ids),
+        }
 
     def but(self, **changes: Any) -> "Record":
         return replace(self, **changes)
+
+    def but_part(self, attachment_id: str, **changes: Any) -> "Record":
+        return self.but(
+            parts=tuple(
+                part.but(**changes) if part.attachment_id == attachment_id else part
+                for part in self.parts
+            )
+        )
+
+    def but_parts(self, **changes: Any) -> "Record":
+        """Every one of them."""
+        return self.but(parts=tuple(part.but(**changes) for part in self.parts))
+
+    def with_attachments_of(self, asked: "Record") -> "Record":
+        """What was asked never changes, and some of it is in memory alone."""
+        return self.but(
+            parts=tuple(
+                part.but(attachment=whole.attachment)
+                for part, whole in zip(self.parts, asked.parts, strict=True)
+            )
+        )
+
+    def known_of(self, attachment_id: str | None) -> dict[str, Any]:
+        """What was learnt of one attachment, or of the operation itself."""
+        if attachment_id is None:
+            return self.known
+        return next(part.known for part in self.parts if part.attachment_id == attachment_id)
+
+    def learn(self, attachment_id: str | None, learnt: Mapping[str, Any]) -> "Record":
+        """Of one attachment, or of the operation; ``warnings`` go into the answer, each once."""
+        facts = {name: value for name, value in learnt.items() if name != "warnings"}
+        whose = f"attachment {attachment_id}: " if attachment_id and len(self.parts) > 1 else ""
+        warnings = (f"{whose}{warning}" for warning in learnt.get("warnings", ()))
+        wiser = self.but(warnings=tuple(dict.fromkeys((*self.warnings, *warnings))))
+        known = {**self.known_of(attachment_id), **facts}
+        if attachment_id is None:
+            return wiser.but(known=known)
+        return wiser.but_part(attachment_id, known=known)
 
     def answer(self) -> Answer:
         return Answer(
@@ -94,8 +199,8 @@ class Record:
             warnings=self.warnings,
             error=self.trouble or self.cause,
             steps=tuple(
-                StepState(name=name, state=self._step_state(index))
-                for index, name in enumerate(self.steps)
+                StepState(name=name, state=self._step_state(index), attachment_id=subject)
+                for index, (name, subject) in enumerate(zip_longest(self.steps, self.subjects))
             ),
             created_at=rfc3339_of(self.created_at),
             updated_at=rfc3339_of(self.updated_at),

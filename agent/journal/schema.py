@@ -93,6 +93,66 @@ MIGRATIONS: tuple[str, ...] = (
         body TEXT NOT NULL
     );
     """,
+    # Several attachments an operation: a row for each, with what was a column or known of the one.
+    """
+    CREATE TABLE operation_parts (
+        operation_id TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        attachment_id TEXT NOT NULL,
+        volume_id TEXT,
+        instance_id TEXT NOT NULL,
+        multiattach INTEGER NOT NULL,
+        open INTEGER NOT NULL,
+        promised INTEGER NOT NULL,
+        device TEXT,
+        attachment TEXT,
+        body TEXT NOT NULL,
+        PRIMARY KEY (operation_id, number)
+    );
+    CREATE INDEX parts_of_attachment ON operation_parts (attachment_id, open);
+    CREATE INDEX parts_of_volume ON operation_parts (volume_id, open);
+    CREATE INDEX parts_of_instance ON operation_parts (instance_id, open);
+    CREATE INDEX parts_open ON operation_parts (open);
+    INSERT INTO operation_parts
+    SELECT operation_id, 0, attachment_id, volume_id, instance_id, coalesce(multiattach, 0), open,
+        promised, device, attachment, json_object(
+            'attachment_id', attachment_id,
+            'instance_id', instance_id,
+            'volume_id', volume_id,
+            'role', iif(json_extract(body, '$.verb') = 'attach', 'joins', 'leaves'),
+            'generation', json_extract(body, '$.generation'),
+            'promised', json(iif(promised, 'true', 'false')),
+            'known', json_remove(json_extract(body, '$.known'), '$.undo_from', '$.warnings')
+        )
+    FROM operations;
+    ALTER TABLE operations RENAME TO older_operations;
+    CREATE TABLE operations (
+        sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+        operation_id TEXT NOT NULL UNIQUE,
+        open INTEGER NOT NULL,
+        cancel_wanted INTEGER NOT NULL DEFAULT 0,
+        updated_at REAL NOT NULL,
+        body TEXT NOT NULL
+    );
+    INSERT INTO operations
+    SELECT sequence, operation_id, open, cancel_wanted, updated_at, json_set(
+        json_remove(body, '$.attachment_id', '$.volume_id', '$.generation', '$.promised'),
+        '$.subjects', json_array(),
+        '$.known', json(iif(
+            json_type(body, '$.known.undo_from') IS NULL, json_object(),
+            json_object('undo_from', json_extract(body, '$.known.undo_from'))
+        )),
+        '$.warnings', json(iif(open, (
+            SELECT json_group_array(value) FROM (
+                SELECT value FROM json_each(body, '$.warnings')
+                UNION ALL SELECT value FROM json_each(body, '$.known.warnings')
+            )
+        ), json_extract(body, '$.warnings')))
+    )
+    FROM older_operations;
+    DROP TABLE older_operations;
+    CREATE INDEX operations_open ON operations (open, updated_at);
+    """,
 )
 
 

@@ -189,8 +189,10 @@ class Journal:
 
     def in_motion(self, volume_id: str, besides: str) -> bool:
         return any(
-            record.attachment is not None and record.operation_id != besides
+            part.volume_id == volume_id and part.attachment is not None and part.role != "stays"
             for record in self.read(lambda book: book.open_operations(volume_id=volume_id))
+            if record.operation_id != besides
+            for part in record.parts
         )
 
     def device_of(self, attachment_id: str) -> Device | None:

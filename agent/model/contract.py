@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from agent.errors import Unsupported
 from agent.model.request import (
     AttachRequest,
+    Command,
     DetachRequest,
     InstanceRef,
     ListAttachments,
@@ -25,9 +26,7 @@ from agent.model.value import Value
 WIRE_VERSION = "1.0"
 """Of requests and of notifications: grows by what is added, nothing is renamed."""
 
-Command = type[AttachRequest] | type[DetachRequest]
-
-COMMANDS: Mapping[str, Command | None] = {
+COMMANDS: Mapping[str, type[Command] | None] = {
     "attach": AttachRequest,
     "attach_batch": None,
     "detach": DetachRequest,
@@ -64,7 +63,7 @@ QUESTIONS: Mapping[str, type[Value] | None] = {
 WAIT: Mapping[str, type[Value]] = {"wait_operation": WaitRequest}
 """As a question, on a topic of its own."""
 
-REQUESTS: Mapping[str, Command] = {verb: noun for verb, noun in COMMANDS.items() if noun}
+REQUESTS: Mapping[str, type[Command]] = {verb: noun for verb, noun in COMMANDS.items() if noun}
 """The commands that are here."""
 
 ARGUMENTS: Mapping[str, type[Value]] = {
@@ -74,7 +73,7 @@ ARGUMENTS: Mapping[str, type[Value]] = {
 """The questions that are here."""
 
 
-def noun_of(verb: str) -> Command:
+def noun_of(verb: str) -> type[Command]:
     """Raises Unsupported where this version has no such verb."""
     if verb not in REQUESTS:
         raise Unsupported(

@@ -41,10 +41,12 @@ class Progress(Value):
 
 
 class StepState(Value):
-    """``state``: planned, intended, done, reverted."""
+    """``state``: planned, intended, done, reverted. ``attachment_id``: whose step it is, null for
+    one of the whole operation."""
 
     name: str
     state: Literal["planned", "intended", "done", "reverted"]
+    attachment_id: str | None = None
 
 
 class Answer(Value):
@@ -55,7 +57,7 @@ class Answer(Value):
     state: State
     waiting_for: str | None = None
     progress: Progress | None = None
-    result: dict[str, Any] | None = None
+    result: dict[str, Any] | list[Any] | None = None
     warnings: tuple[str, ...] = ()
     error: Problem | None = None
     steps: tuple[StepState, ...] = ()

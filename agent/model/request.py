@@ -63,21 +63,27 @@ class Request(Value):
     deadline_seconds: Positive | None = None
     host: StrictStr | None = None
 
+    @property
+    def connects(self) -> tuple[Attachment, ...]:
+        """The attachments whose volumes it brings to the host."""
+        return ()
+
+    @property
+    def sent_along(self) -> tuple[Attachment, ...]:
+        """Whole attachments of which only the ids were needed, had the agent seen them."""
+        return ()
+
 
 class AttachRequest(Request):
     attachment: Attachment
-
-    @property
-    def attachment_id(self) -> str:
-        return self.attachment.attachment_id
 
     @property
     def instance_id(self) -> str:
         return self.attachment.instance_id
 
     @property
-    def generation(self) -> int | None:
-        return self.attachment.generation
+    def connects(self) -> tuple[Attachment, ...]:
+        return (self.attachment,)
 
 
 class DetachRequest(Request):
@@ -88,6 +94,10 @@ class DetachRequest(Request):
     instance_id: Uuid
     generation: Count | None = None
     attachment: Attachment | None = None
+
+    @property
+    def sent_along(self) -> tuple[Attachment, ...]:
+        return () if self.attachment is None else (self.attachment,)
 
     @model_validator(mode="before")
     @classmethod
@@ -182,6 +192,9 @@ class PlanQuery(Value):
 
     verb: StrictStr
     request: dict[str, Any]
+
+
+Command = AttachRequest | DetachRequest
 
 
 def digest(payload: dict[str, Any]) -> str:

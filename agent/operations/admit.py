@@ -22,9 +22,9 @@ from agent.errors import (
     WrongDevice,
 )
 from agent.journal.book import Book
-from agent.journal.record import Fence, Record
+from agent.journal.record import Fence, Part, Record
 from agent.model.attachment import Attachment
-from agent.model.request import AttachRequest, DetachRequest, Request
+from agent.model.request import Command, DetachRequest, Request
 from agent.operations import plan_of
 
 
@@ -56,53 +56,47 @@ class Admission:
             )
         return record
 
-    def admit(self, request: AttachRequest | DetachRequest) -> Attachment | None:
-        """The attachment to work on, None where only the guest is to be looked at.
+    def admit(self, request: Command) -> tuple[Part, ...]:
+        """The attachments to work on.  Raises the refusal: all of them are taken, or none."""
+        self._envelope(request)
+        if isinstance(request, DetachRequest):
+            return (self._leaving(request),)
+        return tuple(self._joining(attachment) for attachment in request.connects)
 
-        Raises the refusal."""
-        if isinstance(request, AttachRequest):
-            return self._attach(request)
-        return self._detach(request)
-
-    def draft(self, verb: str, request: AttachRequest | DetachRequest, digest: str) -> Record:
+    def draft(self, verb: str, request: Command, digest: str) -> Record:
         """The operation as it would be accepted now.  Raises the refusal."""
-        attachment = self.admit(request)
+        parts = self.admit(request)
         deadline = request.deadline_seconds
-        ended = None if attachment else self.book.fence(request.attachment_id)
-        about = attachment or ended
         bare = Record(
             operation_id=request.request_id,
             verb=verb,
             digest=digest,
             instance_id=request.instance_id,
-            attachment_id=request.attachment_id,
-            volume_id=None if about is None else about.volume_id,
-            attachment=attachment,
-            generation=request.generation,
+            parts=parts,
             steps=(),
             commit=0,
             not_after=request.not_after.timestamp(),
             deadline_at=None if deadline is None else self.now + deadline,
             created_at=self.now,
             updated_at=self.now,
-            known={} if ended is None else _left(ended),
         )
+        for part in parts:
+            ended = None if part.attachment else self.book.fence(part.attachment_id)
+            bare = bare.learn(part.attachment_id, {} if ended is None else _left(ended))
         plan = plan_of(bare)
-        return bare.but(steps=plan.names, commit=plan.commit_position)
+        return bare.but(steps=plan.names, subjects=plan.subjects, commit=plan.commit_position)
 
-    def _attach(self, request: AttachRequest) -> Attachment:
-        attachment = request.attachment
-        self._envelope(request)
+    def _joining(self, attachment: Attachment) -> Part:
         self._allowed(attachment)
         self._same_attachment(attachment)
         self._generation_for_attach(attachment)
         self._attachment_is_free(attachment.attachment_id)
         self._volume_is_settled(attachment.volume_id)
         self._sharing(attachment)
-        return attachment
+        return Part.of(attachment, "joins")
 
-    def _detach(self, request: DetachRequest) -> Attachment | None:
-        self._envelope(request)
+    def _leaving(self, request: DetachRequest) -> Part:
+        """Without an attachment where only the guest is to be looked at."""
         attachment = self._known_attachment(request)
         if attachment is not None and attachment.instance_id != request.instance_id:
             raise Invalid(
@@ -111,7 +105,15 @@ class Admission:
             )
         self._generation_for_detach(request)
         self._attachment_is_free(request.attachment_id)
-        return attachment
+        about = attachment or self.book.fence(request.attachment_id)
+        return Part(
+            attachment_id=request.attachment_id,
+            instance_id=request.instance_id,
+            volume_id=None if about is None else about.volume_id,
+            attachment=attachment,
+            role="leaves",
+            generation=request.generation,
+        )
 
     # the envelope
 
@@ -217,26 +219,31 @@ class Admission:
     def _leaves_first(self, attachment: Attachment) -> None:
         """The instance still has the volume by another attachment, which is being detached."""
         for record in self.book.open_operations(volume_id=attachment.volume_id):
-            if (
-                record.verb == "detach"
-                and record.attachment_id != attachment.attachment_id
-                and record.instance_id == attachment.instance_id
-            ):
+            leaving = [
+                part
+                for part in _parts_of(record, attachment.volume_id)
+                if part.role == "leaves"
+                and part.attachment_id != attachment.attachment_id
+                and part.instance_id == attachment.instance_id
+            ]
+            if leaving:
                 raise Busy(
-                    f"detach {record.operation_id} of this volume from this instance is "
+                    f"{record.verb} {record.operation_id} of this volume from this instance is "
                     f"{record.state}, waiting for {record.waiting_for or 'its turn'}"
                 )
 
     def _others_of(self, attachment: Attachment) -> Iterator[Attachment]:
-        """Who has the volume, or was promised it by an accepted attach."""
+        """Who has the volume, or was promised it by an operation that was accepted."""
         volume_id = attachment.volume_id
         here = [
             held.attachment for held in self.book.attachments(volume_id=volume_id) if held.promised
         ]
         coming = [
-            record.attachment
+            part.attachment
             for record in self.book.open_operations(volume_id=volume_id)
-            if record.verb == "attach" and record.direction != "undoing" and record.attachment
+            if record.direction != "undoing"
+            for part in _parts_of(record, volume_id)
+            if part.role == "joins" and part.attachment
         ]
         for other in (*here, *coming):
             if other.attachment_id != attachment.attachment_id:
@@ -248,8 +255,9 @@ class Admission:
         if held is not None:
             return held.attachment
         for record in self.book.open_operations(attachment_id=attachment_id):
-            if record.attachment is not None:
-                return record.attachment
+            for part in record.parts:
+                if part.attachment_id == attachment_id and part.attachment is not None:
+                    return part.attachment
         return None
 
     def _known_attachment(self, request: DetachRequest) -> Attachment | None:
@@ -265,6 +273,10 @@ class Admission:
         if known is not None and request.attachment is not None:
             self._same_attachment(request.attachment)
         return known or request.attachment
+
+
+def _parts_of(record: Record, volume_id: str) -> list[Part]:
+    return [part for part in record.parts if part.volume_id == volume_id]
 
 
 def _left(ended: Fence) -> dict[str, Any]:

@@ -16,24 +16,29 @@ from agent.steps.volume import ConnectVolume
 
 
 def plan_attach(record: Record) -> Plan:
-    attachment = record.attachment
+    attachment = record.part.attachment
     assert attachment is not None, "an attach always carries its attachment"
-    note = Note(attachment.attachment_id, attachment.volume_id, attachment.generation)
     return Plan(
         reversible=tuple(prepare(attachment)),
         commit=PlugDisk(attachment),
-        onward=(
-            PlugOtherHalf(attachment),
-            NoteInDomain(attachment.instance_id, attachment.alias, note),
-        ),
-        result=attached,
-        on_done=keep_attachment,
+        onward=(PlugOtherHalf(attachment), note(attachment)),
+        result=lambda done: attached(done.part.known),
+        on_done=keep_attachments,
+    )
+
+
+def note(attachment: Attachment) -> NoteInDomain:
+    return NoteInDomain(
+        attachment.attachment_id,
+        attachment.instance_id,
+        attachment.alias,
+        Note(attachment.attachment_id, attachment.volume_id, attachment.generation),
     )
 
 
 def prepare(attachment: Attachment) -> Iterator[Step]:
     """What must be so before the guest may have the disk."""
-    yield CheckGuest(attachment)
+    yield CheckGuest((attachment,))
     if attachment.secrets:
         yield CheckSecrets(attachment)
     yield ConnectVolume(attachment)
@@ -52,8 +57,8 @@ def attached(known: Learnt) -> dict[str, Any]:
     }
 
 
-def keep_attachment(book: Book, record: Record) -> None:
-    assert record.attachment is not None
-    book.keep(
-        Held(record.attachment, record.operation_id, record.device, record.known.get("disk") or {})
-    )
+def keep_attachments(book: Book, record: Record) -> None:
+    for part in record.parts:
+        assert part.attachment is not None
+        disk = part.known.get("disk") or {}
+        book.keep(Held(part.attachment, record.operation_id, part.device, disk))

@@ -3,7 +3,7 @@
 from typing import Any
 
 from agent.journal.book import Book
-from agent.journal.record import Record
+from agent.journal.record import Part, Record
 from agent.saga.plan import Learnt, Plan, Step
 from agent.steps.disk import ForgetDisk, NoteInDomain, UnplugDisk
 from agent.steps.guest_checks import CheckDisk
@@ -12,28 +12,31 @@ from agent.steps.volume import DisconnectVolume, LookForUsers
 
 
 def plan_detach(record: Record) -> Plan:
-    """``record.attachment`` is None where the attachment has ended before: then the guest is
-    looked at again, and who uses the volume, as far as the journal still knows which it was."""
-    alias = f"ua-{record.attachment_id}"
-    guest_side = (record.instance_id, alias, record.attachment)
-    host_side: tuple[Step, ...] = ()
-    if record.attachment is not None:
-        host_side = (DisconnectVolume(record.attachment),)
-        if record.attachment.secrets:
-            host_side = (*host_side, DropSecrets(record.attachment))
-    elif record.volume_id is not None:
-        host_side = (LookForUsers(record.volume_id),)
+    part = record.part
+    alias = f"ua-{part.attachment_id}"
+    guest_side = (part.attachment_id, part.instance_id, alias, part.attachment)
     return Plan(
         reversible=(CheckDisk(*guest_side),),
         commit=UnplugDisk(*guest_side),
         onward=(
             ForgetDisk(*guest_side),
-            NoteInDomain(record.instance_id, alias, None),
-            *host_side,
+            NoteInDomain(part.attachment_id, part.instance_id, alias, None),
+            *host_side(part),
         ),
-        result=detached,
-        on_done=drop_attachment,
+        result=lambda done: detached(done.part.known),
+        on_done=drop_attachments,
     )
+
+
+def host_side(part: Part) -> tuple[Step, ...]:
+    """``part.attachment`` is None where the attachment has ended before: then only who uses the
+    volume is looked at again, as far as the journal still knows which it was."""
+    if part.attachment is not None:
+        secrets = (DropSecrets(part.attachment),) if part.attachment.secrets else ()
+        return (DisconnectVolume(part.attachment), *secrets)
+    if part.volume_id is not None:
+        return (LookForUsers(part.attachment_id, part.volume_id),)
+    return ()
 
 
 def detached(known: Learnt) -> dict[str, Any]:
@@ -44,5 +47,6 @@ def detached(known: Learnt) -> dict[str, Any]:
     }
 
 
-def drop_attachment(book: Book, record: Record) -> None:
-    book.drop(record.attachment_id)
+def drop_attachments(book: Book, record: Record) -> None:
+    for part in record.parts:
+        book.drop(part.attachment_id)

@@ -18,24 +18,22 @@ _TELLS_THE_STATE = re.compile(r"nothing was (touched|done)|stays here")
 def closed_of(record: Record, plan: Plan) -> Record:
     """The record as it closes, after its last step was applied or reverted."""
     if record.direction == "committed":
-        state, cause, result = _DONE, None, plan.result(record.known)
+        state, cause, result = _DONE, None, plan.result(record)
     else:
         assert record.cause is not None, "what is undone has a cause"
         is_touched = plan.touched(record.known["undo_from"])
         detail = _with_state(record.cause.detail, is_touched=is_touched)
         cause = record.cause.model_copy(update={"detail": detail})
         state, result = _STATES.get(cause.code, _UNDONE), None
-    return record.but(
+    return record.but_parts(promised=False).but(
         state=state,
         executing=False,
-        promised=False,
         away=None,
         waiting_for=None,
         wake_at=None,
         trouble=None,
         cause=cause,
         result=result,
-        warnings=(*record.warnings, *record.known.get("warnings", ())),
     )
 
 

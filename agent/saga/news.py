@@ -19,9 +19,10 @@ def notify(book: Book, host: str, record: Record, event: str) -> None:
         {
             "host": host,
             **record.answer().wire(),
-            "attachment_ids": [record.attachment_id],
+            "attachment_ids": list(record.attachment_ids),
             "instance_id": record.instance_id,
-            "volume_ids": [] if record.volume_id is None else [record.volume_id],
+            "instance_ids": list(record.instance_ids),
+            "volume_ids": list(record.volume_ids),
         },
     )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from agent.journal.book import Book
-from agent.journal.record import Record
+from agent.journal.record import Record, device_in
 from agent.model.device import Device
 from agent.ports import Host
 
@@ -13,7 +13,8 @@ Lane = Literal["guest", "scsi", "nvme", "mounts", "other"]
 """Where a step's calls run: a sick array stops only its lane, never the guests' steps."""
 
 Learnt = Mapping[str, Any]
-"""JSON-like; merged into the record's ``known``, for later steps and the result."""
+"""JSON-like; merged into what is known of the step's attachment, for later steps and the result.
+``warnings``, a list of texts, go into the answer."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,22 @@ class Parked:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a step works on: the host, whose turn it is, and what earlier steps learnt."""
+    """What a step works on: the host, whose turn it is, and what earlier steps learnt.
+
+    ``known`` of the operation and of the step's own attachment; ``others`` of each attachment."""
 
     host: Host
     operation_id: str
     known: Learnt
+    others: Mapping[str, Learnt] = field(default_factory=dict)
 
     @property
     def device(self) -> Device | None:
-        learnt = self.known.get("device")
-        return None if learnt is None else Device.model_validate(learnt)
+        """Of the step's own attachment."""
+        return device_in(self.known)
+
+    def device_of(self, attachment_id: str) -> Device | None:
+        return device_in(self.others[attachment_id])
 
 
 @dataclass(frozen=True)
@@ -53,11 +60,21 @@ class Step:
     only_looks: ClassVar[bool] = False
     """It changes nothing: an operation that got no further may still expire."""
     promises: ClassVar[bool] = False
-    """From its intent until undoing begins the operation counts as a user of its volume."""
+    """From its intent until undoing begins its attachment counts as a user of its volume."""
 
     @property
     def lane(self) -> Lane:
         return "guest"
+
+    @property
+    def about(self) -> str | None:
+        """The attachment whose part it reads and writes; None: the operation's own."""
+        return None
+
+    @property
+    def turn(self) -> str | None:
+        """The instance whose turn it needs; None: that of the operation's instance."""
+        return None
 
     def apply(self, scene: Scene) -> Learnt | Parked:
         raise NotImplementedError
@@ -90,7 +107,7 @@ class Plan:
     reversible: tuple[Step, ...]
     commit: Commit
     onward: tuple[Step, ...]
-    result: Callable[[Learnt], dict[str, Any]]
+    result: Callable[[Record], dict[str, Any] | list[Any]]
     on_done: Closing
 
     @property
@@ -102,8 +119,24 @@ class Plan:
         return tuple(step.name for step in self.steps)
 
     @property
+    def subjects(self) -> tuple[str | None, ...]:
+        return tuple(step.about for step in self.steps)
+
+    @property
     def commit_position(self) -> int:
         return len(self.reversible)
+
+    def next_step(self, record: Record) -> Step:
+        """What is to be applied, or reverted, next."""
+        return self.steps[max(0, record.current)]
+
+    def turn(self, record: Record) -> str:
+        """Whose turn that needs: an instance's, or one that nobody else asks for."""
+        return self.next_step(record).turn or record.instance_id or record.operation_id
+
+    def place(self, record: Record) -> tuple[Lane, str]:
+        """Where that is to run: in which lane, in whose turn."""
+        return self.next_step(record).lane, self.turn(record)
 
     def touched(self, intended: int) -> bool:
         """May the host have been changed, where ``intended`` is the last intent?"""

@@ -2,7 +2,8 @@
 
 Pure: it holds names, not threads. A parked operation gives its instance's turn away; a woken one
 goes to the head of the queue. An event that comes while its operation runs is kept, so that the
-wake-up between "looked" and "parked" is never lost.
+wake-up between "looked" and "parked" is never lost. An operation on several instances takes one
+turn after the other, never two at once.
 """
 
 import heapq
@@ -56,16 +57,20 @@ class Schedule:
             instance.parked[operation_id] = wake_at
             heapq.heappush(self._alarms, (wake_at, operation_id))
 
+    def move(self, operation_id: str, instance_id: str) -> bool:
+        """It runs, and needs this instance's turn next.  True: it has it; False: it queues."""
+        if self._instance_of[operation_id] == instance_id:
+            return True
+        self._leave(operation_id)
+        self._instance_of[operation_id] = instance_id
+        self._instances.setdefault(instance_id, _Instance()).ready.append(operation_id)
+        return False
+
     def close(self, operation_id: str) -> None:
         """It runs, or is parked: one that waits its turn is not closed."""
-        instance_id = self._instance_of.pop(operation_id)
+        self._leave(operation_id)
+        del self._instance_of[operation_id]
         del self._accepted[operation_id]
-        instance = self._instances[instance_id]
-        if instance.running == operation_id:
-            instance.running = None
-        instance.parked.pop(operation_id, None)
-        if not (instance.running or instance.ready or instance.parked):
-            del self._instances[instance_id]
 
     def stir(self, instance_id: str) -> None:
         """Something happened to the instance: look again."""
@@ -75,6 +80,10 @@ class Schedule:
         instance.stirred = True
         for operation_id in sorted(instance.parked, key=self._accepted.__getitem__, reverse=True):
             self._wake(instance, operation_id)
+
+    def wake(self, operation_id: str) -> None:
+        """What it waits for may have come: as if its instance had been stirred."""
+        self.stir(self._instance_of[operation_id])
 
     def stir_all(self) -> None:
         for instance_id in list(self._instances):
@@ -105,6 +114,15 @@ class Schedule:
     def _wake(self, instance: _Instance, operation_id: str) -> None:
         del instance.parked[operation_id]
         instance.ready.appendleft(operation_id)
+
+    def _leave(self, operation_id: str) -> None:
+        instance_id = self._instance_of[operation_id]
+        instance = self._instances[instance_id]
+        if instance.running == operation_id:
+            instance.running = None
+        instance.parked.pop(operation_id, None)
+        if not (instance.running or instance.ready or instance.parked):
+            del self._instances[instance_id]
 
     def _of(self, operation_id: str) -> _Instance:
         return self._instances[self._instance_of[operation_id]]

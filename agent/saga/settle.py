@@ -1,7 +1,8 @@
 """The only path by which an operation moves: rollback, recovery and going on are this function.
 
-``advance`` takes the steps of one lane and returns the record as it is now durably. The record
-says what follows: closed, parked (``wake_at``), or ready for the next call, in another lane.
+``advance`` takes the steps of one lane, in one instance's turn, and returns the record as it is now
+durably. The record says what follows: closed, parked (``wake_at``), or ready for the next call, in
+another lane or another instance's turn.
 
 What a step has learnt is written together with the intent of the step that follows: a crash
 between the two finds the first one's intent, and the step adopts what is there already.
@@ -58,13 +59,13 @@ class Settler:
     journal: Journal
 
     def advance(self, record: Record, plan: Plan) -> Record:
-        """As far as one lane goes.  Raises nothing of the world's: that becomes state."""
-        lane = next_step(record, plan).lane
+        """As far as one lane and turn go.  Raises nothing of the world's: that becomes state."""
+        place = plan.place(record)
         while True:
             record = self._one_step(record, plan)
             if not record.open or record.wake_at is not None:
                 return record
-            if next_step(record, plan).lane != lane:
+            if plan.place(record) != place:
                 return self._save(record)
             if record.direction == "forward":
                 record = record.but(cancel_wanted=self._is_cancel_wanted(record))
@@ -85,7 +86,7 @@ class Settler:
             return resting
         earlier = self._earlier(record)
         if earlier is not None:
-            return self._park(record, earlier)
+            return self._park(record, None, earlier)
         return self._forward(record, plan)
 
     def recover(self, record: Record, plan: Plan) -> Record:
@@ -132,30 +133,27 @@ class Settler:
         return None
 
     def _earlier(self, record: Record) -> Parked | None:
-        """What was accepted before it for the same attachment comes to its end first.
+        """What was accepted before it for an attachment of its own comes to its end first.
 
-        They share an instance, so one does not run beside the other; but the earlier may have
-        parked, and given the instance's turn away."""
+        On one instance one does not run beside the other; but the earlier may have parked, and
+        given the instance's turn away, or be an operation on several instances."""
         if record.intended >= 0:
             return None
-        attachment_id = record.attachment_id
-        for other in self.journal.read(
-            lambda book: book.open_operations(attachment_id=attachment_id)
-        ):
-            if other.sequence < record.sequence:
-                now = self.host.clock.now()
-                ends = [record.not_after, record.deadline_at or record.not_after]
-                return Parked(
-                    f"the end of {other.verb} {other.operation_id} of this attachment",
-                    wake_at=max(now + 1.0, min(now + RETRY_SECONDS[-1], *ends)),
-                )
-        return None
+        other = self.journal.read(lambda book: book.earlier(record))
+        if other is None:
+            return None
+        now = self.host.clock.now()
+        ends = [record.not_after, record.deadline_at or record.not_after]
+        return Parked(
+            f"the end of {other.verb} {other.operation_id} of {_shared(record, other)}",
+            wake_at=max(now + 1.0, min(now + RETRY_SECONDS[-1], *ends)),
+        )
 
     def _forward(self, record: Record, plan: Plan) -> Record:
         step = plan.steps[record.position]
         record, learnt = self._apply(record, step)
         if isinstance(learnt, Parked):
-            return self._park(record, learnt)
+            return self._park(record, step, learnt)
         if isinstance(learnt, Unavailable):
             return self._wait(record, learnt)
         if isinstance(learnt, AgentError):
@@ -164,20 +162,20 @@ class Settler:
             return self._turn(record, plan, Problem.of(learnt))
         if step is plan.commit:
             return self._committed(record, plan, learnt)
-        return _stepped(record, learnt).but(position=record.position + 1)
+        return _stepped(record, step, learnt).but(position=record.position + 1)
 
     def _turn(self, record: Record, plan: Plan, cause: Problem) -> Record:
         """Undo, unless the commit happened: an error means unknown, never not done."""
         if record.intended >= plan.commit_position:
             record = self._save(_executing(record.but(cause=cause)))
-            asked = self._ask(lambda: plan.commit.happened(self._scene(record)))
+            scene = self._scene(record, plan.commit)
+            asked = self._ask(lambda: plan.commit.happened(scene))
             if isinstance(asked, AgentError):
                 return self._wait(record, asked)
             if asked:
                 return self._committed(record.but(cause=None), plan, {})
-        turned = record.but(
+        turned = record.but_parts(promised=False).but(
             direction="undoing",
-            promised=False,
             executing=False,
             known={**record.known, "undo_from": record.intended},
             cause=cause,
@@ -190,7 +188,7 @@ class Settler:
         return self._close(turned, plan) if record.intended < 0 else self._save(turned)
 
     def _committed(self, record: Record, plan: Plan, learnt: Learnt) -> Record:
-        committed = _stepped(record, learnt).but(
+        committed = _stepped(record, plan.commit, learnt).but(
             direction="committed", position=plan.commit_position + 1
         )
         return committed if plan.onward else self._close(committed, plan)
@@ -201,15 +199,14 @@ class Settler:
         step = plan.steps[record.position]
         record, learnt = self._apply(record, step)
         if isinstance(learnt, Parked):
-            return self._park(record, learnt)
+            return self._park(record, step, learnt)
         if isinstance(learnt, Unavailable):
             return self._wait(record, learnt)
         if isinstance(learnt, AgentError):
             if not step.optional:
                 return self._insist(record, learnt)
-            record = record.but(warnings=(*record.warnings, f"{step.name}: {learnt.detail}"))
-            learnt = {}
-        moved = _stepped(record, learnt).but(position=record.position + 1)
+            learnt = {"warnings": [f"{step.name}: {learnt.detail}"]}
+        moved = _stepped(record, step, learnt).but(position=record.position + 1)
         return self._close(moved, plan) if moved.position == len(plan.steps) else moved
 
     # undoing
@@ -218,28 +215,32 @@ class Settler:
         step = plan.steps[record.intended]
         if not step.only_looks:
             record = self._save(_executing(record))
-        reverted = self._ask(lambda: step.revert(self._scene(record)))
+        reverted = self._ask(lambda: step.revert(self._scene(record, step)))
         if isinstance(reverted, Parked):
-            return self._park(record, reverted)
+            return self._park(record, step, reverted)
         if isinstance(reverted, Unavailable):
             return self._wait(record, reverted)
         if isinstance(reverted, AgentError):
             return self._insist(record, reverted)
-        left = _stepped(record, {}).but(intended=record.intended - 1)
+        left = _stepped(record, step, {}).but(intended=record.intended - 1)
         return self._close(left, plan) if left.intended < 0 else left
 
     # one call into the world
 
-    def _scene(self, record: Record) -> Scene:
-        return Scene(self.host, record.operation_id, record.known)
+    def _scene(self, record: Record, step: Step) -> Scene:
+        known = {**record.known, **record.known_of(step.about)}
+        others = {part.attachment_id: part.known for part in record.parts}
+        return Scene(self.host, record.operation_id, known, others)
 
     def _apply(self, record: Record, step: Step) -> tuple[Record, Learnt | Parked | AgentError]:
+        if step.promises:
+            assert step.about is not None, "who promises is an attachment"
+            record = record.but_part(step.about, promised=True)
         intended = _executing(record).but(
-            promised=record.promised or step.promises,
             intended=max(record.intended, record.position),
         )
         intended = self._save(intended, "start" if record.intended < 0 else None)
-        return intended, self._ask(lambda: step.apply(self._scene(intended)))
+        return intended, self._ask(lambda: step.apply(self._scene(intended, step)))
 
     def _ask(self, question: Any) -> Any:
         """The answer, or the error as a value."""
@@ -264,15 +265,15 @@ class Settler:
         resting = record.but(failures=record.failures + 1, wake_at=wake_at)
         return self._save(resting) if record.wake_at is None else resting
 
-    def _park(self, record: Record, parked: Parked) -> Record:
-        waiting = record.but(
+    def _park(self, record: Record, step: Step | None, parked: Parked) -> Record:
+        about = None if step is None else step.about
+        waiting = record.learn(about, parked.learnt).but(
             state="waiting",
             executing=False,
             deaths=_deaths(record),
             failures=0,
             away=None,
             trouble=None,
-            known={**record.known, **parked.learnt},
             waiting_for=parked.waiting_for,
             wake_at=parked.wake_at,
         )
@@ -341,11 +342,6 @@ class Settler:
         return record
 
 
-def next_step(record: Record, plan: Plan) -> Step:
-    """What the next ``advance`` will touch."""
-    return plan.steps[max(0, record.current)]
-
-
 def refuse_late_cancel(record: Record, plan: Plan) -> None:
     """Raises TooLate where the operation can only go on."""
     if record.direction == "committed" or plan.irrevocable(record.intended):
@@ -366,14 +362,20 @@ def _executing(record: Record) -> Record:
     )
 
 
-def _stepped(record: Record, learnt: Learnt) -> Record:
-    return record.but(
+def _shared(record: Record, other: Record) -> str:
+    """The attachment that both work on, in words."""
+    if len(record.parts) == 1:
+        return "this attachment"
+    return f"attachment {next(one for one in record.attachment_ids if one in other.attachment_ids)}"
+
+
+def _stepped(record: Record, step: Step, learnt: Learnt) -> Record:
+    return record.learn(step.about, learnt).but(
         state="running",
         executing=False,
         deaths=_deaths(record),
         failures=0,
         away=None,
-        known={**record.known, **learnt},
         waiting_for=None,
         wake_at=None,
         trouble=None,

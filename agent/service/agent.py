@@ -12,14 +12,13 @@ from typing import Any
 
 from agent.errors import AgentError, Busy, Cancelled, Invalid, WrongHost
 from agent.journal.book import Book
-from agent.journal.record import Held, Record
+from agent.journal.record import Held, Part, Record
 from agent.journal.store import Journal
 from agent.model.contract import noun_of
 from agent.model.device import Device
 from agent.model.outcome import Problem, refused
 from agent.model.request import (
-    AttachRequest,
-    DetachRequest,
+    Command,
     OperationRef,
     WaitRequest,
     digest,
@@ -133,21 +132,24 @@ class Agent:
                 lambda book: self._admit(book, verb, request, payload)
             )
             if is_new:
-                LOG.info("accepted %s %s of %s", verb, record.operation_id, record.attachment_id)
+                about = ", ".join(record.attachment_ids)
+                LOG.info("accepted %s %s of %s", verb, record.operation_id, about)
                 self.workers.accept(record)
         return record
 
-    def _refuse_unconnectable(self, request: AttachRequest | DetachRequest) -> None:
+    def _refuse_unconnectable(self, request: Command) -> None:
         """What this host cannot connect it cannot disconnect either; what is attached here already
         is taken off by all means."""
-        if isinstance(request, AttachRequest):
-            self._host.connectors.check(request.attachment.connection)
-        elif request.attachment is not None and not self._is_in_place(request.attachment_id):
-            with suppress(Invalid):
-                self._host.connectors.check(request.attachment.connection)
-
-    def _is_in_place(self, attachment_id: str) -> bool:
-        return self._journal.read(lambda book: book.attachment(attachment_id)) is not None
+        for attachment in request.connects:
+            self._host.connectors.check(attachment.connection)
+        along = request.sent_along
+        held = self._journal.read(
+            lambda book: [book.attachment(one.attachment_id) for one in along]
+        )
+        for attachment, known in zip(along, held, strict=True):
+            if known is None:
+                with suppress(Invalid):
+                    self._host.connectors.check(attachment.connection)
 
     def _replayed(self, verb: str, payload: dict[str, Any]) -> Record | None:
         """Before the payload is parsed: a newer agent may refuse what an older one accepted."""
@@ -165,7 +167,7 @@ class Agent:
         self,
         book: Book,
         verb: str,
-        request: AttachRequest | DetachRequest,
+        request: Command,
         payload: dict[str, Any],
     ) -> tuple[Record, bool]:
         """Runs inside the journal's transaction."""
@@ -174,14 +176,15 @@ class Agent:
         if known is not None:
             return known, False
         record = book.add(judge.draft(verb, request, digest(payload)))
-        book.raise_fence(
-            request.attachment_id,
-            newest=request.generation,
-            detached=request.generation if isinstance(request, DetachRequest) else None,
-            now=judge.now,
-            volume_id=record.volume_id,
-            source=_source(record, book.attachment(record.attachment_id)),
-        )
+        for part in record.parts:
+            book.raise_fence(
+                part.attachment_id,
+                newest=part.generation,
+                detached=part.generation if part.role == "leaves" else None,
+                now=judge.now,
+                volume_id=part.volume_id,
+                source=_source(part, book.attachment(part.attachment_id)),
+            )
         return record, True
 
     # what changes an operation from outside
@@ -213,19 +216,21 @@ class Agent:
             abandoned = self._journal.write(lambda book: self._close_abandoned(book, taken))
             unless_closed.pop_all()
         LOG.warning("abandoned %s %s by operator", abandoned.verb, operation_id)
-        self.workers.stir(abandoned.instance_id)  # what waited for its end
+        for instance_id in abandoned.instance_ids:
+            self.workers.stir(instance_id)  # what waited for its end
         self._on_change(abandoned)
         return abandoned.answer().wire()
 
     def _close_abandoned(self, book: Book, taken: Record) -> Record:
         plan = plan_of(taken)
         abandoned = _abandoned(taken, plan).but(updated_at=self._host.clock.now())
-        held = book.attachment(abandoned.attachment_id)
+        held = [book.attachment(attachment_id) for attachment_id in abandoned.attachment_ids]
         book.save(abandoned)
         if abandoned.state == "done":
             plan.on_done(book, abandoned)
-        device = taken.device or (None if held is None else held.device)
-        _keep_leftover(book, abandoned, plan, device)
+        for part, was in zip(taken.parts, held, strict=True):
+            device = part.device or (None if was is None else was.device)
+            _keep_leftover(book, abandoned, plan, part, device)
         notify(book, self._host.name, abandoned, "error")
         return abandoned
 
@@ -249,11 +254,11 @@ class Agent:
         self._tell_change(record)
 
 
-def _source(record: Record, held: Held | None) -> str | None:
+def _source(part: Part, held: Held | None) -> str | None:
     """Where the volume is on this host, for who asks about it when the attachment has ended."""
     if held is not None and held.device is not None:
         return held.device.path
-    return None if record.attachment is None else record.attachment.connection.known_source
+    return None if part.attachment is None else part.attachment.connection.known_source
 
 
 def _abandoned(record: Record, plan: Plan) -> Record:
@@ -261,29 +266,30 @@ def _abandoned(record: Record, plan: Plan) -> Record:
     where = f"abandoned by the operator at step {record.steps[max(0, record.current)]}"
     is_done = record.direction == "committed"
     why = record.trouble or record.cause or Problem.of(Cancelled(where))
-    return record.but(
+    return record.but_parts(promised=False).but(
         state="done" if is_done else "undone",
-        promised=False,
         waiting_for=None,
         wake_at=None,
         trouble=None,
         cause=why,
-        result=plan.result(record.known) if is_done else None,
+        result=plan.result(record) if is_done else None,
         warnings=(*record.warnings, where),
     )
 
 
-def _keep_leftover(book: Book, record: Record, plan: Plan, device: Device | None) -> None:
+def _keep_leftover(
+    book: Book, record: Record, plan: Plan, part: Part, device: Device | None
+) -> None:
     """A device that nobody counts on any more may neither be used nor touched again."""
     is_touched = plan.touched(max(record.intended, record.known.get("undo_from", -1)))
     is_counted = any(
-        promise.volume_id == record.volume_id
+        promise.volume_id == part.volume_id
         for promise in book.promises(besides=record.operation_id)
     )
-    if record.attachment is None or is_counted or not is_touched:
+    if part.attachment is None or is_counted or not is_touched:
         return
     if device is None:
-        source = record.attachment.connection.known_source
+        source = part.attachment.connection.known_source
         device = Device(path=source or "unknown", identity={}, size_bytes=0)
     reason = f"left behind by {record.verb} {record.operation_id}, {record.warnings[-1]}"
-    book.quarantine(record.attachment.volume_id, device, reason, record.updated_at)
+    book.quarantine(part.attachment.volume_id, device, reason, record.updated_at)

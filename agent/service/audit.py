@@ -30,9 +30,9 @@ def audit(host: Host, journal: Journal) -> dict[str, Any]:
     looks = host.domains.all()
     held, open_operations = journal.read(_books)
     changed = {attachment_id for attachment_id, _ in _plugged(rows_before) ^ _plugged(held)}
-    moving = changed | {record.attachment_id for record in open_before}
+    moving = _moving(open_before) | changed
     ours = host.secrets.ours()
-    found = compare(held, open_operations, looks, host.connectors, ours, frozenset(moving))
+    found = compare(held, open_operations, looks, host.connectors, ours, moving)
     left_behind = journal.read(lambda book: book.left_behind())
     found["findings"] += [_left_behind(*left) for left in left_behind.items()]
     return found
@@ -47,6 +47,10 @@ def _plugged(rows: Sequence[Held]) -> frozenset[tuple[str, str]]:
     return frozenset((held.attachment.attachment_id, held.operation_id) for held in rows)
 
 
+def _moving(open_operations: Sequence[Record]) -> frozenset[str]:
+    return frozenset(one for record in open_operations for one in record.attachment_ids)
+
+
 def compare(
     held: Sequence[Held],
     open_operations: Sequence[Record],
@@ -59,7 +63,7 @@ def compare(
 
     ``moving`` are attachments that changed meanwhile."""
     guests = {look.instance_id: halves(look) for look in looks}
-    moving |= {record.attachment_id for record in open_operations}
+    moving |= _moving(open_operations)
     findings = [
         finding
         for attachment in held
@@ -197,8 +201,7 @@ def _unsettled(record: Record) -> dict[str, Any]:
     trouble = "" if record.trouble is None else record.trouble.detail
     return {
         "kind": "unsettled",
-        "attachment_id": record.attachment_id,
-        "instance_id": record.instance_id,
+        **{name: record.subject_ids()[name] for name in ("attachment_id", "instance_id")},
         "detail": f"{record.verb} {record.operation_id}: {trouble}",
         "advice": "mend the cause, it is tried again; or 'attachctl operations abandon'",
     }

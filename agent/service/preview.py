@@ -40,8 +40,8 @@ def preview(
         "refusal": None,
     }
     try:
-        if isinstance(request, AttachRequest):
-            host.connectors.check(request.attachment.connection)
+        for attachment in request.connects:
+            host.connectors.check(attachment.connection)
         now, known = host.clock.now(), digest(payload)
 
         def draft(book: Book) -> Record:

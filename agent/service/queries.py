@@ -15,6 +15,7 @@ from agent.model.request import (
     ListAttachments,
     ListOperations,
     Nothing,
+    OperationFilters,
     OperationRef,
     PlanQuery,
     VolumeRef,
@@ -139,12 +140,13 @@ def known_operation(book: Book, operation_id: str) -> Record:
 def operations(book: Book, asked: ListOperations) -> list[dict[str, Any]]:
     """Answers with the ids that they are about, oldest first.  Raises UnknownOperation."""
     filters = asked.filters
+    by_row = OperationFilters(state=filters.state, verb=filters.verb)
     end = None if asked.before is None else known_operation(book, asked.before).sequence
     by_column = filters.model_dump(exclude={"state", "verb"})
     rows = [
         row
         for record in book.all_operations(**by_column)
-        if (end is None or record.sequence < end) and _matches(row := _listed(record), filters)
+        if (end is None or record.sequence < end) and _matches(row := _listed(record), by_row)
     ]
     return rows if asked.limit is None else rows[-asked.limit :]
 
@@ -168,7 +170,7 @@ def quarantine(book: Book) -> list[dict[str, Any]]:
 
 def _aliases(book: Book, instance_id: str) -> dict[str, str]:
     """{alias: attachment_id} of what this agent has plugged, or is about to."""
-    coming = (record.attachment for record in book.open_operations())
+    coming = (part.attachment for record in book.open_operations() for part in record.parts)
     held = (held.attachment for held in book.attachments())
     return {
         attachment.alias: attachment.attachment_id
@@ -231,9 +233,7 @@ def _listed(record: Record) -> dict[str, Any]:
     return {
         **record.answer().wire(),
         "open": record.open,
-        "attachment_id": record.attachment_id,
-        "instance_id": record.instance_id,
-        "volume_id": record.volume_id,
+        **record.subject_ids(),
     }
 
 

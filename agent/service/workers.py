@@ -15,7 +15,7 @@ from agent.operations import plan_of
 from agent.ports import Clock
 from agent.saga.plan import Lane, Plan
 from agent.saga.schedule import Schedule
-from agent.saga.settle import Settler, next_step
+from agent.saga.settle import Settler
 
 LOG = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class Workers:
             for record in self._journal.read(lambda book: book.open_operations()):
                 self._records[record.operation_id] = record
                 self._unrecovered.add(record.operation_id)
-                self._schedule.accept(record.operation_id, record.instance_id)
+                self._queue(record)
             self._dispatch()
 
     def start_alarm(self) -> None:
@@ -91,7 +91,7 @@ class Workers:
         with self._changed:
             self._records[record.operation_id] = record
             self._unread.add(record.operation_id)  # cancelled meanwhile: only the journal knows
-            self._schedule.accept(record.operation_id, record.instance_id)
+            self._queue(record)
             self._dispatch()
 
     def cancel(self, operation_id: str) -> None:
@@ -101,7 +101,7 @@ class Workers:
             if record is None:
                 return
             self._records[operation_id] = record.but(cancel_wanted=True)
-            self._schedule.stir(record.instance_id)
+            self._schedule.wake(operation_id)
             self._dispatch()
 
     def has(self, operation_id: str) -> bool:
@@ -154,6 +154,9 @@ class Workers:
 
     # under the lock
 
+    def _queue(self, record: Record) -> None:
+        self._schedule.accept(record.operation_id, plan_of(record).turn(record))
+
     def _dispatch(self) -> None:
         if self._stopping:
             return
@@ -164,14 +167,16 @@ class Workers:
     def _submit(self, record: Record) -> None:
         plan = plan_of(record)
         self._running += 1
-        self._pools[next_step(record, plan).lane].submit(self._take_step, record, plan)
+        self._pools[plan.next_step(record).lane].submit(self._take_step, record, plan)
 
     def _forget(self, record: Record) -> None:
         """It is closed: what waits for the end of it looks again."""
         del self._records[record.operation_id]
         self._schedule.close(record.operation_id)
-        if any(other.attachment_id == record.attachment_id for other in self._records.values()):
-            self._schedule.stir(record.instance_id)
+        about = set(record.attachment_ids)
+        for other in self._records.values():
+            if not about.isdisjoint(other.attachment_ids):
+                self._schedule.wake(other.operation_id)
 
     # in a lane's thread
 
@@ -185,7 +190,7 @@ class Workers:
                 self._forget(moved)
             elif moved.wake_at is not None:
                 self._schedule.park(moved.operation_id, moved.wake_at)
-            elif not self._stopping:
+            elif self._schedule.move(moved.operation_id, plan.turn(moved)) and (not self._stopping):
                 self._submit(self._records[moved.operation_id])
             self._dispatch()
             self._changed.notify_all()
@@ -220,7 +225,7 @@ class Workers:
         written = self._journal.read(lambda book: book.operation(record.operation_id))
         assert written is not None, "an open operation is in the journal"
         self._unread.discard(record.operation_id)
-        return written.but(attachment=record.attachment)
+        return written.with_attachments_of(record)
 
     # the alarm's thread
 

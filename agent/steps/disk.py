@@ -37,6 +37,10 @@ class PlugDisk(Commit):
     name: ClassVar[str] = "plug-disk"
     attachment: Attachment
 
+    @property
+    def about(self) -> str:
+        return self.attachment.attachment_id
+
     def apply(self, scene: Scene) -> Learnt:
         attachment, host = self.attachment, scene.host
         device = scene.device
@@ -87,12 +91,16 @@ class PlugOtherHalf(Step):
     name: ClassVar[str] = "plug-other-half"
     attachment: Attachment
 
+    @property
+    def about(self) -> str:
+        return self.attachment.attachment_id
+
     def apply(self, scene: Scene) -> Learnt:
         attachment = self.attachment
-        warnings = list(scene.known.get("warnings", ()))
+        warnings: list[str] = []
         look = scene.host.domains.look(attachment.instance_id)
         if look is None:
-            return {"warnings": [*warnings, "the domain has gone since"]}
+            return {"warnings": ["the domain has gone since"]}
         guest = halves(look)
         is_locked_out = _is_locked_out(scene.host, attachment, guest)
         if is_locked_out:
@@ -121,9 +129,14 @@ class UnplugDisk(Commit):
 
     name: ClassVar[str] = "unplug-disk"
     irrevocable: ClassVar[bool] = True
+    attachment_id: str
     instance_id: str
     alias: str
     attachment: Attachment | None
+
+    @property
+    def about(self) -> str:
+        return self.attachment_id
 
     def apply(self, scene: Scene) -> Learnt | Parked:
         look = scene.host.domains.look(self.instance_id)
@@ -140,9 +153,14 @@ class ForgetDisk(Step):
     """Out of the definition, now that the guest has let go."""
 
     name: ClassVar[str] = "forget-disk"
+    attachment_id: str
     instance_id: str
     alias: str
     attachment: Attachment | None
+
+    @property
+    def about(self) -> str:
+        return self.attachment_id
 
     def apply(self, scene: Scene) -> Learnt | Parked:
         domains = scene.host.domains
@@ -162,9 +180,14 @@ class NoteInDomain(Step):
 
     name: ClassVar[str] = "note-in-domain"
     optional: ClassVar[bool] = True
+    attachment_id: str
     instance_id: str
     alias: str
     note: Note | None
+
+    @property
+    def about(self) -> str:
+        return self.attachment_id
 
     def apply(self, scene: Scene) -> Learnt:
         look = scene.host.domains.look(self.instance_id)

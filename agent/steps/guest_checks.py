@@ -1,5 +1,6 @@
 """What the guest must allow, looked at before any storage is touched."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,7 +14,7 @@ from agent.errors import (
 )
 from agent.guest.disk_xml import differences
 from agent.guest.domain_xml import DiskFacts, DomainFacts
-from agent.guest.placement import choose_place
+from agent.guest.placement import choose_places
 from agent.model.attachment import Attachment
 from agent.ports import DomainLook, Host
 from agent.saga.plan import Learnt, Scene, Step
@@ -25,24 +26,29 @@ SHAREABLE_SINCE = (3, 10, 0)
 
 @dataclass(frozen=True)
 class CheckGuest(Step):
-    """Refuse what cannot succeed. Changes nothing."""
+    """Refuse what cannot succeed, of one instance's attachments, in the order in which they will
+    be plugged. Changes nothing."""
 
     name: ClassVar[str] = "check-guest"
     only_looks: ClassVar[bool] = True
-    attachment: Attachment
+    attachments: tuple[Attachment, ...]
+
+    @property
+    def about(self) -> str | None:
+        return self.attachments[0].attachment_id if len(self.attachments) == 1 else None
 
     def apply(self, scene: Scene) -> Learnt:
-        host, attachment = scene.host, self.attachment
-        guest = find_guest(host, attachment.instance_id)
-        refuse_old_libvirt(host, attachment)
-        refuse_missing_iothread(guest, attachment)
-        refuse_taken_boot_order(guest, attachment)
-        refuse_other_disk(host, guest, attachment, attachment.connection.known_source)
-        refuse_conflicts(host, attachment, attachment.connection.known_source)
-        if guest.disk(attachment.alias) is None:
-            choose_place(attachment.disk, guest.live, guest.inactive)
-        warnings = ["cache: forced to none, because the volume is shared"]
-        return {"warnings": warnings if attachment.forced_cache else []}
+        host = scene.host
+        guest = find_guest(host, self.attachments[0].instance_id)
+        for attachment in self.attachments:
+            refuse_old_libvirt(host, attachment)
+            refuse_missing_iothread(guest, attachment)
+            refuse_taken_boot_order(guest, attachment)
+            refuse_other_disk(host, guest, attachment, attachment.connection.known_source)
+            refuse_conflicts(host, attachment, attachment.connection.known_source)
+        missing = [one for one in self.attachments if guest.disk(one.alias) is None]
+        choose_places([one.disk for one in missing], guest.live, guest.inactive)
+        return {"warnings": forced_caches(self.attachments)}
 
 
 @dataclass(frozen=True)
@@ -51,9 +57,14 @@ class CheckDisk(Step):
 
     name: ClassVar[str] = "check-disk"
     only_looks: ClassVar[bool] = True
+    attachment_id: str
     instance_id: str
     alias: str
     attachment: Attachment | None
+
+    @property
+    def about(self) -> str:
+        return self.attachment_id
 
     def apply(self, scene: Scene) -> Learnt:
         look = scene.host.domains.look(self.instance_id)
@@ -66,6 +77,14 @@ class CheckDisk(Step):
                 refuse_other_serial(disk, self.attachment)
         disk = guest.disk(self.alias)
         return {} if disk is None else {"source": disk.source}
+
+
+def forced_caches(attachments: Sequence[Attachment]) -> list[str]:
+    """As warnings, naming the attachment where there are several."""
+    why = "cache: forced to none, because the volume is shared"
+    if len(attachments) == 1:
+        return [why] if attachments[0].forced_cache else []
+    return [f"attachment {one.attachment_id}: {why}" for one in attachments if one.forced_cache]
 
 
 def find_guest(host: Host, instance_id: str) -> Halves:

@@ -18,6 +18,10 @@ class VerifyIdentity(Step):
     name: ClassVar[str] = "verify-identity"
     attachment: Attachment
 
+    @property
+    def about(self) -> str:
+        return self.attachment.attachment_id
+
     def apply(self, scene: Scene) -> Learnt:
         device = scene.device
         assert device is not None, "connect-volume comes first"

@@ -55,7 +55,12 @@ def counted_on(book: Book) -> list[Counted]:
     held = [row for row in book.attachments() if row.promised]
     rows = [
         *((row.attachment, row.device) for row in held),
-        *((row.attachment, row.device) for row in book.open_operations() if row.promises),
+        *(
+            (part.attachment, part.device)
+            for record in book.open_operations()
+            for part in record.parts
+            if part.promised
+        ),
     ]
     quarantined = book.quarantined()
     return [

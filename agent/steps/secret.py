@@ -31,6 +31,10 @@ class CheckSecrets(Step):
     only_looks: ClassVar[bool] = True
     attachment: Attachment
 
+    @property
+    def about(self) -> str:
+        return self.attachment.attachment_id
+
     def apply(self, scene: Scene) -> Learnt:
         host, encryption = scene.host, self.attachment.encryption
         if encryption is not None and encryption.format == "luks2":
@@ -51,6 +55,10 @@ class VerifyEncryption(Step):
 
     name: ClassVar[str] = "verify-encryption"
     attachment: Attachment
+
+    @property
+    def about(self) -> str:
+        return self.attachment.attachment_id
 
     @property
     def lane(self) -> Lane:
@@ -79,6 +87,10 @@ class MakeSecrets(Step):
     name: ClassVar[str] = "make-secrets"
     attachment: Attachment
 
+    @property
+    def about(self) -> str:
+        return self.attachment.attachment_id
+
     def apply(self, scene: Scene) -> Learnt:
         make_secrets(scene.host, self.attachment)
         return {}
@@ -93,6 +105,10 @@ class DropSecrets(Step):
 
     name: ClassVar[str] = "drop-secrets"
     attachment: Attachment
+
+    @property
+    def about(self) -> str:
+        return self.attachment.attachment_id
 
     def apply(self, scene: Scene) -> Learnt:
         _drop_unless_used(scene, self.attachment)

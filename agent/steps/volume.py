@@ -20,6 +20,10 @@ class ConnectVolume(Step):
     attachment: Attachment
 
     @property
+    def about(self) -> str:
+        return self.attachment.attachment_id
+
+    @property
     def lane(self) -> Lane:
         return self.attachment.connection.lane
 
@@ -46,6 +50,10 @@ class DisconnectVolume(Step):
     attachment: Attachment
 
     @property
+    def about(self) -> str:
+        return self.attachment.attachment_id
+
+    @property
     def lane(self) -> Lane:
         return self.attachment.connection.lane
 
@@ -62,7 +70,12 @@ class LookForUsers(Step):
 
     name: ClassVar[str] = "look-for-users"
     only_looks: ClassVar[bool] = True
+    attachment_id: str
     volume_id: str
+
+    @property
+    def about(self) -> str:
+        return self.attachment_id
 
     def apply(self, scene: Scene) -> Learnt:
         host, volume_id = scene.host, self.volume_id

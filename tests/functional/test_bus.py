@@ -716,7 +716,10 @@ def test_the_python_example_of_the_documentation_runs(
     assert "attached:" in said
     assert "detached: done" in said
     attach, detach = (arguments["request"] for _, arguments, _ in desk.commands)
-    assert AttachRequest.parse(attach).attachment_id == DetachRequest.parse(detach).attachment_id
+    assert (
+        AttachRequest.parse(attach).attachment.attachment_id
+        == DetachRequest.parse(detach).attachment_id
+    )
 
 
 def test_the_amqp_example_of_the_documentation_runs(

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent.guest.domain_xml import USER_ALIAS, parse_domain
-from agent.journal.record import Record
+from agent.journal.record import Part, Record
 from agent.model.outcome import CLOSED
 from agent.model.request import rfc3339
 from tests.world.instants import Crash
@@ -330,19 +330,20 @@ def check_attachments(world: World, strays: frozenset[str], *, is_noted: bool) -
 
     Of ``strays`` only a done operation of the story says anything. A note that could not be
     written (``is_noted`` False) is a warning."""
-    last: dict[str, Record] = {}
+    last: dict[str, tuple[Record, Part]] = {}
     for record in world.records():
-        if record.state == "done" or record.attachment_id not in last:
-            last[record.attachment_id] = record
+        for part in record.parts:
+            if record.state == "done" or part.attachment_id not in last:
+                last[part.attachment_id] = record, part
     held = {row.attachment.attachment_id for row in world.journal.read(lambda b: b.attachments())}
-    for attachment_id, record in last.items():
+    for attachment_id, (record, part) in last.items():
         alias = f"{USER_ALIAS}{attachment_id}"
-        is_attached = record.verb == "attach" and record.state == "done"
+        is_attached = part.role == "joins" and record.state == "done"
         is_old_news = record.state != "done" or record.operation_id >= request_id(EARLIER)
-        if (alias in strays and is_old_news) or (record.verb, record.state) == ("detach", "undone"):
+        if (alias in strays and is_old_news) or (part.role, record.state) == ("leaves", "undone"):
             continue
         assert (attachment_id in held) == is_attached, f"{attachment_id}: the books are wrong"
-        guest = world.domains.guests.get(record.instance_id)
+        guest = world.domains.guests.get(part.instance_id)
         places = []
         for half in (guest.live, guest.inactive) if guest else ():
             if half is not None:

@@ -14,7 +14,7 @@ from oslo_config import cfg
 from agent.bus.client import Refused, Unreachable
 from agent.cli.main import run
 from agent.journal.book import Book
-from agent.journal.record import Held, Record
+from agent.journal.record import Held, Part, Record
 from agent.journal.store import Journal
 from agent.model.device import Device
 from agent.model.outcome import Answer, Problem
@@ -95,9 +95,7 @@ def record(operation_id: str, verb: str, **different: Any) -> Record:
     fields: dict[str, Any] = {
         "digest": "",
         "instance_id": INSTANCES[1],
-        "attachment_id": ATTACHMENTS[1],
-        "volume_id": VOLUME,
-        "attachment": READER,
+        "parts": (Part.of(READER, "joins" if verb == "attach" else "leaves"),),
         "not_after": NOW,
         **different,
     }

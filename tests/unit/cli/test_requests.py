@@ -42,7 +42,7 @@ def test_flags_alone_are_a_whole_request(tmp_path: Path) -> None:
     )
     parsed = AttachRequest.parse(request)
     assert parsed.deadline_seconds == 60
-    assert parsed.generation == 4
+    assert parsed.attachment.generation == 4
     assert parsed.attachment.multiattach
     assert parsed.attachment.read_only
     disk = parsed.attachment.disk

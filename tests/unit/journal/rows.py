@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.journal.book import Book
-from agent.journal.record import Held, Record
+from agent.journal.record import Held, Part, Record
 from agent.journal.store import Journal
 from agent.model.device import Device
 from tests.samples import attachment
@@ -37,24 +37,24 @@ def operation_id(number: int) -> str:
 
 def record(number: int = 1, **different: Any) -> Record:
     """An attach of ``att-<number>`` that counts as a user of its volume."""
-    default = attachment(attachment_id=f"att-{number}")
-    asked = different.setdefault("attachment", default) or default
+    parts = different.setdefault("parts", (part(number),))
     fields: dict[str, Any] = {
         "operation_id": operation_id(number),
         "verb": "attach",
         "digest": "d" * 64,
-        "instance_id": asked.instance_id,
-        "attachment_id": asked.attachment_id,
-        "volume_id": asked.volume_id,
-        "attachment": asked,
+        "instance_id": parts[0].instance_id,
         "steps": ("connect-volume", "plug-disk"),
         "commit": 1,
         "created_at": 100.0,
         "updated_at": 100.0,
         "not_after": 9e9,
-        "promised": True,
     }
     return Record(**{**fields, **different})
+
+
+def part(number: int = 1, /, *, known: dict[str, Any] | None = None, **different: Any) -> Part:
+    asked = attachment(attachment_id=f"att-{number}", **different)
+    return Part.of(asked, "joins").but(promised=True, known=known or {})
 
 
 def held(number: int = 1, **different: Any) -> Held:

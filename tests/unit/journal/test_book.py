@@ -9,8 +9,8 @@ import pytest
 from agent.journal.record import Fence, Record
 from agent.journal.store import Journal
 from agent.model.outcome import Problem
-from tests.samples import INSTANCES, VOLUMES, attachment
-from tests.unit.journal.rows import device, held, opened, operation_id, record
+from tests.samples import INSTANCES, VOLUMES
+from tests.unit.journal.rows import device, held, opened, operation_id, part, record
 
 
 @pytest.fixture
@@ -25,9 +25,10 @@ class TestOperations:
         asked = record(
             state="unsettled",
             direction="undoing",
-            known={"device": device().reveal(), "undo_from": 1},
+            known={"undo_from": 1},
+            parts=(part(1, generation=3, known={"device": device().reveal()}), part(2)),
+            subjects=("att-1", "att-2"),
             deadline_at=500.0,
-            generation=3,
             cause=trouble,
             trouble=trouble,
             warnings=("cache: forced to none",),
@@ -46,9 +47,14 @@ class TestOperations:
         assert len(journal.read(lambda book: book.all_operations())) == 3
 
     def test_open_ones_of_an_attachment_or_a_volume(self, journal: Journal) -> None:
-        other = attachment(attachment_id="att-2", volume_id=VOLUMES[1])
-        gone = record(3, verb="detach", attachment=None, volume_id=None, **_ids("att-3"))
-        for row in (record(1), record(2, attachment=other), gone):
+        gone = part(3).but(attachment=None, volume_id=None, role="leaves")
+        both = (part(4), part(5, volume_id=VOLUMES[2]))
+        for row in (
+            record(1),
+            record(2, parts=(part(2, volume_id=VOLUMES[1]),)),
+            record(3, verb="detach", parts=(gone,)),
+            record(4, parts=both),
+        ):
             journal.write(lambda book, row=row: book.add(row))
 
         def numbers(**wanted: str) -> list[int]:
@@ -58,6 +64,10 @@ class TestOperations:
         assert numbers(attachment_id="att-1") == [1]
         assert numbers(volume_id=VOLUMES[1]) == [2]
         assert numbers(attachment_id="att-3") == [3]
+        assert numbers(attachment_id="att-5") == [4]
+        assert numbers(volume_id=VOLUMES[0]) == [1, 4]
+        assert numbers(volume_id=VOLUMES[2]) == [4]
+        assert numbers(attachment_id="att-4", volume_id=VOLUMES[2]) == [], "of one part"
         assert numbers(attachment_id="att-1", volume_id=VOLUMES[1]) == []
 
     @pytest.mark.parametrize(
@@ -76,8 +86,8 @@ class TestOperations:
     def test_all_that_match(
         self, journal: Journal, wanted: dict[str, Any], found: list[int]
     ) -> None:
-        other = attachment(attachment_id="att-2", volume_id=VOLUMES[1], instance_id=INSTANCES[1])
-        for row in (record(1), record(2, attachment=other), record(3, state="done")):
+        other = part(2, volume_id=VOLUMES[1], instance_id=INSTANCES[1])
+        for row in (record(1), record(2, parts=(other,)), record(3, state="done")):
             journal.write(lambda book, row=row: book.add(row))
         matching = journal.read(lambda book: book.all_operations(**wanted))
         assert [row.sequence for row in matching] == found
@@ -96,14 +106,18 @@ class TestOperations:
             journal.write(lambda book: book.add(record()))
         assert len(journal.read(lambda book: book.all_operations())) == 1
 
-    def test_a_closed_one_keeps_its_answer_and_loses_its_attachment(self, journal: Journal) -> None:
-        journal.write(lambda book: book.add(record()))
-        done = record(state="done", direction="committed", result={"disk": None})
+    def test_a_closed_one_keeps_its_answer_and_loses_its_attachments(
+        self, journal: Journal
+    ) -> None:
+        two = record(parts=(part(1), part(2)))
+        journal.write(lambda book: book.add(two))
+        done = two.but(state="done", direction="committed", result={"disk": None})
         journal.write(lambda book: book.save(done))
         found = journal.read(lambda book: book.operation(operation_id(1)))
         assert found is not None
         assert found.answer() == done.answer()
-        assert found.attachment is None
+        assert [part.attachment for part in found.parts] == [None, None]
+        assert found.volume_ids == (VOLUMES[0],)
 
 
 class TestAttachments:
@@ -134,7 +148,7 @@ class TestAttachments:
 class TestPromises:
     def test_attachments_and_operations_that_promise_count(self, journal: Journal) -> None:
         journal.write(lambda book: book.keep(held(1, multiattach=True)))
-        connected = record(2, known={"device": device(2).reveal()})
+        connected = record(2, parts=(part(2, known={"device": device(2).reveal()}),))
         journal.write(lambda book: book.add(connected))
         first, second = journal.promises(besides="")
         assert (first.attachment_id, first.operation_id, first.multiattach) == ("att-1", None, True)
@@ -149,13 +163,18 @@ class TestPromises:
 
     @pytest.mark.parametrize(
         "gone",
-        [record(promised=False), record(state="undone"), record(state="done")],
+        [record().but_parts(promised=False), record(state="undone"), record(state="done")],
         ids=["withdrawn", "undone", "done"],
     )
     def test_these_do_not_count(self, journal: Journal, gone: Record) -> None:
         journal.write(lambda book: book.add(record()))
         journal.write(lambda book: book.save(gone))
         assert journal.promises(besides="") == []
+
+    def test_of_several_those_count_that_promise(self, journal: Journal) -> None:
+        two = record(parts=(part(1).but(promised=False), part(2)))
+        journal.write(lambda book: book.add(two))
+        assert [promise.attachment_id for promise in journal.promises(besides="")] == ["att-2"]
 
     def test_a_withdrawn_attachment_does_not_count(self, journal: Journal) -> None:
         journal.write(lambda book: book.keep(held()))
@@ -258,10 +277,6 @@ class TestOutbox:
         journal.write(lambda book: book.posted(1))
         journal.write(lambda book: book.post("test", {}))
         assert [row[0] for row in journal.read(lambda book: book.letters(9))] == [2]
-
-
-def _ids(attachment_id: str) -> dict[str, str]:
-    return {"attachment_id": attachment_id, "instance_id": INSTANCES[0]}
 
 
 def _raise_fence(

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import Busy, Unavailable
-from agent.journal.record import Held
+from agent.journal.record import Held, Part
 from agent.journal.store import FILE_NAME, Journal, open_read_only
 from agent.model.attachment import Attachment
 from tests.samples import attachment
@@ -206,7 +206,7 @@ class TestSecrets:
         )
 
     def attach(self, journal: Journal, number: int) -> None:
-        asked = record(number, attachment=self.iscsi(number))
+        asked = record(number, parts=(Part.of(self.iscsi(number), "joins"),))
         journal.write(lambda book: book.add(asked))
         journal.write(lambda book: book.save(asked.but(state="running", executing=True)))
         done = asked.but(state="done", direction="committed")
@@ -215,7 +215,11 @@ class TestSecrets:
 
     def detach(self, journal: Journal, number: int) -> None:
         asked = record(
-            1000 + number, verb="detach", attachment=self.iscsi(number), commit=0, steps=("u",)
+            1000 + number,
+            verb="detach",
+            parts=(Part.of(self.iscsi(number), "joins"),),
+            commit=0,
+            steps=("u",),
         )
         journal.write(lambda book: book.add(asked))
         journal.write(lambda book: book.save(asked.but(state="waiting", wake_at=1.0)))
@@ -257,7 +261,7 @@ class TestSecrets:
             assert self.found(tmp_path) == set()
 
     def test_an_attach_that_was_undone_has_ended(self, tmp_path: Path) -> None:
-        asked = record(1, attachment=self.iscsi(1))
+        asked = record(1, parts=(Part.of(self.iscsi(1), "joins"),))
         with opened(tmp_path) as journal:
             journal.write(lambda book: book.add(asked))
             journal.write(lambda book: book.save(asked.but(state="undone", direction="undoing")))
@@ -292,14 +296,14 @@ class TestSecrets:
         passphrase = {"format": "luks", "passphrase": self.secret(2)}
         locked = attachment(attachment_id="att-2", encryption=passphrase)
         with opened(tmp_path) as journal:
-            journal.write(lambda book: book.add(record(2, attachment=locked)))
+            journal.write(lambda book: book.add(record(2, parts=(Part.of(locked, "joins"),))))
             journal.write(lambda book: book.keep(Held(locked, operation_id(2), None, DISK)))
             assert self.found(tmp_path) == set()
             kept = journal.read(lambda book: book.operation(operation_id(2)))
         assert kept is not None
-        assert kept.attachment is not None
-        assert kept.attachment.encryption is not None
-        assert kept.attachment.encryption.format == "luks"
+        assert kept.part.attachment is not None
+        assert kept.part.attachment.encryption is not None
+        assert kept.part.attachment.encryption.format == "luks"
 
     def test_a_secret_file_is_a_name_and_kept(self, tmp_path: Path) -> None:
         named = {"format": "luks2", "secret_file": "/etc/keys/volume"}

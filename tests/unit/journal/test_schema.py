@@ -68,18 +68,19 @@ class TestOlder:
         done, running, unsettled, detach = (rows[operation_id(n)] for n in (1, 3, 4, 5))
         assert (done.state, done.open, done.result) == ("done", False, {"device": None})
         assert (running.executing, running.deaths, running.cancel_wanted) == (True, 1, True)
-        assert running.device is not None
-        assert running.promised
-        assert not unsettled.promised
-        assert running.attachment is not None
-        assert running.attachment.connection.properties()["auth_password"] == "secret-of-3"
+        assert running.part.device is not None
+        assert (running.part.promised, running.part.role) == (True, "joins")
+        assert not unsettled.part.promised
+        assert running.part.attachment is not None
+        assert running.part.attachment.connection.properties()["auth_password"] == "secret-of-3"
         assert unsettled.cause is not None
         assert (unsettled.cause.code, unsettled.intended, unsettled.wake_at) == (
             "plug-refused",
             1,
             130.0,
         )
-        assert (detach.verb, detach.attachment, detach.attachment_id) == ("detach", None, "att-5")
+        assert (detach.part.attachment, detach.part.attachment_id) == (None, "att-5")
+        assert (detach.verb, detach.part.role) == ("detach", "leaves")
         assert [row.sequence for row in rows.values()] == [1, 2, 3, 4]
 
         assert [(promise.attachment_id, promise.operation_id) for promise in promises] == [
@@ -89,7 +90,7 @@ class TestOlder:
         assert promises[1].volume_id == VOLUMES[3]
         assert promises[1].instance_id == INSTANCES[3]
         assert promises[1].multiattach
-        assert promises[1].device == running.device
+        assert promises[1].device == running.part.device
         where = "/dev/disk/by-id/wwn-0x1"
         assert fences == (Fence(1, None, VOLUMES[1], where), Fence(9, 9))
         assert quarantine[VOLUMES[6]]["reason"] == "wwn is 0x7, expected 0x6"
@@ -133,6 +134,27 @@ class TestOlder:
         with pytest.raises(ValueError, match=f"has schema {number}"):
             open_read_only(tmp_path)
         assert version(path) == number
+
+
+def test_what_an_operation_has_learnt_becomes_its_attachments(tmp_path: Path) -> None:
+    """Schema 3 knew one attachment an operation; what it warned of was told when it closed."""
+    path = make_file(tmp_path, 3)
+    with sqlite3.connect(path) as db:
+        db.execute(
+            "UPDATE operations SET body = json_set(body, '$.known.warnings', json_array('late'),"
+            " '$.warnings', json_array('early')) WHERE operation_id IN (?, ?)",
+            (operation_id(1), operation_id(3)),
+        )
+    db.close()
+    with opened(tmp_path) as journal:
+        rows = {row.operation_id: row for row in journal.read(lambda book: book.all_operations())}
+    done, running, unsettled = (rows[operation_id(number)] for number in (1, 3, 4))
+    assert done.warnings == ("early",), "its answer was given"
+    assert running.warnings == ("early", "late")
+    assert set(running.part.known) == {"device"}
+    assert (running.known, running.part.generation) == ({}, 3)
+    assert (unsettled.known, unsettled.part.known) == ({"undo_from": 1}, {})
+    assert [step.state for step in unsettled.answer().steps][:2] == ["intended", "intended"]
 
 
 class TestNewer:

@@ -212,7 +212,7 @@ class TestNoRoom:
     def test_a_file_that_may_not_grow(self, journal: Journal, tmp_path: Path) -> None:
         journal.write(letter("before"))
         with _files_at_most(_size(tmp_path) + 8192), pytest.raises(Unavailable) as caught:
-            journal.write(letter("x" * 100_000))
+            journal.write(letter("x" * 400_000))
         assert caught.value.retriable
         assert str(tmp_path) in caught.value.detail
         assert "make room on the disk" in caught.value.detail
@@ -229,11 +229,11 @@ class TestNoRoom:
             except Unavailable:
                 told.append(text[:1])
 
-        texts = [f"{number}" * 100_000 for number in range(4)]
+        texts = [f"{number}" * 400_000 for number in range(4)]
         threads = [threading.Thread(target=write, args=(text,)) for text in texts]
         with (
             _files_at_most(_size(tmp_path) + 8192),
-            _held_commit(journal, "x" * 100_000, raises=Unavailable) as release,
+            _held_commit(journal, "x" * 400_000, raises=Unavailable) as release,
         ):
             for thread in threads:
                 thread.start()

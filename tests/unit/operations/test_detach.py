@@ -61,7 +61,7 @@ def test_the_definition_keeps_the_disk_until_the_guest_lets_go(world: World) -> 
 
 def test_a_quarantined_device_stays_and_the_answer_says_so(world: World) -> None:
     attached(world)
-    device = world.record(request_id(901)).device
+    device = world.record(request_id(901)).part.device
     assert device is not None
     world.journal.write(lambda book: book.quarantine(VOLUMES[0], device, "odd", 0.0))
     detach(1)(world)
@@ -96,7 +96,7 @@ def test_an_ended_attachment_says_whether_others_use_the_volume(world: World) ->
 def test_an_ended_attachment_says_when_a_stranger_has_the_device(world: World) -> None:
     """A disk that another tool plugged is found by where the volume was."""
     attached(world)
-    device = world.record(request_id(901)).device
+    device = world.record(request_id(901)).part.device
     assert device is not None
     assert ask_again(world, 1)["disconnected"] is True
     world.domains.add(TWO)
@@ -123,7 +123,7 @@ def test_an_ended_attachment_is_not_disconnected_while_the_last_user_tries(world
 
 def test_an_ended_attachment_of_a_quarantined_volume_is_not_disconnected(world: World) -> None:
     attached(world)
-    device = world.record(request_id(901)).device
+    device = world.record(request_id(901)).part.device
     assert device is not None
     world.journal.write(lambda book: book.quarantine(VOLUMES[0], device, "odd", 0.0))
     ask_again(world, 1)

@@ -39,6 +39,35 @@ def test_what_wakes_goes_to_the_head_and_waits_for_who_runs() -> None:
     assert schedule.take() == ["c"]
 
 
+def test_an_operation_on_several_instances_takes_one_turn_after_the_other() -> None:
+    schedule = accepted(("every", "every"), ("a", "one"), ("b", "two"))
+    assert schedule.take() == ["every", "a", "b"]
+    assert not schedule.move("every", "one"), "a runs there"
+    assert schedule.take() == []
+    schedule.close("a")
+    assert schedule.take() == ["every"]
+    assert schedule.move("every", "one"), "it goes on in the same turn"
+    schedule.accept("c", "one")
+    assert not schedule.move("every", "two")
+    assert schedule.take() == ["c"], "the turn that it left is free at once"
+    schedule.close("b")
+    assert schedule.take() == ["every"]
+
+
+def test_where_it_parks_an_event_of_that_instance_wakes_it() -> None:
+    schedule = accepted(("every", "every"))
+    schedule.take()
+    schedule.move("every", "one")
+    schedule.take()
+    schedule.park("every", wake_at=60.0)
+    schedule.stir("every")
+    assert schedule.take() == []
+    schedule.stir("one")
+    assert schedule.take() == ["every"]
+    schedule.close("every")
+    assert schedule.next_alarm() is None
+
+
 def test_what_wakes_together_runs_in_the_order_of_acceptance() -> None:
     schedule = accepted(("z", "one"), ("a", "one"), ("m", "one"))
     for operation_id in ("z", "a", "m"):

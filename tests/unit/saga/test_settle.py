@@ -76,15 +76,18 @@ def states(world: World, request: int = 1) -> list[object]:
 # what a caller sees
 
 
-def test_steps_tell_how_far_it_is(world: World) -> None:
+def test_steps_tell_how_far_it_is_and_whose_they_are(world: World) -> None:
     begin(world, host(), lambda w: setattr(w, "meanwhile", {"before plug": away}), attach(1))
     assert answer(world)["steps"] == [
-        {"name": "check-guest", "state": "done"},
-        {"name": "connect-volume", "state": "done"},
-        {"name": "verify-identity", "state": "done"},
-        {"name": "plug-disk", "state": "intended"},
-        {"name": "plug-other-half", "state": "planned"},
-        {"name": "note-in-domain", "state": "planned"},
+        {"name": name, "state": state, "attachment_id": "att-1"}
+        for name, state in (
+            ("check-guest", "done"),
+            ("connect-volume", "done"),
+            ("verify-identity", "done"),
+            ("plug-disk", "intended"),
+            ("plug-other-half", "planned"),
+            ("note-in-domain", "planned"),
+        )
     ]
 
 

@@ -1,0 +1,95 @@
+"""How a noun becomes columns and JSON, and comes back."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+
+from agent.journal.record import Held, Part, Record
+from agent.model.attachment import Attachment
+from agent.model.device import Device
+from agent.model.outcome import Problem
+from agent.ports import Promise
+
+
+def part_columns(record: Record, part: Part) -> tuple[bool, bool, str | None, str]:
+    """The columns that change: open, promised, device, body."""
+    plain = asdict(part.but(attachment=None))
+    del plain["attachment"]
+    promises = record.open and part.promised
+    return record.open, promises, device_json(part.device), json.dumps(plain)
+
+
+def record_json(record: Record) -> str:
+    plain = asdict(record.but(parts=(), cause=None, trouble=None))
+    del plain["parts"]
+    plain["cause"] = record.cause and record.cause.reveal()
+    plain["trouble"] = record.trouble and record.trouble.reveal()
+    return json.dumps(plain)
+
+
+def record_of(
+    sequence: int, cancel_wanted: int, body: str, parts: Iterable[tuple[str | None, str]]
+) -> Record:
+    plain = json.loads(body)
+    plain.update(
+        sequence=sequence,
+        cancel_wanted=bool(cancel_wanted),
+        parts=tuple(_part(*part) for part in parts),
+    )
+    for name in ("steps", "subjects", "warnings"):
+        plain[name] = tuple(plain[name])
+    for name in ("cause", "trouble"):
+        plain[name] = plain[name] and Problem.model_validate(plain[name])
+    return Record(**plain)
+
+
+def _part(attachment: str | None, body: str) -> Part:
+    return Part(
+        attachment=None if attachment is None else Attachment.model_validate_json(attachment),
+        **json.loads(body),
+    )
+
+
+def held_of(promised: int, device: str | None, attachment: str, body: str) -> Held:
+    plain = json.loads(body)
+    return Held(
+        attachment=Attachment.model_validate_json(attachment),
+        operation_id=plain["operation_id"],
+        device=_device(device),
+        disk=plain["disk"],
+        promised=bool(promised),
+    )
+
+
+def promise_of(
+    volume_id: str,
+    attachment_id: str,
+    instance_id: str,
+    multiattach: int,
+    operation_id: str | None,
+    device: str | None,
+) -> Promise:
+    return Promise(
+        volume_id=volume_id,
+        attachment_id=attachment_id,
+        instance_id=instance_id,
+        multiattach=bool(multiattach),
+        operation_id=operation_id,
+        device=_device(device),
+    )
+
+
+def attachment_json(attachment: Attachment) -> str:
+    """With the storage's credentials, which a restart needs; never with a passphrase."""
+    plain = attachment.reveal()
+    if attachment.encryption is not None:
+        plain["encryption"] = attachment.encryption.kept()
+    return json.dumps(plain)
+
+
+def device_json(device: Device | None) -> str | None:
+    return None if device is None else json.dumps(device.reveal())
+
+
+def _device(text: str | None) -> Device | None:
+    return None if text is None else Device.model_validate_json(text)

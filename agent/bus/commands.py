@@ -1,7 +1,7 @@
 """The client's commands: each makes its envelope, and answers how the operation stands."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypedDict, Unpack
 
@@ -38,6 +38,15 @@ class CommandCalls:
 
         ``attachment`` as in docs/wire, or parsed."""
         return self._command("attach", envelope, attachment=_whole(attachment))
+
+    def attach_batch(
+        self, attachments: Sequence[Attachment | Mapping[str, Any]], **envelope: Unpack[Envelope]
+    ) -> Answer:
+        """Attach several volumes to one instance: all of them, or none.
+
+        ``result`` is a list, in the order of ``attachments``."""
+        whole = [_whole(attachment) for attachment in attachments]
+        return self._command("attach_batch", envelope, attachments=whole)
 
     def detach(
         self,

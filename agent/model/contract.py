@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from agent.errors import Unsupported
 from agent.model.request import (
+    AttachBatchRequest,
     AttachRequest,
     Command,
     DetachRequest,
@@ -28,7 +29,7 @@ WIRE_VERSION = "1.0"
 
 COMMANDS: Mapping[str, type[Command] | None] = {
     "attach": AttachRequest,
-    "attach_batch": None,
+    "attach_batch": AttachBatchRequest,
     "detach": DetachRequest,
     "swap": None,
     "extend": None,

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     PlainSerializer,
@@ -84,6 +85,46 @@ class AttachRequest(Request):
     @property
     def connects(self) -> tuple[Attachment, ...]:
         return (self.attachment,)
+
+
+def _all_apart(attachments: tuple[Attachment, ...]) -> tuple[Attachment, ...]:
+    """Several attachments of one instance.  Raises ValueError where they would collide in it."""
+    wishes: dict[str, list[object]] = {
+        "attachment_id": [one.attachment_id for one in attachments],
+        "volume_id": [one.volume_id for one in attachments],
+        "disk.target_dev": [one.disk.target_dev for one in attachments],
+        "disk.boot_order": [one.disk.boot_order for one in attachments],
+    }
+    for name, values in wishes.items():
+        given = [value for value in values if value is not None]
+        for value in given:
+            if given.count(value) > 1:
+                raise ValueError(f"{name} {value} is there twice, and an instance has it once")
+    if len({one.instance_id for one in attachments}) > 1:
+        raise ValueError("they are of several instances: send a request for each")
+    return attachments
+
+
+LARGEST_BATCH = 256
+"""Attachments in one request; a virtio-scsi controller has as many units."""
+
+Together = Annotated[
+    tuple[Attachment, ...], Field(max_length=LARGEST_BATCH), AfterValidator(_all_apart)
+]
+
+
+class AttachBatchRequest(Request):
+    """``attachments`` of one instance: all of them are attached, or none."""
+
+    attachments: Annotated[Together, Field(min_length=1)]
+
+    @property
+    def instance_id(self) -> str:
+        return self.attachments[0].instance_id
+
+    @property
+    def connects(self) -> tuple[Attachment, ...]:
+        return self.attachments
 
 
 class DetachRequest(Request):
@@ -194,7 +235,7 @@ class PlanQuery(Value):
     request: dict[str, Any]
 
 
-Command = AttachRequest | DetachRequest
+Command = AttachRequest | AttachBatchRequest | DetachRequest
 
 
 def digest(payload: dict[str, Any]) -> str:

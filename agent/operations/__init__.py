@@ -4,11 +4,13 @@ from collections.abc import Callable
 
 from agent.journal.record import Record
 from agent.operations.attach import plan_attach
+from agent.operations.attach_batch import plan_attach_batch
 from agent.operations.detach import plan_detach
 from agent.saga.plan import Plan
 
 VERBS: dict[str, Callable[[Record], Plan]] = {
     "attach": plan_attach,
+    "attach_batch": plan_attach_batch,
     "detach": plan_detach,
 }
 

@@ -1,6 +1,6 @@
 """attach: connect the volume to the host, prove that it is the one, plug it into the guest."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from agent.guest.domain_xml import Note
@@ -19,7 +19,7 @@ def plan_attach(record: Record) -> Plan:
     attachment = record.part.attachment
     assert attachment is not None, "an attach always carries its attachment"
     return Plan(
-        reversible=tuple(prepare(attachment)),
+        reversible=tuple(prepare((attachment,))),
         commit=PlugDisk(attachment),
         onward=(PlugOtherHalf(attachment), note(attachment)),
         result=lambda done: attached(done.part.known),
@@ -36,17 +36,22 @@ def note(attachment: Attachment) -> NoteInDomain:
     )
 
 
-def prepare(attachment: Attachment) -> Iterator[Step]:
-    """What must be so before the guest may have the disk."""
-    yield CheckGuest((attachment,))
-    if attachment.secrets:
-        yield CheckSecrets(attachment)
-    yield ConnectVolume(attachment)
-    yield VerifyIdentity(attachment)
-    if attachment.encryption is not None and attachment.connection.source_type != "network":
-        yield VerifyEncryption(attachment)
-    if attachment.secrets:
-        yield MakeSecrets(attachment)
+def prepare(attachments: Sequence[Attachment]) -> Iterator[Step]:
+    """What must be so before the guest may have the disks, in the order of their plugs."""
+    yield CheckGuest(tuple(attachments))
+    yield from connect(attachments)
+
+
+def connect(attachments: Sequence[Attachment]) -> Iterator[Step]:
+    """Every volume is here, proven, and QEMU may open it: nothing of a guest is touched before."""
+    with_secrets = [attachment for attachment in attachments if attachment.secrets]
+    yield from map(CheckSecrets, with_secrets)
+    yield from map(ConnectVolume, attachments)
+    yield from map(VerifyIdentity, attachments)
+    for attachment in attachments:
+        if attachment.encryption is not None and attachment.connection.source_type != "network":
+            yield VerifyEncryption(attachment)
+    yield from map(MakeSecrets, with_secrets)
 
 
 def attached(known: Learnt) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """plan: what a request would do, and its XML, without doing it. Reads; changes nothing."""
 
+from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
 from agent.errors import AgentError
 from agent.guest.disk_xml import disk_xml
-from agent.guest.placement import choose_place
+from agent.guest.placement import choose_places
 from agent.journal.book import Book
 from agent.journal.record import Record
 from agent.journal.store import Journal
@@ -13,9 +14,10 @@ from agent.model.attachment import Attachment
 from agent.model.contract import noun_of
 from agent.model.device import Device
 from agent.model.outcome import Problem
-from agent.model.request import AttachRequest, digest
+from agent.model.request import AttachBatchRequest, AttachRequest, digest
 from agent.operations import plan_of
 from agent.operations.admit import Admission, Policy
+from agent.operations.attach_batch import plug_order
 from agent.ports import Host
 from agent.saga.plan import Scene
 from agent.steps.guest_checks import find_guest
@@ -26,8 +28,9 @@ LATER_KNOWN = "/dev/disk/by-id/known-after-connect"
 def preview(
     verb: str, payload: dict[str, Any], host: Host, journal: Journal, policy: Policy
 ) -> dict[str, Any]:
-    """{verb, steps, commit, disk_xml, controller_xml, refusal}. ``refusal`` tells why it would
-    not be taken or not succeed, as far as that shows before storage is touched.
+    """{verb, steps, commit, disk_xml, controller_xml, disks, refusal}. ``refusal`` tells why it
+    would not be taken or not succeed, as far as that shows before storage is touched. ``disks``
+    is [{attachment_id, disk_xml, controller_xml}]; of a single one the XML is beside it as well.
 
     Raises Invalid where the request cannot be read, Unsupported for a verb to come."""
     request = noun_of(verb).parse(payload)
@@ -37,6 +40,7 @@ def preview(
         "commit": None,
         "disk_xml": None,
         "controller_xml": None,
+        "disks": [],
         "refusal": None,
     }
     try:
@@ -53,21 +57,31 @@ def preview(
         answer.update(steps=list(plan.names), commit=plan.commit.name)
         for step in takewhile(lambda step: step.only_looks, plan.steps):
             step.apply(Scene(host, request.request_id, {}))
+        if isinstance(request, AttachRequest | AttachBatchRequest):
+            answer["disks"] = _disks(plug_order(request.connects), host)
         if isinstance(request, AttachRequest):
-            answer.update(_xml(request.attachment, host))
+            for disk in answer["disks"]:
+                answer.update(disk_xml=disk["disk_xml"], controller_xml=disk["controller_xml"])
     except AgentError as error:
         answer["refusal"] = Problem.of(error).model_dump()
     return answer
 
 
-def _xml(attachment: Attachment, host: Host) -> dict[str, str | None]:
-    guest = find_guest(host, attachment.instance_id)
-    if guest.disk(attachment.alias) is not None:
-        return {}
-    place = choose_place(attachment.disk, guest.live, guest.inactive)
+def _disks(attachments: Sequence[Attachment], host: Host) -> list[dict[str, str | None]]:
+    """What the guest has not yet."""
+    guest = find_guest(host, attachments[0].instance_id)
+    missing = [one for one in attachments if guest.disk(one.alias) is None]
+    places = choose_places([one.disk for one in missing], guest.live, guest.inactive)
+    return [
+        {
+            "attachment_id": attachment.attachment_id,
+            "disk_xml": disk_xml(attachment, device_to_come(attachment), place),
+            "controller_xml": place.controller_xml,
+        }
+        for attachment, place in zip(missing, places, strict=True)
+    ]
+
+
+def device_to_come(attachment: Attachment) -> Device:
     source = attachment.connection.known_source or LATER_KNOWN
-    device = Device(path=source, identity={}, size_bytes=attachment.size_bytes or 0)
-    return {
-        "disk_xml": disk_xml(attachment, device, place),
-        "controller_xml": place.controller_xml,
-    }
+    return Device(path=source, identity={}, size_bytes=attachment.size_bytes or 0)

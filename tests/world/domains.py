@@ -52,7 +52,8 @@ class SimulatedDomains:
 
     ``unlock`` raises what QEMU says to the secrets of a disk.
     ``plug_never_lands``: QEMU takes the disk and it does not appear. ``drops_limits``: it takes
-    the disk, refuses its limits, and libvirt shows them all the same."""
+    the disk, refuses its limits, and libvirt shows them all the same. ``refuses``: aliases that
+    it does not take, whatever else is granted."""
 
     instants: Instants
     locks: SimulatedLocks
@@ -66,6 +67,7 @@ class SimulatedDomains:
     plug_error: AgentError | None = None
     plug_never_lands: bool = False
     drops_limits: bool = False
+    refuses: frozenset[str] = frozenset()
     define_error: AgentError | None = None
 
     def __post_init__(self) -> None:
@@ -239,7 +241,7 @@ class SimulatedDomains:
     def image(self) -> dict[str, object]:
         same = (
             *("is_away", "libvirt", "plug_error", "define_error"),
-            *("plug_never_lands", "drops_limits"),
+            *("plug_never_lands", "drops_limits", "refuses"),
         )
         image = {name: getattr(self, name) for name in same}
         return {**image, "guests": copy.deepcopy(self.guests)}
@@ -297,6 +299,8 @@ class SimulatedDomains:
         self._refuse_source(guest, device)
         if self.plug_error is not None:
             raise self.plug_error
+        if _alias_of(device) in self.refuses:
+            raise PlugRefused("simulated: QEMU does not like this one")
         if not self.plug_never_lands:
             guest.live = _with_device(guest.live, device)
 

@@ -417,6 +417,21 @@ def attach(
     return Ask("attach", payload, refused)
 
 
+def attach_batch(
+    request: int,
+    *attachments: Mapping[str, Any],
+    refused: str | None = None,
+    **envelope: Any,
+) -> Ask:
+    payload = {
+        "request_id": request_id(request),
+        "not_after": moment(86400),
+        "attachments": list(attachments),
+        **envelope,
+    }
+    return Ask("attach_batch", payload, refused)
+
+
 def detach(
     request: int,
     number: int = 1,

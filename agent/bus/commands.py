@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 from agent.bus.caller import Caller, operation_of
 from agent.bus.wire import COMMANDS_TOPIC
@@ -68,6 +68,35 @@ class CommandCalls:
             instance_id=instance_id,
             generation=generation,
             attachment=None if attachment is None else _whole(attachment),
+        )
+
+    def connect_instance(
+        self,
+        instance_id: str,
+        attachments: Sequence[Attachment | Mapping[str, Any]],
+        **envelope: Unpack[Envelope],
+    ) -> Answer:
+        """Connect an instance's volumes before its domain is there: all of them, or none.
+
+        ``result`` is a list with the ``disk_xml`` of each, to define the domain from."""
+        whole = [_whole(attachment) for attachment in attachments]
+        return self._command(
+            "connect_instance", envelope, instance_id=instance_id, attachments=whole
+        )
+
+    def disconnect_instance(
+        self,
+        instance_id: str,
+        attachments: Sequence[Mapping[str, Any]] | Literal["all"] = "all",
+        **envelope: Unpack[Envelope],
+    ) -> Answer:
+        """Take an instance's volumes off the host, each unless somebody else there uses it. The
+        instance does not run.
+
+        ``attachments``: {attachment_id, generation} of each, or all that the agent has."""
+        chosen = attachments if attachments == "all" else [dict(one) for one in attachments]
+        return self._command(
+            "disconnect_instance", envelope, instance_id=instance_id, attachments=chosen
         )
 
     def command(self, verb: str, request: Mapping[str, Any]) -> Answer:

@@ -12,6 +12,8 @@ CONFIG_FILE = "/etc/attachment-agent/attachment-agent.conf"
 
 EPILOG = "exit codes:\n" + "\n".join(f"  {code:<4d} {what}" for code, what in MEANINGS.items())
 
+BATCH_HELP = "the request, or {attachments: […]} alone, as JSON or YAML; - is standard input"
+
 FILE_HELP = "the request, or the attachment alone, as JSON or YAML; - is standard input"
 
 
@@ -152,13 +154,33 @@ def _acting(commands: Any) -> None:
     attach = _command(commands, "attach", "attach a volume to an instance")
     detach = _command(commands, "detach", "detach a volume from an instance")
     plan = _command(commands, "plan", "what a request would do, and its XML; nothing is done")
-    verbs = plan.add_subparsers(dest="verb", required=True, metavar="attach|detach")
+    verbs = plan.add_subparsers(dest="verb", required=True, metavar="VERB")
     for parser in (attach, _command(verbs, "attach", "what an attach would do")):
         _attachment(parser)
     for parser in (detach, _command(verbs, "detach", "what a detach would do")):
         _detachment(parser)
     for parser in (attach, detach):
         _waiting(parser)
+    for name, about in (
+        ("attach-batch", "attach several volumes to one instance, all or none"),
+        ("connect-instance", "connect an instance's volumes, before its domain is defined"),
+        ("disconnect-instance", "take an instance's volumes off the host; it does not run"),
+    ):
+        command = _command(commands, name, about)
+        for parser in (command, _command(verbs, name, f"what that would do: {about}")):
+            _several(parser, name)
+        _waiting(command)
+
+
+def _several(parser: argparse.ArgumentParser, name: str) -> None:
+    if name == "disconnect-instance":
+        parser.add_argument("instance_id", metavar="INSTANCE", help="its full id")
+        parser.add_argument(
+            "attachment_ids", nargs="*", metavar="ATTACHMENT", help="full ids (all that it has)"
+        )
+    else:
+        parser.add_argument("-f", "--file", metavar="FILE", required=True, help=BATCH_HELP)
+    _deadline(parser)
 
 
 def _attachment(parser: argparse.ArgumentParser) -> None:
@@ -200,6 +222,10 @@ def _detachment(parser: argparse.ArgumentParser) -> None:
 
 def _envelope(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--generation", type=int, metavar="N")
+    _deadline(parser)
+
+
+def _deadline(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--deadline",
         dest="deadline_seconds",

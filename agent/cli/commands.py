@@ -9,7 +9,7 @@ from agent.bus.client import Unreachable
 from agent.cli import views
 from agent.cli.follow import follow
 from agent.cli.offline import audit_here
-from agent.cli.requests import attach_request, detach_request
+from agent.cli.requests import attach_request, batch_request, detach_request, disconnect_request
 from agent.cli.session import Session
 from agent.cli.trouble import Exit, not_found
 from agent.errors import Invalid
@@ -114,14 +114,18 @@ def attach(session: Session, args: Namespace) -> Exit:
 
 
 def detach(session: Session, args: Namespace) -> Exit:
-    return _carry_out(session, "detach", _detach_request(session, args), args.wait_seconds)
+    return _carry_out(session, "detach", _request(session, "detach", args), args.wait_seconds)
+
+
+def of_several(session: Session, args: Namespace) -> Exit:
+    """A verb that takes several attachments, by its own name."""
+    verb = args.command.replace("-", "_")
+    return _carry_out(session, verb, _request(session, verb, args), args.wait_seconds)
 
 
 def plan(session: Session, args: Namespace) -> Exit:
-    request = (
-        attach_request(args, _now()) if args.verb == "attach" else _detach_request(session, args)
-    )
-    found = session.agent().plan(args.verb, request)
+    verb = args.verb.replace("-", "_")
+    found = session.agent().plan(verb, _request(session, verb, args))
     _shown(session, found, lambda: views.plan(session.screen, found))
     return Exit.OK if found["refusal"] is None else Exit.FAILED
 
@@ -158,6 +162,9 @@ COMMANDS: Mapping[str, Callable[[Session, Namespace], Exit]] = {
     "instance": instance,
     "attach": attach,
     "detach": detach,
+    "attach-batch": of_several,
+    "connect-instance": of_several,
+    "disconnect-instance": of_several,
     "plan": plan,
     "operations list": list_operations,
     "operations cancel": cancel,
@@ -236,12 +243,18 @@ def _is_uuid(wanted: str) -> bool:
 # staying with an operation
 
 
-def _detach_request(session: Session, args: Namespace) -> Row:
+def _request(session: Session, verb: str, args: Namespace) -> Row:
     def look_up(attachment_id: str) -> Row | None:
         rows = session.agent().list_attachments(attachment_id=attachment_id)
         return rows[0] if rows else None
 
-    return detach_request(args, _now(), look_up)
+    if verb == "attach":
+        return attach_request(args, _now())
+    if verb == "detach":
+        return detach_request(args, _now(), look_up)
+    if verb == "disconnect_instance":
+        return disconnect_request(args, _now(), look_up)
+    return batch_request(verb, args, _now())
 
 
 def _carry_out(session: Session, verb: str, request: Row, wait_seconds: float) -> Exit:
@@ -273,5 +286,6 @@ def _say_how_to_look(session: Session, answer: Answer) -> None:
     note, operation_id = session.screen.note, answer.operation_id
     note(f"note: {answer.verb} {operation_id} goes on")
     note(f"  look at it: attachctl show {operation_id}")
-    if answer.verb != "detach":  # a guest that was asked for its disk cannot be told to keep it
+    # A guest that was asked for its disk cannot be told to keep it, nor can what went come back.
+    if answer.verb not in ("detach", "disconnect_instance"):
         note(f"  undo it: attachctl operations cancel {operation_id}")

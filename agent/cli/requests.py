@@ -59,6 +59,28 @@ def detach_request(
     return _checked("detach", {**filed, **named, **_flagged(flags, ENVELOPE)}, now)
 
 
+def batch_request(verb: str, flags: Namespace, now: datetime) -> Payload:
+    """Of attach_batch and connect_instance: whole attachments, from a file.  Raises Trouble."""
+    filed = _given(flags)
+    if verb == "connect_instance" and "instance_id" not in filed:
+        attachments = filed.get("attachments")
+        first = attachments[0] if isinstance(attachments, list) and attachments else {}
+        filed |= _named({"instance_id": _mapping(first, "attachments.0").get("instance_id")})
+    return _checked(verb, {**filed, **_flagged(flags, ENVELOPE)}, now)
+
+
+def disconnect_request(
+    flags: Namespace, now: datetime, look_up: Callable[[str], Mapping[str, Any] | None]
+) -> Payload:
+    """``look_up`` gives the agent's row of an attachment, for its generation."""
+    refs = [_named({"attachment_id": one}, look_up(one)) for one in flags.attachment_ids]
+    attachments = [
+        {name: ref[name] for name in ("attachment_id", "generation") if name in ref} for ref in refs
+    ]
+    request = {"instance_id": flags.instance_id, "attachments": attachments or "all"}
+    return _checked("disconnect_instance", {**request, **_flagged(flags, ENVELOPE)}, now)
+
+
 def read_structure(name: str, stdin: TextIO | None = None) -> Payload:
     """The object in a JSON or YAML file; ``-`` is standard input.  Raises Trouble (usage)."""
     where = "standard input" if name == "-" else name

@@ -193,10 +193,11 @@ def plan(screen: Screen, answer: Row) -> None:
     for number, step in enumerate(answer["steps"], start=1):
         mark = "  (from here on it only goes forward)" if step == answer["commit"] else ""
         screen.text(f"  {number}. {step}{mark}")
-    for name in ("controller_xml", "disk_xml"):
-        if answer[name]:
-            screen.text("")
-            screen.text(answer[name])
+    for disk in answer["disks"]:
+        for name in ("controller_xml", "disk_xml"):
+            if disk[name]:
+                screen.text("")
+                screen.text(disk[name])
 
 
 def _attachment(screen: Screen, row: Row) -> None:

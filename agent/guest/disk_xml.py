@@ -40,7 +40,7 @@ def disk_xml(attachment: Attachment, device: Device, place: Place) -> str:
             element("boot", order=disk.boot_order) if disk.boot_order else None,
             element("alias", name=attachment.alias),
             _blockio(attachment),
-            element("address", **place.address),
+            element("address", **place.address) if place.address else None,
             type=connection.source_type,
             device=disk.type,
         )

@@ -31,7 +31,8 @@ SLOTS: dict[str, range] = {
 
 @dataclass(frozen=True)
 class Place:
-    """``controller_xml``: a SCSI controller that at least one half still lacks."""
+    """``controller_xml``: a SCSI controller that at least one half still lacks. ``address`` is
+    empty where libvirt shall choose, of a domain that is only to be defined."""
 
     target_dev: str
     address: Address
@@ -58,6 +59,17 @@ def choose_places(
         live, inactive = (half and _with_place(half, place) for half in (live, inactive))
         places.append(place)
     return places
+
+
+def name_targets(disks: Sequence[Disk]) -> list[str]:
+    """Target names in a domain that is only to be defined: those asked for, else the first free."""
+    taken = {disk.target_dev for disk in disks}
+    names = []
+    for disk in disks:
+        name = disk.target_dev or next(one for one in _names(disk.bus) if one not in taken)
+        taken.add(name)
+        names.append(name)
+    return names
 
 
 def keep_place(

@@ -226,6 +226,11 @@ class Held:
     disk: dict[str, Any]
     promised: bool = True
 
+    @property
+    def awaits_domain(self) -> bool:
+        """Its volume was only connected, for a domain that the caller defines."""
+        return self.disk.get("live") is False and self.disk.get("persistent") is False
+
     def listed(self) -> dict[str, Any]:
         """For list_attachments: no storage credentials."""
         device = self.device

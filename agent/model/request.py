@@ -127,6 +127,44 @@ class AttachBatchRequest(Request):
         return self.attachments
 
 
+class ConnectInstanceRequest(Request):
+    """``attachments`` of the instance: all of their volumes are connected, or none."""
+
+    instance_id: Uuid
+    attachments: Together
+
+    @property
+    def connects(self) -> tuple[Attachment, ...]:
+        return self.attachments
+
+    @model_validator(mode="after")
+    def _of_the_instance(self) -> "ConnectInstanceRequest":
+        if any(one.instance_id != self.instance_id for one in self.attachments):
+            raise ValueError("attachments are of another instance_id")
+        return self
+
+
+class AttachmentRef(Value):
+    attachment_id: Id
+    generation: Count | None = None
+
+
+class DisconnectInstanceRequest(Request):
+    """``attachments``: which; or "all" that this agent has of the instance."""
+
+    instance_id: Uuid
+    attachments: (
+        Literal["all"] | Annotated[tuple[AttachmentRef, ...], Field(max_length=LARGEST_BATCH)]
+    ) = "all"
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "DisconnectInstanceRequest":
+        ids = [] if self.attachments == "all" else [one.attachment_id for one in self.attachments]
+        if len(set(ids)) < len(ids):
+            raise ValueError("attachments has an attachment_id twice")
+        return self
+
+
 class DetachRequest(Request):
     """``attachment``, as it was attached, is needed only where this agent never saw it; its
     generation counts where the detach gives none."""
@@ -235,7 +273,13 @@ class PlanQuery(Value):
     request: dict[str, Any]
 
 
-Command = AttachRequest | AttachBatchRequest | DetachRequest
+Command = (
+    AttachRequest
+    | AttachBatchRequest
+    | DetachRequest
+    | ConnectInstanceRequest
+    | DisconnectInstanceRequest
+)
 
 
 def digest(payload: dict[str, Any]) -> str:

@@ -5,13 +5,17 @@ from collections.abc import Callable
 from agent.journal.record import Record
 from agent.operations.attach import plan_attach
 from agent.operations.attach_batch import plan_attach_batch
+from agent.operations.connect_instance import plan_connect_instance
 from agent.operations.detach import plan_detach
+from agent.operations.disconnect_instance import plan_disconnect_instance
 from agent.saga.plan import Plan
 
 VERBS: dict[str, Callable[[Record], Plan]] = {
     "attach": plan_attach,
     "attach_batch": plan_attach_batch,
     "detach": plan_detach,
+    "connect_instance": plan_connect_instance,
+    "disconnect_instance": plan_disconnect_instance,
 }
 
 

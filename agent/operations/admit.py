@@ -24,7 +24,13 @@ from agent.errors import (
 from agent.journal.book import Book
 from agent.journal.record import Fence, Part, Record
 from agent.model.attachment import Attachment
-from agent.model.request import Command, DetachRequest, Request
+from agent.model.request import (
+    AttachmentRef,
+    Command,
+    DetachRequest,
+    DisconnectInstanceRequest,
+    Request,
+)
 from agent.operations import plan_of
 
 
@@ -60,7 +66,12 @@ class Admission:
         """The attachments to work on.  Raises the refusal: all of them are taken, or none."""
         self._envelope(request)
         if isinstance(request, DetachRequest):
-            return (self._leaving(request),)
+            return (self._leaving(request, request.instance_id, request.attachment),)
+        if isinstance(request, DisconnectInstanceRequest):
+            instance_id = request.instance_id
+            wanted = request.attachments
+            refs = self._all_of(instance_id) if wanted == "all" else wanted
+            return tuple(self._leaving(ref, instance_id) for ref in refs)
         return tuple(self._joining(attachment) for attachment in request.connects)
 
     def draft(self, verb: str, request: Command, digest: str) -> Record:
@@ -95,25 +106,52 @@ class Admission:
         self._sharing(attachment)
         return Part.of(attachment, "joins")
 
-    def _leaving(self, request: DetachRequest) -> Part:
+    def _leaving(
+        self,
+        asked: DetachRequest | AttachmentRef,
+        instance_id: str,
+        whole: Attachment | None = None,
+    ) -> Part:
         """Without an attachment where only the guest is to be looked at."""
-        attachment = self._known_attachment(request)
-        if attachment is not None and attachment.instance_id != request.instance_id:
+        attachment_id, generation = asked.attachment_id, asked.generation
+        attachment = self._known_attachment(attachment_id, whole)
+        if attachment is not None and attachment.instance_id != instance_id:
             raise Invalid(
-                f"attachment {request.attachment_id} is of instance {attachment.instance_id}; "
+                f"attachment {attachment_id} is of instance {attachment.instance_id}; "
                 "nothing was touched"
             )
-        self._generation_for_detach(request)
-        self._attachment_is_free(request.attachment_id)
-        about = attachment or self.book.fence(request.attachment_id)
+        fence = self.book.fence(attachment_id)
+        if fence is not None:
+            _refuse_older(attachment_id, generation, fence.newest)
+        self._attachment_is_free(attachment_id)
+        about = attachment or fence
         return Part(
-            attachment_id=request.attachment_id,
-            instance_id=request.instance_id,
+            attachment_id=attachment_id,
+            instance_id=instance_id,
             volume_id=None if about is None else about.volume_id,
             attachment=attachment,
             role="leaves",
-            generation=request.generation,
+            generation=generation,
         )
+
+    def _all_of(self, instance_id: str) -> list[AttachmentRef]:
+        """What is here of the instance, or was accepted to come, by its newest generation."""
+        here = {
+            held.attachment.attachment_id
+            for held in self.book.attachments()
+            if held.attachment.instance_id == instance_id
+        }
+        coming = {
+            part.attachment_id
+            for record in self.book.all_operations(open=True, instance_id=instance_id)
+            for part in record.parts
+            if part.instance_id == instance_id and part.role == "joins"
+        }
+        fences = {one: self.book.fence(one) for one in sorted(here | coming)}
+        return [
+            AttachmentRef(attachment_id=one, generation=None if fence is None else fence.newest)
+            for one, fence in fences.items()
+        ]
 
     # the envelope
 
@@ -153,11 +191,6 @@ class Admission:
                 f"generation {given} of attachment {attachment.attachment_id} was detached; "
                 f"a new attach needs more than {fence.detached}"
             )
-
-    def _generation_for_detach(self, request: DetachRequest) -> None:
-        fence = self.book.fence(request.attachment_id)
-        if fence is not None:
-            _refuse_older(request.attachment_id, request.generation, fence.newest)
 
     # conflicts
 
@@ -260,19 +293,19 @@ class Admission:
                     return part.attachment
         return None
 
-    def _known_attachment(self, request: DetachRequest) -> Attachment | None:
+    def _known_attachment(self, attachment_id: str, whole: Attachment | None) -> Attachment | None:
         """None: ended here already, nothing is left of it but its fence."""
-        known = self._attachment_here(request.attachment_id)
-        if known is None and request.attachment is None:
-            if self.book.fence(request.attachment_id) is None:
+        known = self._attachment_here(attachment_id)
+        if known is None and whole is None:
+            if self.book.fence(attachment_id) is None:
                 raise UnknownAttachment(
-                    f"this agent never saw attachment {request.attachment_id}: send the whole "
-                    "attachment with the detach"
+                    f"this agent never saw attachment {attachment_id}: send the whole attachment "
+                    "with a detach"
                 )
             return None
-        if known is not None and request.attachment is not None:
-            self._same_attachment(request.attachment)
-        return known or request.attachment
+        if known is not None and whole is not None:
+            self._same_attachment(whole)
+        return known or whole
 
 
 def _parts_of(record: Record, volume_id: str) -> list[Part]:

@@ -55,11 +55,11 @@ def connect(attachments: Sequence[Attachment]) -> Iterator[Step]:
 
 
 def attached(known: Learnt) -> dict[str, Any]:
-    device = known["device"]
-    return {
-        "device": {name: device[name] for name in ("path", "identity", "size_bytes")},
-        "disk": known.get("disk"),
-    }
+    return {"device": device_result(known), "disk": known.get("disk")}
+
+
+def device_result(known: Learnt) -> dict[str, Any]:
+    return {name: known["device"][name] for name in ("path", "identity", "size_bytes")}
 
 
 def keep_attachments(book: Book, record: Record) -> None:

@@ -13,7 +13,7 @@ from agent.steps.volume import DisconnectVolume, LookForUsers
 
 def plan_detach(record: Record) -> Plan:
     part = record.part
-    alias = f"ua-{part.attachment_id}"
+    alias = alias_of(part)
     guest_side = (part.attachment_id, part.instance_id, alias, part.attachment)
     return Plan(
         reversible=(CheckDisk(*guest_side),),
@@ -26,6 +26,10 @@ def plan_detach(record: Record) -> Plan:
         result=lambda done: detached(done.part.known),
         on_done=drop_attachments,
     )
+
+
+def alias_of(part: Part) -> str:
+    return f"ua-{part.attachment_id}"
 
 
 def host_side(part: Part) -> tuple[Step, ...]:

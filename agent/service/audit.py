@@ -116,6 +116,8 @@ def _of_attachment(devices: Devices, held: Held, guest: Halves | None) -> Iterat
             f"{held.device.path}: {held.device.degraded}",
             "look at the portals and the storage network ('multipath -ll', 'nvme list-subsys')",
         )
+    if held.awaits_domain and (guest is None or guest.disk(alias) is None):
+        return
     if guest is None:
         yield _finding(
             "instance-missing",

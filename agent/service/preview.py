@@ -6,7 +6,7 @@ from typing import Any
 
 from agent.errors import AgentError
 from agent.guest.disk_xml import disk_xml
-from agent.guest.placement import choose_places
+from agent.guest.placement import Place, choose_places, name_targets
 from agent.journal.book import Book
 from agent.journal.record import Record
 from agent.journal.store import Journal
@@ -14,7 +14,7 @@ from agent.model.attachment import Attachment
 from agent.model.contract import noun_of
 from agent.model.device import Device
 from agent.model.outcome import Problem
-from agent.model.request import AttachBatchRequest, AttachRequest, digest
+from agent.model.request import AttachBatchRequest, AttachRequest, ConnectInstanceRequest, digest
 from agent.operations import plan_of
 from agent.operations.admit import Admission, Policy
 from agent.operations.attach_batch import plug_order
@@ -59,6 +59,8 @@ def preview(
             step.apply(Scene(host, request.request_id, {}))
         if isinstance(request, AttachRequest | AttachBatchRequest):
             answer["disks"] = _disks(plug_order(request.connects), host)
+        if isinstance(request, ConnectInstanceRequest):
+            answer["disks"] = _disks_to_define(request.attachments)
         if isinstance(request, AttachRequest):
             for disk in answer["disks"]:
                 answer.update(disk_xml=disk["disk_xml"], controller_xml=disk["controller_xml"])
@@ -79,6 +81,19 @@ def _disks(attachments: Sequence[Attachment], host: Host) -> list[dict[str, str 
             "controller_xml": place.controller_xml,
         }
         for attachment, place in zip(missing, places, strict=True)
+    ]
+
+
+def _disks_to_define(attachments: Sequence[Attachment]) -> list[dict[str, str | None]]:
+    """For a domain that the caller defines."""
+    targets = name_targets([attachment.disk for attachment in attachments])
+    return [
+        {
+            "attachment_id": attachment.attachment_id,
+            "disk_xml": disk_xml(attachment, device_to_come(attachment), Place(target_dev, {})),
+            "controller_xml": None,
+        }
+        for attachment, target_dev in zip(attachments, targets, strict=True)
     ]
 
 

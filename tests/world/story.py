@@ -343,6 +343,8 @@ def check_attachments(world: World, strays: frozenset[str], *, is_noted: bool) -
         if (alias in strays and is_old_news) or (part.role, record.state) == ("leaves", "undone"):
             continue
         assert (attachment_id in held) == is_attached, f"{attachment_id}: the books are wrong"
+        if record.verb == "connect_instance":
+            continue  # whether a domain has it is for who defines that to say
         guest = world.domains.guests.get(part.instance_id)
         places = []
         for half in (guest.live, guest.inactive) if guest else ():
@@ -430,6 +432,41 @@ def attach_batch(
         **envelope,
     }
     return Ask("attach_batch", payload, refused)
+
+
+def connect_instance(
+    request: int,
+    *attachments: Mapping[str, Any],
+    instance: int = 1,
+    refused: str | None = None,
+    **envelope: Any,
+) -> Ask:
+    payload = {
+        "request_id": request_id(request),
+        "not_after": moment(86400),
+        "instance_id": INSTANCES[instance - 1],
+        "attachments": list(attachments),
+        **envelope,
+    }
+    return Ask("connect_instance", payload, refused)
+
+
+def disconnect_instance(
+    request: int,
+    *numbers: int,
+    instance: int = 1,
+    refused: str | None = None,
+    **envelope: Any,
+) -> Ask:
+    """Of all attachments where none is named."""
+    payload = {
+        "request_id": request_id(request),
+        "not_after": moment(86400),
+        "instance_id": INSTANCES[instance - 1],
+        "attachments": [{"attachment_id": f"att-{number}"} for number in numbers] or "all",
+        **envelope,
+    }
+    return Ask("disconnect_instance", payload, refused)
 
 
 def detach(

@@ -67,12 +67,7 @@ AUDITED = {
         }
     ],
 }
-PLANNED = {
-    "verb": "attach",
-    "steps": list(ATTACH_STEPS),
-    "commit": "plug-disk",
-    "controller_xml": None,
-    "disk_xml": """\
+DISK_XML = """\
 <disk type="block" device="disk">
   <driver name="qemu" type="raw" cache="none" error_policy="report"/>
   <source dev="/dev/disk/by-id/known-after-connect"/>
@@ -83,7 +78,12 @@ PLANNED = {
   <alias name="ua-3b1f0c9e-52a4-4c7d-9a55-0d8f6f1f2a01"/>
   <address type="pci" domain="0x0000" bus="0x05" slot="0x00" function="0x0"/>
 </disk>
-""",
+"""
+PLANNED = {
+    "verb": "attach",
+    "steps": list(ATTACH_STEPS),
+    "commit": "plug-disk",
+    "disks": [{"attachment_id": ATTACHMENTS[0], "controller_xml": None, "disk_xml": DISK_XML}],
     "refusal": None,
 }
 LOCKS = [

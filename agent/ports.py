@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from agent.model.attachment import Attachment
-from agent.model.connection import Connection
+from agent.model.connection import Connection, Lane
 from agent.model.device import Device, Disconnected
 from agent.model.secret import GuestSecret
 
@@ -179,6 +179,19 @@ class Promise:
     device: Device | None
 
 
+@dataclass(frozen=True)
+class Presence:
+    """What the journal knows of a volume on this host.
+
+    ``connected``: it may be here, from the intent to connect it until a disconnect was proven.
+    ``device`` is what connect found, while it is of use; ``lane`` where its storage calls run."""
+
+    connected: bool
+    awaiting_unmap: bool
+    device: Device | None
+    lane: Lane
+
+
 class Promises(Protocol):
     """The part of the journal that steps ask and tell."""
 
@@ -199,6 +212,12 @@ class Promises(Protocol):
 
     def reclaim(self, volume_id: str) -> None:
         """Durably: what was left behind of the volume is in use again."""
+
+    def presence(self, volume_id: str) -> Presence:
+        """May the volume be on this host?"""
+
+    def disconnected(self, volume_id: str) -> None:
+        """Durably: the volume has left this host, unless it was promised to somebody meanwhile."""
 
     def quarantine(self, volume_id: str, device: Device, reason: str) -> None:
         """Durably: never hand this device on, never disconnect it for an operation."""

@@ -10,14 +10,16 @@ from agent.journal.record import Fence, Held, Record
 from agent.journal.rows import (
     attachment_json,
     device_json,
+    device_of,
     held_of,
     part_columns,
     promise_of,
     record_json,
     record_of,
 )
+from agent.model.attachment import Attachment
 from agent.model.device import Device
-from agent.ports import Promise
+from agent.ports import Presence, Promise
 
 
 class Book:
@@ -94,6 +96,7 @@ class Book:
                 for number, part in enumerate(record.parts)
             ],
         )
+        self._know_volumes(record, is_new=True)
         return record.but(sequence=cursor.lastrowid)
 
     def cancel(self, operation_id: str) -> None:
@@ -123,6 +126,7 @@ class Book:
                 for number, part in enumerate(record.parts)
             ],
         )
+        self._know_volumes(record)
 
     def _operations(
         self,
@@ -181,6 +185,7 @@ class Book:
                 json.dumps({"operation_id": held.operation_id, "disk": held.disk}),
             ),
         )
+        self._know_volume(held.attachment, held.device, connected=True)
 
     def withdraw(self, attachment_id: str) -> None:
         self._db.execute(
@@ -213,6 +218,49 @@ class Book:
             (besides,),
         )
         return [promise_of(*row) for row in rows]
+
+    # volumes
+
+    def presence(self, volume_id: str) -> Presence:
+        row = self._db.execute(
+            "SELECT connected, leftovers.body, device, lane FROM volumes"
+            " LEFT JOIN leftovers USING (volume_id) WHERE volume_id = ?",
+            (volume_id,),
+        ).fetchone()
+        if row is None:  # never heard of: who knows
+            return Presence(connected=True, awaiting_unmap=False, device=None, lane="other")
+        connected, left_over, device, lane = row
+        return Presence(
+            bool(connected), left_over is not None, device_of(left_over or device), lane
+        )
+
+    def disconnected(self, volume_id: str) -> None:
+        """Unless it was promised to somebody meanwhile, who is about to connect it."""
+        self._db.execute(
+            "UPDATE volumes SET connected = 0, device = NULL WHERE volume_id = ?"
+            " AND volume_id NOT IN (SELECT volume_id FROM attachments WHERE promised)"
+            " AND volume_id NOT IN (SELECT volume_id FROM operation_parts WHERE promised)",
+            (volume_id,),
+        )
+
+    def _know_volumes(self, record: Record, *, is_new: bool = False) -> None:
+        """Who asks to have it taken off says that the volume may be here, whatever we know."""
+        for part in record.parts:
+            may_be_here = (record.open and part.promised) or (is_new and part.role == "leaves")
+            if part.attachment is not None and (may_be_here or is_new):
+                self._know_volume(part.attachment, part.device, connected=may_be_here)
+
+    def _know_volume(self, of: Attachment, device: Device | None, *, connected: bool) -> None:
+        self._db.execute(
+            """
+            INSERT INTO volumes (volume_id, lane, connected, device) VALUES (?, ?, ?, ?)
+            ON CONFLICT (volume_id) DO UPDATE SET
+                lane = excluded.lane,
+                connected = max(connected, excluded.connected),
+                device = coalesce(excluded.device, device)
+            """,
+            (of.volume_id, of.connection.lane, connected, device_json(device)),
+        )
 
     # fences
 
@@ -313,7 +361,8 @@ class Book:
     # retention
 
     def prune(self, closed_before: float) -> int:
-        """Drop closed records; a fence goes once it is as old and nothing here needs it."""
+        """Drop closed records; a fence goes once it is as old and nothing here needs it, and a
+        volume with its last fence, unless it may still be here."""
         gone = self._db.execute(
             "DELETE FROM operations WHERE open = 0 AND updated_at < ?", (closed_before,)
         ).rowcount
@@ -326,5 +375,9 @@ class Book:
             " AND attachment_id NOT IN (SELECT attachment_id FROM attachments)"
             " AND attachment_id NOT IN (SELECT attachment_id FROM operation_parts)",
             (closed_before,),
+        )
+        self._db.execute(
+            "DELETE FROM volumes WHERE NOT connected AND volume_id NOT IN"
+            " (SELECT volume_id FROM fences WHERE volume_id IS NOT NULL)"
         )
         return gone

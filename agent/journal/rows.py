@@ -55,7 +55,7 @@ def held_of(promised: int, device: str | None, attachment: str, body: str) -> He
     return Held(
         attachment=Attachment.model_validate_json(attachment),
         operation_id=plain["operation_id"],
-        device=_device(device),
+        device=device_of(device),
         disk=plain["disk"],
         promised=bool(promised),
     )
@@ -75,7 +75,7 @@ def promise_of(
         instance_id=instance_id,
         multiattach=bool(multiattach),
         operation_id=operation_id,
-        device=_device(device),
+        device=device_of(device),
     )
 
 
@@ -91,5 +91,5 @@ def device_json(device: Device | None) -> str | None:
     return None if device is None else json.dumps(device.reveal())
 
 
-def _device(text: str | None) -> Device | None:
+def device_of(text: str | None) -> Device | None:
     return None if text is None else Device.model_validate_json(text)

@@ -94,7 +94,33 @@ MIGRATIONS: tuple[str, ...] = (
     );
     """,
     # Several attachments an operation: a row for each, with what was a column or known of the one.
+    # And whether a volume may be on this host: a disconnect that was never proven is none.
     """
+    CREATE TABLE volumes (
+        volume_id TEXT PRIMARY KEY,
+        lane TEXT NOT NULL,
+        connected INTEGER NOT NULL,
+        device TEXT
+    );
+    INSERT INTO volumes (volume_id, lane, connected, device)
+    SELECT volume_id, 'other',
+        EXISTS (SELECT 1 FROM attachments WHERE volume_id = known.volume_id)
+        OR EXISTS (SELECT 1 FROM operations WHERE volume_id = known.volume_id AND open = 1)
+        OR NOT coalesce((
+            SELECT json_extract(body, '$.result.disconnected') FROM operations
+            WHERE volume_id = known.volume_id AND json_extract(body, '$.verb') = 'detach'
+                AND json_extract(body, '$.state') = 'done'
+            ORDER BY sequence DESC LIMIT 1
+        ), 0),
+        coalesce(
+            (SELECT device FROM attachments WHERE volume_id = known.volume_id),
+            (SELECT device FROM operations WHERE volume_id = known.volume_id AND open = 1)
+        )
+    FROM (
+        SELECT volume_id FROM attachments
+        UNION SELECT volume_id FROM operations WHERE volume_id IS NOT NULL
+        UNION SELECT volume_id FROM fences WHERE volume_id IS NOT NULL
+    ) AS known;
     CREATE TABLE operation_parts (
         operation_id TEXT NOT NULL,
         number INTEGER NOT NULL,

@@ -20,7 +20,7 @@ from agent.errors import Busy, Unavailable
 from agent.journal.book import Book
 from agent.journal.schema import migrate, refuse_other_version
 from agent.model.device import Device
-from agent.ports import Clock, Promise
+from agent.ports import Clock, Presence, Promise
 
 Result = TypeVar("Result")
 
@@ -208,6 +208,12 @@ class Journal:
     def reclaim(self, volume_id: str) -> None:
         if volume_id in self.read(lambda book: book.left_behind()):
             self.write(lambda book: book.reclaim(volume_id))
+
+    def presence(self, volume_id: str) -> Presence:
+        return self.read(lambda book: book.presence(volume_id))
+
+    def disconnected(self, volume_id: str) -> None:
+        self.write(lambda book: book.disconnected(volume_id))
 
     def quarantine(self, volume_id: str, device: Device, reason: str) -> None:
         now = self._clock.now()

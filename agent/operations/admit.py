@@ -93,9 +93,20 @@ class Admission:
         )
         for part in parts:
             ended = None if part.attachment else self.book.fence(part.attachment_id)
-            bare = bare.learn(part.attachment_id, {} if ended is None else _left(ended))
+            bare = bare.learn(part.attachment_id, {} if ended is None else self._left(ended))
         plan = plan_of(bare)
         return bare.but(steps=plan.names, subjects=plan.subjects, commit=plan.commit_position)
+
+    def _left(self, ended: Fence) -> dict[str, Any]:
+        """What an operation on an attachment that has ended begins with."""
+        if ended.volume_id is not None:
+            lane = self.book.presence(ended.volume_id).lane
+            return {"source": ended.source, "lane": lane}
+        unknown = (
+            "an older agent ended this attachment, and its volume is not known any more: send the "
+            "whole attachment to have it disconnected"
+        )
+        return {"warnings": [unknown]}
 
     def _joining(self, attachment: Attachment) -> Part:
         self._allowed(attachment)
@@ -310,17 +321,6 @@ class Admission:
 
 def _parts_of(record: Record, volume_id: str) -> list[Part]:
     return [part for part in record.parts if part.volume_id == volume_id]
-
-
-def _left(ended: Fence) -> dict[str, Any]:
-    """What an operation on an attachment that has ended begins with."""
-    if ended.volume_id is not None:
-        return {"source": ended.source}
-    unknown = (
-        "an older agent ended this attachment, and its volume is not known any more: send the "
-        "whole attachment to have it disconnected"
-    )
-    return {"warnings": [unknown]}
 
 
 def _refuse_older(attachment_id: str, given: int | None, newest: int | None) -> None:

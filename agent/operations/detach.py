@@ -39,7 +39,7 @@ def host_side(part: Part) -> tuple[Step, ...]:
         secrets = (DropSecrets(part.attachment),) if part.attachment.secrets else ()
         return (DisconnectVolume(part.attachment), *secrets)
     if part.volume_id is not None:
-        return (LookForUsers(part.attachment_id, part.volume_id),)
+        return (LookForUsers(part.attachment_id, part.volume_id, part.known.get("lane", "other")),)
     return ()
 
 

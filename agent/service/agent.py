@@ -143,9 +143,7 @@ class Agent:
         for attachment in request.connects:
             self._host.connectors.check(attachment.connection)
         along = request.sent_along
-        held = self._journal.read(
-            lambda book: [book.attachment(one.attachment_id) for one in along]
-        )
+        held = self._journal.read(lambda book: [book.fence(one.attachment_id) for one in along])
         for attachment, known in zip(along, held, strict=True):
             if known is None:
                 with suppress(Invalid):

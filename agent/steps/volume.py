@@ -66,25 +66,40 @@ class DisconnectVolume(Step):
 
 @dataclass(frozen=True)
 class LookForUsers(Step):
-    """Of an attachment that has ended: is its volume still in use here? Changes nothing."""
+    """Of an attachment that has ended: is its volume still in use here, or here at all?
+
+    Changes nothing: how the volume is reached was forgotten with the attachment."""
 
     name: ClassVar[str] = "look-for-users"
     only_looks: ClassVar[bool] = True
     attachment_id: str
     volume_id: str
+    storage: Lane
+
+    @property
+    def lane(self) -> Lane:
+        return self.storage
 
     @property
     def about(self) -> str:
         return self.attachment_id
 
     def apply(self, scene: Scene) -> Learnt:
-        host, volume_id = scene.host, self.volume_id
+        host, volume_id, asks = scene.host, self.volume_id, scene.operation_id
         with host.locks.volume(volume_id):
             stays = _why_quarantined_stays(host, volume_id)
-            is_used = bool(
-                users(host, volume_id, scene.known.get("source"), besides=scene.operation_id)
-            ) or host.journal.in_motion(volume_id, besides=scene.operation_id)
-        return {"disconnected": not (stays or is_used), "warnings": stays}
+            is_used = bool(users(host, volume_id, scene.known.get("source"), besides=asks))
+            if stays or is_used or host.journal.in_motion(volume_id, besides=asks):
+                return {"disconnected": False, "warnings": stays}
+            left = host.journal.presence(volume_id)
+            may_be_here = left.device is None or host.connectors.present(left.device)
+        if left.connected and may_be_here:
+            unproven = (
+                f"nobody here uses volume {volume_id}, and no disconnect of it was proven: send "
+                "the whole attachment to have it disconnected"
+            )
+            return {"disconnected": False, "warnings": [unproven]}
+        return {"disconnected": True, "awaiting_unmap": left.awaiting_unmap and may_be_here}
 
 
 def connect(locks: Locks, connectors: Connectors, attachment: Attachment) -> Device:
@@ -109,12 +124,14 @@ def disconnect_unless_used(scene: Scene, attachment: Attachment, device: Device 
         device = device or host.connectors.find(attachment.connection)
         others = [] if device is None else _others(host, volume_id, device)
         if others:
+            host.journal.disconnected(volume_id)
             return {"disconnected": True, "warnings": others}
         source = source_of(scene, attachment, device)
         if users(host, volume_id, source, besides=scene.operation_id):
             return {"disconnected": False}
         with host.locks.targets(attachment.connection.targets):
             gone = host.connectors.disconnect(attachment, device)
+        host.journal.disconnected(volume_id)
         if gone.awaiting_unmap and device is not None:
             host.journal.leave_behind(volume_id, device)
     return {"disconnected": True, "awaiting_unmap": gone.awaiting_unmap}

@@ -75,6 +75,20 @@ def test_a_detach_that_is_repeated_says_who_has_the_volume_now(
         assert orchestrator.detached(wanted)["disconnected"] is True
 
 
+def test_a_detach_that_is_asked_again_tells_who_uses_the_volume_by_then(
+    orchestrator: Orchestrator, guests: list[Guest], volume: LoopVolume
+) -> None:
+    """An orchestrator unmaps the volume by the answer."""
+    first, second = (wish(guest, volume, multiattach=True) for guest in guests[:2])
+    for wanted in (first, second):
+        orchestrator.attached(wanted)
+    assert orchestrator.detached(first)["disconnected"] is False
+    assert orchestrator.detached(first)["disconnected"] is False
+    assert len(volume.users()) == 1
+    assert orchestrator.detached(second)["disconnected"] is True
+    assert orchestrator.detached(first)["disconnected"] is True
+
+
 def test_a_shared_disk_is_never_cached_whatever_was_asked(
     orchestrator: Orchestrator, guests: list[Guest], volume: LoopVolume
 ) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.errors import AgentError, ConnectFailed, LunMissing, Unsupported
+from agent.errors import AgentError, ConnectFailed, Invalid, LunMissing, Unsupported
 from agent.model.attachment import Attachment
 from agent.model.connection import Connection, IscsiConnection, LocalConnection
 from agent.model.device import Device, Disconnected
@@ -76,6 +76,7 @@ class HostDevice:
 @dataclass
 class SimulatedConnectors:
     """``connect_error`` and ``disconnect_error`` are raised half way while they are set.
+    ``awaits_unmap``: devices stay until the storage takes them away.
 
     ``in_use`` tells which domain uses one of the names, ``doubts`` what a connect sees at the
     address of an earlier life."""
@@ -89,13 +90,17 @@ class SimulatedConnectors:
     connects: int = 0
     connect_error: AgentError | None = None
     disconnect_error: AgentError | None = None
+    awaits_unmap: bool = False
     lacks: str | None = None
     paths: int = PATHS
     doubts: tuple[str, ...] = ()
+    forbids: str | None = None
 
     def check(self, connection: Connection) -> None:
         if self.lacks is not None:
             raise Unsupported(f"this host has no {self.lacks}; nothing was touched")
+        if self.forbids is not None:
+            raise Invalid(f"{self.forbids}; nothing was touched")
         _place(connection)
 
     def connect(self, attachment: Attachment) -> Device:
@@ -233,6 +238,8 @@ class SimulatedConnectors:
             assert not users, f"{device.path} was pulled from under {', '.join(users)}"
             if self.disconnect_error is not None:
                 raise self.disconnect_error
+            if self.awaits_unmap:
+                return Disconnected(awaiting_unmap=True)
             del self.devices[place]
             if place in self.luns:
                 self.luns[place].exports += 1

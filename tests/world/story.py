@@ -285,7 +285,8 @@ def check_rest(world: World) -> None:
 
 
 def check_host(world: World) -> None:
-    """Connected is what is used, promised or quarantined; sessions are of connected devices."""
+    """Connected is what is used, promised or quarantined; sessions are of connected devices; and
+    the journal claims of none of them that it has left."""
     held, quarantined = world.journal.read(
         lambda book: (book.attachments(), set(book.quarantined()))
     )
@@ -300,6 +301,10 @@ def check_host(world: World) -> None:
     assert world.storage.sessions == world.storage.targets
     needed = {secret.uuid for row in held if row.promised for secret in row.attachment.secrets}
     assert world.secrets.ours() <= needed, "a secret is left behind"
+    for volume_id in connected:
+        assert world.journal.presence(volume_id).connected, (
+            f"{volume_id} is here, and said not to be"
+        )
     assert world.locks.held() == []
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from agent.journal.book import Book
 from agent.journal.record import Fence, Record
 from agent.journal.store import Journal
 from agent.model.outcome import Problem
@@ -186,6 +187,75 @@ class TestPromises:
         journal.withdraw("att-1")
         journal.write(lambda book: book.keep(held()))
         assert [promise.attachment_id for promise in journal.promises(besides="")] == ["att-1"]
+
+
+class TestVolumes:
+    def presence(self, journal: Journal) -> tuple[bool, bool, bool]:
+        found = journal.presence(VOLUMES[0])
+        return found.connected, found.awaiting_unmap, found.device is not None
+
+    def test_of_what_it_never_heard_nothing_is_claimed(self, journal: Journal) -> None:
+        assert self.presence(journal) == (True, False, False)
+
+    def test_from_the_intent_to_connect_until_the_disconnect(self, journal: Journal) -> None:
+        asked = journal.write(lambda book: book.add(record().but_parts(promised=False)))
+        assert self.presence(journal) == (False, False, False)
+        journal.write(lambda book: book.save(asked.but_parts(promised=True)))
+        assert self.presence(journal) == (True, False, False)
+        connected = asked.but_parts(promised=True, known={"device": device().reveal()})
+        journal.write(lambda book: book.save(connected))
+        assert self.presence(journal) == (True, False, True)
+        journal.write(
+            lambda book: book.save(connected.but_parts(promised=False).but(state="undone"))
+        )
+        assert self.presence(journal) == (True, False, True)
+        journal.disconnected(VOLUMES[0])
+        assert self.presence(journal) == (False, False, False)
+
+    def test_who_asks_for_a_detach_says_that_it_may_be_here(self, journal: Journal) -> None:
+        journal.write(
+            lambda book: book.add(record(parts=(part().but(promised=False, role="leaves"),)))
+        )
+        assert self.presence(journal) == (True, False, False)
+
+    @pytest.mark.parametrize("who", ["an attachment", "an operation"])
+    def test_a_promise_that_came_meanwhile_keeps_it_here(self, journal: Journal, who: str) -> None:
+        if who == "an attachment":
+            journal.write(lambda book: book.keep(held()))
+        else:
+            journal.write(lambda book: book.add(record()))
+        journal.disconnected(VOLUMES[0])
+        assert self.presence(journal)[0] is True
+
+    def test_what_awaits_its_unmapping_keeps_its_device(self, journal: Journal) -> None:
+        journal.write(lambda book: book.keep(held()))
+        journal.write(lambda book: book.drop("att-1"))
+        journal.disconnected(VOLUMES[0])
+        journal.leave_behind(VOLUMES[0], device())
+        assert self.presence(journal) == (False, True, True)
+        journal.reclaim(VOLUMES[0])
+        assert self.presence(journal) == (False, False, False)
+
+    @pytest.mark.parametrize(("is_here", "is_known"), [(False, False), (True, True)])
+    def test_it_is_forgotten_with_its_last_fence_unless_it_is_here(
+        self, journal: Journal, is_here: bool, is_known: bool
+    ) -> None:
+        journal.write(lambda book: book.add(record(state="undone").but_parts(promised=is_here)))
+        journal.write(lambda book: book.keep(held()) if is_here else None)
+        journal.write(lambda book: book.drop("att-1"))
+
+        def rows(book: Book) -> int:
+            return len(book._db.execute("SELECT * FROM volumes").fetchall())
+
+        journal.write(
+            lambda book: book.raise_fence(
+                "att-1", newest=None, detached=None, now=300.0, volume_id=VOLUMES[0]
+            )
+        )
+        journal.write(lambda book: book.prune(closed_before=200.0))
+        assert journal.read(rows) == 1
+        journal.write(lambda book: book.prune(closed_before=400.0))
+        assert journal.read(rows) == is_known
 
 
 class TestFences:

@@ -4,6 +4,7 @@
 a change of the tables adds a migration, and the file of the schema before it.
 """
 
+import json
 import sqlite3
 from pathlib import Path
 
@@ -54,6 +55,7 @@ class TestOlder:
             fences = journal.read(lambda book: (book.fence("att-1"), book.fence("att-9")))
             quarantine = journal.read(lambda book: book.quarantined())
             letters = journal.read(lambda book: book.letters(9))
+            attached, leaving = (journal.presence(VOLUMES[number]) for number in (1, 4))
 
         assert [(row.attachment.attachment_id, row.promised) for row in held] == [
             ("att-1", True),
@@ -93,6 +95,8 @@ class TestOlder:
         assert promises[1].device == running.part.device
         where = "/dev/disk/by-id/wwn-0x1"
         assert fences == (Fence(1, None, VOLUMES[1], where), Fence(9, 9))
+        assert (attached.connected, attached.device) == (True, held[0].device)
+        assert (leaving.connected, leaving.device) == (True, None)
         assert quarantine[VOLUMES[6]]["reason"] == "wwn is 0x7, expected 0x6"
         assert [event for _, event, _ in letters] == ["attachment.attach.end"]
 
@@ -155,6 +159,25 @@ def test_what_an_operation_has_learnt_becomes_its_attachments(tmp_path: Path) ->
     assert (running.known, running.part.generation) == ({}, 3)
     assert (unsettled.known, unsettled.part.known) == ({"undo_from": 1}, {})
     assert [step.state for step in unsettled.answer().steps][:2] == ["intended", "intended"]
+
+
+@pytest.mark.parametrize("disconnected", [True, False, None])
+def test_what_an_older_agent_proved_to_be_gone_is_gone(
+    tmp_path: Path, disconnected: bool | None
+) -> None:
+    """By the last detach of the volume that was done, whatever attachment that was of."""
+    path = make_file(tmp_path, 4)
+    with sqlite3.connect(path) as db:
+        for number, answer in enumerate((True, disconnected)):
+            body = {"verb": "detach", "state": "done", "result": {"disconnected": answer}}
+            db.execute(
+                "INSERT INTO operations (operation_id, attachment_id, instance_id, volume_id, open,"
+                " updated_at, body) VALUES (?, 'att-5', 'i', ?, 0, 120.0, ?)",
+                (f"later-{number}", VOLUMES[5], json.dumps(body)),
+            )
+    db.close()
+    with opened(tmp_path) as journal:
+        assert journal.presence(VOLUMES[5]).connected is not bool(disconnected)
 
 
 class TestNewer:

@@ -300,6 +300,20 @@ def test_what_this_host_cannot_connect_is_refused_before_anything_is_kept(world:
     assert refused(world, detach(2, 2, attachment=attachment(2, volume=2))) == "unsupported"
     accepted(world, detach(3, attachment=attachment()))
     assert world.record(request_id(3)).state == "done", "what is here leaves by all means"
+    accepted(world, detach(4, attachment=attachment()))
+
+
+def test_what_is_about_to_be_connected_leaves_by_all_means(world: World) -> None:
+    assert attach(1).send(world)["state"] == "accepted"
+    world.storage.lacks = "iscsiadm"
+    assert detach(2, attachment=attachment()).send(world)["state"] == "accepted"
+
+
+def test_what_is_merely_not_allowed_may_be_detached_all_the_same(world: World) -> None:
+    """As a device that the operator has taken out of [local] allowed_paths."""
+    world.storage.forbids = "not below an allowed path"
+    assert refused(world, attach(1)) == "invalid"
+    accepted(world, detach(2, attachment=attachment()))
 
 
 def test_what_was_detached_here_need_not(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from agent.operations import plan_of
 from tests.unit.saga.stories import (
     ONE,
     SHARED,
@@ -9,11 +10,14 @@ from tests.unit.saga.stories import (
     away,
     device_stays,
     guest_is,
+    leave_alone,
+    lose_journal,
+    occupy,
     plug_refused,
     reset,
     still_defined,
 )
-from tests.world.story import VOLUMES, attach, attached, cancel, detach, request_id
+from tests.world.story import VOLUMES, attach, attached, attachment, cancel, detach, request_id
 from tests.world.world import World
 
 
@@ -135,6 +139,83 @@ def test_of_a_volume_that_is_not_known_any_more_nothing_is_claimed(world: World)
     world.journal.write(lambda book: book.raise_fence("att-1", newest=None, detached=None, now=0.0))
     assert ask_again(world, 1)["disconnected"] is False
     assert "send the whole attachment" in world.record(request_id(1)).warnings[0]
+
+
+UNPROVEN = "no disconnect of it was proven"
+
+
+def test_an_ended_attachment_is_not_disconnected_by_an_operator_who_gives_up(world: World) -> None:
+    """The device is still here, and nobody will take it away unasked."""
+    attached(world)
+    device_stays(world)
+    detach(1)(world)
+    world.run()
+    abandon(world)
+    world.agent.query("release_quarantine", {"volume_id": VOLUMES[0]})
+    assert ask_again(world, 2)["disconnected"] is False
+    assert UNPROVEN in world.record(request_id(2)).warnings[0]
+    world.grant_everything()
+    detach(3, attachment=attachment())(world)
+    world.run()
+    assert result(world, 3)["disconnected"] is True
+    assert world.storage.devices == {}
+    assert ask_again(world, 4)["disconnected"] is True
+
+
+def test_what_may_have_been_here_before_the_journal_was_is_not_disconnected(world: World) -> None:
+    attached(world)
+    lose_journal(world)
+    world.journal.write(lambda book: book.disconnected(VOLUMES[0]))
+    occupy(world)
+    detach(1, attachment=attachment())(world)
+    world.run()
+    assert world.record(request_id(1)).state == "undone"
+    leave_alone(world)
+    assert ask_again(world, 2)["disconnected"] is False
+    assert UNPROVEN in world.record(request_id(2)).warnings[0]
+
+
+def test_what_was_never_connected_is_disconnected(world: World) -> None:
+    plug_refused(world)
+    attach(1)(world)
+    attach(2, 2, volume=9, instance=9)(world)
+    world.run()
+    assert [record.state for record in world.records()] == ["undone", "undone"]
+    assert ask_again(world, 3)["disconnected"] is True
+    assert ask_again(world, 4, 2, instance=9)["disconnected"] is True
+
+
+def test_a_device_that_went_with_a_power_loss_is_disconnected(world: World) -> None:
+    attached(world)
+    device_stays(world)
+    detach(1)(world)
+    world.run()
+    abandon(world)
+    world.agent.query("release_quarantine", {"volume_id": VOLUMES[0]})
+    world.storage.devices.clear()
+    assert ask_again(world, 2)["disconnected"] is True
+
+
+def test_an_ended_attachment_says_whether_the_storage_has_unmapped_the_volume(world: World) -> None:
+    attached(world)
+    world.storage.awaits_unmap = True
+    assert ask_again(world, 1) == {
+        "disconnected": True,
+        "awaiting_unmap": True,
+        "instance_present": True,
+    }
+    assert ask_again(world, 2)["awaiting_unmap"] is True
+    world.storage.devices.clear()
+    assert ask_again(world, 3)["awaiting_unmap"] is False
+
+
+def test_an_ended_attachment_is_asked_about_in_the_lane_of_its_storage(world: World) -> None:
+    """It may wait for the volume's lock, which a storage call that hangs holds."""
+    attached(world)
+    ask_again(world, 1)
+    ask_again(world, 2)
+    looks = plan_of(world.record(request_id(2))).steps[-1]
+    assert (looks.name, looks.lane) == ("look-for-users", "scsi")
 
 
 # abandoned by the operator

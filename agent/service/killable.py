@@ -3,8 +3,9 @@
 A thread that hangs in os-brick or in the kernel can neither be ended nor be made to let go of its
 locks. A process can: its locks go with it. One JSON object a line each way::
 
+    parent ◀── {}                                     (its standard output) it is ready
     parent ──▶ an attachment, to be connected         (its standard input; the end of it is ours)
-    parent ◀── {"volume_id", "device" | "problem"}    (its standard output)
+    parent ◀── {"volume_id", "device" | "problem"}
 
 Rejected: fork without exec. The child would hold the journal's claim, and one that hangs in the
 kernel outlives its killing: no agent could start.
@@ -35,6 +36,11 @@ LOG = logging.getLogger(__name__)
 
 Answer = Device | Problem
 
+READY = b"{}"
+
+START_SECONDS = 60.0
+"""A child is ready in two; on a host that is just booting it may take longer."""
+
 DEATH_SECONDS = 2.0
 """Within which the kernel ends what is killed, unless that hangs in the kernel itself."""
 
@@ -51,7 +57,9 @@ class KillableCalls:
         self._rest = b""
 
     def begin(self, attachment: Attachment) -> None:
-        """Connect it; ``ended`` tells of it. One call a volume at a time."""
+        """Connect it; ``ended`` tells of it. One call a volume at a time.
+
+        Waits until the child is ready: its start is not the volume's time."""
         self._begun.add(attachment.volume_id)
         if self._process is None:
             self._process = subprocess.Popen(
@@ -60,6 +68,9 @@ class KillableCalls:
                 stdout=subprocess.PIPE,
                 start_new_session=True,  # its tools are killed with it
             )
+            answers = _pipe(self._process.stdout)
+            if _is_readable(answers, START_SECONDS):
+                os.read(answers.fileno(), len(READY) + 1)
         line = json.dumps(attachment.reveal()).encode() + b"\n"
         try:
             _pipe(self._process.stdin).write(line)
@@ -72,15 +83,13 @@ class KillableCalls:
         if self._process is None:
             return {}
         answers = _pipe(self._process.stdout)
-        with selectors.DefaultSelector() as selector:
-            selector.register(answers, selectors.EVENT_READ)
-            if not selector.select(timeout_seconds):
-                return {}
+        if not _is_readable(answers, timeout_seconds):
+            return {}
         read = os.read(answers.fileno(), 1 << 16)
         if not read:
             return self._died(self._process)
         *lines, self._rest = (self._rest + read).split(b"\n")
-        found = dict(_answer(line) for line in lines)
+        found = dict(_answer(line) for line in lines if line != READY)
         self._begun -= found.keys()
         return found
 
@@ -121,6 +130,7 @@ def serve(locks: Locks, connectors: Connectors, answers: TextIO) -> None:
 
     Ends the process, whatever hangs in it: nobody is there any more to hear of it."""
     mutex = threading.Lock()
+    print(READY.decode(), file=answers, flush=True)
 
     def take(line: str) -> None:
         attachment = Attachment.model_validate_json(line)
@@ -150,6 +160,12 @@ def _answer(line: bytes) -> tuple[str, Answer]:
     if "device" in plain:
         return plain["volume_id"], Device.model_validate(plain["device"])
     return plain["volume_id"], Problem.model_validate(plain["problem"])
+
+
+def _is_readable(pipe: IO[bytes], timeout_seconds: float) -> bool:
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        return bool(selector.select(timeout_seconds))
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:

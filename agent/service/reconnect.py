@@ -35,7 +35,7 @@ ROOM: dict[Lane, int] = {"scsi": 1, "nvme": 2}
 """Storage calls at once, 4 in every other lane. os-brick takes one SCSI volume at a time, and who
 waited for it would spend the time that he has himself."""
 
-EXIT_NOT_ALL = 3
+EXIT_NOT_ALL = 1
 """Some volumes are not back."""
 
 
@@ -86,8 +86,8 @@ class Reconnection:
             lane = lost.attachment.connection.lane
             if self._in(lane) < ROOM.get(lane, 4):
                 self._waiting.remove(lost)
-                self._running[lost.volume_id] = lost, self.now()
                 self.calls.begin(lost.attachment)
+                self._running[lost.volume_id] = lost, self.now()
 
     def _in(self, lane: Lane) -> int:
         return sum(lost.attachment.connection.lane == lane for lost, _ in self._running.values())

@@ -5,6 +5,7 @@
     console           what the kernel says
     qmp               QEMU's monitor, a socket
     qemu.log          what QEMU says
+    ssh               the login that all commands share, a socket
     key, port         the way in
     enter             a script: root's shell in it, or the command that it is given
 """
@@ -35,6 +36,9 @@ KERNEL_ARGUMENTS = (
 )
 
 
+DIES_WITH_US = ["setpriv", "--pdeathsig", "KILL", "--"]
+
+
 class Machine:
     """One virtual machine. What is in ``directory`` is its own; ``disk.qcow2`` must be there."""
 
@@ -44,6 +48,7 @@ class Machine:
         self._qmp = directory / "qmp"
         self._port = directory / "port"
         self._process: subprocess.Popen[bytes] | None = None
+        self._line: subprocess.Popen[bytes] | None = None
 
     @property
     def port(self) -> int:
@@ -57,7 +62,7 @@ class Machine:
         self._port.write_text(str(_free_port()))
         self._write_enter()
         load = [] if snapshot is None else ["-loadvm", snapshot]
-        bound = [] if survives_us else ["setpriv", "--pdeathsig", "KILL", "--"]
+        bound = [] if survives_us else DIES_WITH_US
         with (self.directory / "qemu.log").open("wb") as log:
             self._process = process = subprocess.Popen(
                 [*bound, *self._command(image), *load],
@@ -71,20 +76,42 @@ class Machine:
             if process.poll() is not None:
                 said = (self.directory / "qemu.log").read_text(errors="replace")
                 raise LabError(f"QEMU has ended: {said[-2000:]}")
-            return self.answers()
+            with suppress(LabError):
+                self.ssh("true", seconds=60)
+                return True
+            return False
 
         try:
             wait_until(answers, "the hypervisor answers", seconds=BOOT_SECONDS, pause_seconds=0.5)
+            self.take_up()
         except BaseException:
             self.kill()
             raise
-        self._set_clock()
 
-    def answers(self) -> bool:
-        with suppress(LabError):
-            self.ssh("true", seconds=20)
-            return True
-        return False
+    def take_up(self) -> None:
+        """Before it is worked with; also when it was started by an earlier run.
+
+        A snapshot goes on with the time of its saving. A login takes it seconds, so all that follow
+        share one.
+        """
+        self._hang_up()
+        argv = [*DIES_WITH_US, *self.ssh_argv("-M", "-N")]
+        self._line = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        wait_until(self._line_path.exists, "the hypervisor lets us in", seconds=60)
+        self.ssh(f"date -u -s @{time.time():.3f} > /dev/null")
+
+    def _hang_up(self) -> None:
+        if self._line is not None:
+            self._line.kill()
+            self._line.wait()
+            self._line = None
+        self._line_path.unlink(missing_ok=True)
+
+    @property
+    def _line_path(self) -> Path:
+        return self.directory / "ssh"
 
     def save(self, snapshot: str) -> None:
         said = self._monitor("human-monitor-command", {"command-line": f"savevm {snapshot}"})
@@ -96,11 +123,12 @@ class Machine:
         said = self._monitor("human-monitor-command", {"command-line": f"loadvm {snapshot}"})
         if said.get("return"):
             raise LabError(f"loadvm: {said['return']}")
-        self._set_clock()
+        self.take_up()
 
     def reset(self) -> None:
         """As by the button; back when root can log in again: its services may still be starting."""
         before = self.ssh("cat /proc/sys/kernel/random/boot_id")
+        self._hang_up()
         self._monitor("system_reset", {})
 
         def booted() -> bool:
@@ -109,18 +137,20 @@ class Machine:
             return False
 
         wait_until(booted, "the hypervisor boots", seconds=BOOT_SECONDS, pause_seconds=1)
+        self.take_up()
 
     def kill(self) -> None:
         """As by the plug, whoever started it; nothing where it does not run."""
+        self._hang_up()
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
-        elif self._has_monitor():
+        elif self.runs():
             self._monitor("quit", {})
-            wait_until(lambda: not self._has_monitor(), "QEMU ends", seconds=30)
+            wait_until(lambda: not self.runs(), "QEMU ends", seconds=30)
 
-    def _has_monitor(self) -> bool:
+    def runs(self) -> bool:
         with socket.socket(socket.AF_UNIX) as line:
             return line.connect_ex(str(self._qmp)) == 0
 
@@ -143,6 +173,7 @@ class Machine:
             *("-q", "-i", str(self.directory / "key"), "-p", str(self.port)),
             *("-o", "BatchMode=yes", "-o", "ConnectTimeout=60", "-o", "ServerAliveInterval=15"),
             *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"),
+            *("-o", f"ControlPath={self._line_path}"),
             *options,
             "root@127.0.0.1",
         ]
@@ -151,10 +182,6 @@ class Machine:
         enter = self.directory / "enter"
         enter.write_text(f'#!/bin/sh\nexec {quoted(self.ssh_argv())} "$@"\n')
         enter.chmod(0o755)
-
-    def _set_clock(self) -> None:
-        """A snapshot goes on with the time of its saving."""
-        self.ssh(f"date -u -s @{time.time():.3f} > /dev/null")
 
     def put(self, sources: Sequence[Path], place: str) -> None:
         """Files and directories, by their names, below ``place``."""

@@ -6,7 +6,6 @@ Tests marked ``outside`` run here, and are given the machine.
 """
 
 import json
-import subprocess
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -53,7 +52,6 @@ class Relay:
         self._selected: list[str] = []
         self._reports: dict[str, list[pytest.TestReport]] = defaultdict(list)
         self._stream: Iterator[bytes] | None = None
-        self._inside: subprocess.Popen[bytes] | None = None
         self._logs: Path | None = None
         self._has_clean = False
 
@@ -74,9 +72,7 @@ class Relay:
         with self._stack:
             if self._machine is None or self._logs is None:
                 return
-            if self._keep and self._inside is not None:
-                with suppress(LabError):
-                    self._machine.ssh(f"systemctl stop {UNIT} 2> /dev/null || true")
+            self._end_inside(self._machine)
             fetch_logs(self._machine, self._logs)
             self.tell(f"its logs are in {self._logs.relative_to(REPOSITORY)}")
             if self._keep and self._has_clean:
@@ -103,8 +99,7 @@ class Relay:
     def clean_machine(self, test: str) -> Iterator[Machine]:
         """For a test outside: nothing runs inside, and nothing is attached."""
         found = self.machine()
-        for line in self._stream or ():
-            self._take(line.decode(errors="replace"))
+        self._end_inside(found)
         if self._has_clean:
             found.restore(CLEAN)
         else:
@@ -113,6 +108,17 @@ class Relay:
         yield found
         assert self._logs is not None
         fetch_logs(found, self._logs / test)
+
+    def _end_inside(self, found: Machine) -> None:
+        """What was interrupted is stopped, and clears up, where the machine goes on."""
+        if self._stream is None:
+            return
+        if all(self._is_over(nodeid) for nodeid in self._selected):
+            for line in self._stream:
+                self._take(line.decode(errors="replace"))
+        elif self._keep:
+            with suppress(LabError):
+                found.ssh(f"systemctl stop {UNIT} 2> /dev/null || true")
 
     def tell(self, what: str) -> None:
         with self._capture.global_and_fixture_disabled():
@@ -124,13 +130,16 @@ class Relay:
     def _reports_of(self, item: pytest.Item) -> list[pytest.TestReport]:
         if self._stream is None:
             self._stream = self._run_inside()
-        while not any(report.when == "teardown" for report in self._reports[item.nodeid]):
+        while not self._is_over(item.nodeid):
             line = next(self._stream, None)
             if line is None:
                 self._reports[item.nodeid].append(_lost(item))
                 break
             self._take(line.decode(errors="replace"))
         return self._reports[item.nodeid]
+
+    def _is_over(self, nodeid: str) -> bool:
+        return any(report.when == "teardown" for report in self._reports[nodeid])
 
     def _take(self, line: str) -> None:
         if not line.startswith(MARK):
@@ -149,7 +158,7 @@ class Relay:
         options += ["--storm"] if self._config.getoption("--storm") else []
         tests = quoted([*options, *self._selected])
         command = f"{PYTEST} -p tests.nested.inside.reporting -p no:terminal {tests}"
-        self._inside = inside = self.machine().popen(command)
+        inside = self.machine().popen(command)
         self._stack.callback(inside.kill)
         assert inside.stdout is not None
         yield from inside.stdout

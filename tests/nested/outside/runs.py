@@ -60,7 +60,8 @@ def kept_machine(name: str, tell: Tell) -> Iterator[Machine]:
     directory = place_of(name)
     with _alone(name):
         found = Machine(directory)
-        if directory.exists() and found.answers():
+        if found.runs():
+            found.take_up()
             tell(f"{name} is there, as the last run left it")
         else:
             end(name)

@@ -37,6 +37,7 @@ from agent.host.header import read_header
 from agent.host.identity import BlockDevices
 from agent.host.local_paths import LocalPaths
 from agent.host.mounts import Mounts
+from agent.host.nvme import NvmeControllers
 from agent.model.attachment import Attachment
 from agent.model.connection import (
     Connection,
@@ -103,6 +104,7 @@ class BrickConnectors:
         self._execute = execute
         self._devices = devices or BlockDevices()
         self._local = LocalPaths(local_allowed_paths, self._devices)
+        self._nvme = NvmeControllers(self._devices)
         self._locks = OsBrickLocks(lock_timeout_seconds)
         self._reader = DeviceReader(
             self._devices,
@@ -149,9 +151,7 @@ class BrickConnectors:
         with self._locks.guard(attachment):
             connector = self._connector(connection, trail)
             try:
-                info = self._locks.call(
-                    connection.lane, connector.connect_volume, self._properties_of(connection)
-                )
+                info = self._connect(connector, connection, trail)
             except FOREIGN as error:
                 if self._lacks_multipath(connector, connection):
                     raise no_multipath(connection) from error
@@ -184,12 +184,19 @@ class BrickConnectors:
                 )
                 if isinstance(connection, SCSI) and device is not None:
                     self._remove_late_paths(connection, device, trail)
+                if isinstance(connection, NvmeConnection):
+                    with self._locks.hold(connection.lane):
+                        self._nvme.leave_empty(connection, trail)
             except FOREIGN as error:
                 raise disconnect_refusal(error, connection, trail) from error
         return self._gone(connection, device)
 
     def find(self, connection: Connection) -> Device | None:
-        for found in self._reader.at_address(connection):
+        if isinstance(connection, NvmeConnection):
+            there = self._nvme.find(connection)
+        else:
+            there = self._reader.at_address(connection)
+        for found in there:
             return Device(
                 path=self._devices.stable_name(found) or found.node,
                 identity=dict(found.identity),
@@ -263,6 +270,17 @@ class BrickConnectors:
         if isinstance(connection, NfsConnection):
             options["nfs_mount_options"] = self._mount_options
         return self._factory(protocol.upper(), **options)
+
+    def _connect(self, connector: Any, connection: Connection, trail: Trail) -> Any:
+        """os-brick's answer."""
+        arguments = (connector.connect_volume, self._properties_of(connection))
+        if not isinstance(connection, NvmeConnection):
+            return self._locks.call(connection.lane, *arguments)
+        with (
+            self._locks.hold(connection.lane),
+            self._nvme.undone_if_it_fails(connection, trail),
+        ):
+            return self._locks.call(connection.lane, *arguments)
 
     def _properties_of(self, connection: Connection) -> dict[str, Any]:
         """As they came, secrets included; os-brick may do with the dict what it likes."""

@@ -52,6 +52,15 @@ class Found:
     is_map: bool = False
 
 
+@dataclass(frozen=True)
+class Controller:
+    """Of NVMe over fabrics: ``nvme0``, the portal that it goes by, and in sysfs what it shows."""
+
+    name: str
+    way: str | None
+    namespaces: tuple[Path, ...]
+
+
 class BlockDevices:
     """The block devices of this host. ``dev`` and ``sys`` are /dev and /sys."""
 
@@ -159,6 +168,18 @@ class BlockDevices:
         """Block devices that are built on this one: their kernel names."""
         facts = self._sys / "class" / "block" / Path(node).name
         return tuple(entry.name for entry in _entries(facts / "holders"))
+
+    def controllers(self, nqn: str) -> list[Controller]:
+        """Of this NVMe subsystem, live or not."""
+        return [
+            Controller(path.name, self._way(path), tuple(sorted(path.glob("nvme*n*"))))
+            for path in _entries(self._sys / "class" / "nvme-fabrics" / "ctl")
+            if _text(path / "subsysnqn") == nqn
+        ]
+
+    def namespace(self, shown: Path) -> Found | None:
+        """What a controller shows: nvme0c1n2 is its path of nvme0n2 (kernel: nvme multipath)."""
+        return self.look(str(self._dev / re.sub(r"c\d+n", "n", shown.name)))
 
     def has_fc_host(self) -> bool:
         """Is there a Fibre Channel HBA?"""

@@ -158,6 +158,18 @@ class DeviceTree:
         directory = self.sys / "devices/virtual/nvme-subsystem/nvme-subsys0" / controller
         (directory / "address").write_text(f"traddr={ip},trsvcid={port},src_addr=192.0.2.7\n")
 
+    def fabric_controller(
+        self, name: str, nqn: str, portal: str, shows: Mapping[str, str] = {}
+    ) -> None:
+        """A controller that nvme(4) made; ``shows``: {path of a namespace: its uuid}."""
+        directory = self.sys / "class/nvme-fabrics/ctl" / name
+        address, port = portal.split(":")
+        texts = {"subsysnqn": nqn, "address": f"traddr={address},trsvcid={port}"}
+        texts |= {f"{path}/uuid": uuid for path, uuid in shows.items()}
+        for attribute, content in texts.items():
+            (directory / attribute).parent.mkdir(parents=True, exist_ok=True)
+            (directory / attribute).write_text(f"{content}\n")
+
     def loop(self, name: str, number: str, backing_file: Path) -> str:
         return self.add(name, number, {"loop/backing_file": str(backing_file), "loop/offset": "0"})
 

@@ -1,0 +1,90 @@
+"""Controllers of NVMe over fabrics: what os-brick leaves behind of them is taken away here.
+
+    /sys/class/nvme-fabrics/ctl/
+    └── nvme0/               a controller: one connection to a subsystem, by one portal
+        ├── subsysnqn
+        ├── address          traddr=192.0.2.20,trsvcid=4420
+        └── nvme0c0n1/       a path of the namespace nvme0n1 (or nvme0n1 itself, without multipath)
+            └── uuid, nguid, nsid
+
+os-brick disconnects a controller that shows nothing, or nothing but the volume of the call. So a
+connect that did not find its volume among others leaves the controller that it has made; and a
+disconnect does not even look where the storage side took the namespace away first.
+"""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from agent.host.brick_refusals import FOREIGN
+from agent.host.brick_trail import Trail
+from agent.host.identity import BlockDevices, Controller, Found
+from agent.model.connection import NvmeConnection
+
+
+class NvmeControllers:
+    """Callers that change something hold the target's lock and os-brick's lock of the host: no
+    other program connects meanwhile."""
+
+    def __init__(self, devices: BlockDevices) -> None:
+        self._devices = devices
+
+    @contextmanager
+    def undone_if_it_fails(self, connection: NvmeConnection, trail: Trail) -> Iterator[None]:
+        """Around a connect: if that fails, the controllers go that were not there before it,
+        unless something is built on what they show."""
+        before = {controller.name for controller in self._of(connection)}
+        try:
+            yield
+        except FOREIGN:
+            for controller in self._of(connection):
+                if controller.name not in before and not self._is_held(controller):
+                    with suppress(*FOREIGN):  # in the trail; why the connect failed matters more
+                        _disconnect(controller, trail)
+            raise
+
+    def leave_empty(self, connection: NvmeConnection, trail: Trail) -> None:
+        """Those that lead to the volume's subsystem by its portals, and show no namespace, go."""
+        for controller in self._of(connection):
+            if controller.way in connection.ways and not controller.namespaces:
+                _disconnect(controller, trail)
+
+    def find(self, connection: NvmeConnection) -> list[Found]:
+        """The volume among what its subsystem shows, by what os-brick would know it."""
+        attribute, value = _mark(connection)
+        shown = [
+            self._devices.namespace(path)
+            for controller in self._of(connection)
+            for path in controller.namespaces
+            if value and _says(path / attribute) == value
+        ]
+        return [found for found in shown if found]
+
+    def _of(self, connection: NvmeConnection) -> list[Controller]:
+        [nqn] = connection.targets
+        return self._devices.controllers(nqn)
+
+    def _is_held(self, controller: Controller) -> bool:
+        shown = [self._devices.namespace(path) for path in controller.namespaces]
+        return any(self._devices.holders(found.node) for found in shown if found)
+
+
+def _mark(connection: NvmeConnection) -> tuple[str, str]:
+    """Attribute of a namespace in sysfs, and its value; the best that the request names."""
+    data = connection.properties()
+    for attribute, key in (("uuid", "vol_uuid"), ("nguid", "volume_nguid")):
+        if data.get(key):
+            return attribute, str(uuid.UUID(data[key]))
+    return "nsid", "" if data.get("ns_id") is None else str(data["ns_id"])
+
+
+def _says(attribute: Path) -> str:
+    try:
+        return attribute.read_text().strip()
+    except OSError:  # the namespace has just gone
+        return ""
+
+
+def _disconnect(controller: Controller, trail: Trail) -> None:
+    trail.execute("nvme", "disconnect", "-d", f"/dev/{controller.name}", run_as_root=True)

@@ -136,6 +136,9 @@ class Connectors(Protocol):
     def leave(self, export: str) -> None:
         """Unmount it unless somebody needs it.  Raises ConnectFailed if it stays all the same."""
 
+    def held_locks(self) -> Sequence[Mapping[str, Any]]:
+        """Holders and waiters of the storage library's own locks, as Locks.held tells of ours."""
+
     def names(self, source: str) -> frozenset[str]:
         """Every name under which this host knows the device that a disk's source means now.
 

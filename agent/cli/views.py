@@ -257,7 +257,8 @@ def _words(*words: str) -> str:
 
 def _holder(screen: Screen, row: Row) -> str:
     overdue = ", longer than lock_timeout_seconds" if row.get("overdue") else ""
-    return f"{plain(row['holder'])}, for {screen.ago(row['since'])}{overdue}"
+    since = f", for {screen.ago(row['since'])}" if row["since"] else ""
+    return f"{plain(row['holder'])}{since}{overdue}"
 
 
 def _path(screen: Screen, path: str | None) -> str:

@@ -66,8 +66,9 @@ class BrickConnectors:
     """ports.Connectors of this host.
 
     ``mount_needed`` says whether a disk or promise names a file below a mounted directory; without
-    it NFS mounts stay for ever. The other keywords are this host's settings, and after them what
-    tests replace: os-brick, and the trees in which devices are looked for.
+    it NFS mounts stay for ever. ``who`` says on whose behalf the calling thread asks. The other
+    keywords are this host's settings, and after them what tests replace: os-brick, and the trees
+    in which devices are looked for.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class BrickConnectors:
         nfs_mount_options: str,
         local_allowed_paths: Sequence[str],
         lock_timeout_seconds: float = 600.0,
+        who: Callable[[], str] = lambda: threading.current_thread().name,
         mount_needed: Callable[[str], bool] | None = None,
         factory: Callable[..., Any] = os_brick_connector,
         initiator: Callable[..., Mapping[str, Any]] = os_brick_properties,
@@ -105,7 +107,7 @@ class BrickConnectors:
         self._devices = devices or BlockDevices()
         self._local = LocalPaths(local_allowed_paths, self._devices)
         self._nvme = NvmeControllers(self._devices)
-        self._locks = OsBrickLocks(lock_timeout_seconds)
+        self._locks = OsBrickLocks(lock_timeout_seconds, who)
         self._reader = DeviceReader(
             self._devices,
             use_multipath=use_multipath,
@@ -218,6 +220,9 @@ class BrickConnectors:
 
     def leave(self, export: str) -> None:
         self._mounts.leave(export)
+
+    def held_locks(self) -> Sequence[Mapping[str, Any]]:
+        return self._locks.held()
 
     def names(self, source: str) -> frozenset[str]:
         if self._mounts.hold(source):

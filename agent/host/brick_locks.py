@@ -15,8 +15,10 @@ import inspect
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from oslo_concurrency import lockutils
 from agent.errors import Unavailable
 from agent.model.attachment import Attachment
 from agent.model.connection import Lane
+from agent.model.request import rfc3339
 
 CONNECT_VOLUME = "connect_volume"
 """os-brick's name of its lock of the whole host, and its prefix of every lock file."""
@@ -35,11 +38,39 @@ POLL_SECONDS = 0.1
 """How often the lock of another program is asked for, as os-brick itself does."""
 
 
-class OsBrickLocks:
-    """Who waits longer than ``timeout_seconds`` gets Unavailable, which names the holder."""
+@dataclass(eq=False)
+class _Turn:
+    """One of our calls, and since when it waits for the lock, or has it."""
 
-    def __init__(self, timeout_seconds: float) -> None:
+    name: str
+    who: str
+    since: str
+    has_it: bool = False
+
+    def begin(self) -> None:
+        self.since, self.has_it = _now(), True
+
+
+def _now() -> str:
+    return rfc3339(datetime.now(UTC))
+
+
+def _age_seconds(since: str) -> float:
+    return (datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds()
+
+
+def _thread_name() -> str:
+    return threading.current_thread().name
+
+
+class OsBrickLocks:
+    """Who waits longer than ``timeout_seconds`` gets Unavailable, which names the holder. ``who``
+    says on whose behalf the calling thread asks; the operator reads it."""
+
+    def __init__(self, timeout_seconds: float, who: Callable[[], str] = _thread_name) -> None:
         self._timeout_seconds = timeout_seconds
+        self._who = who
+        self._turns: list[_Turn] = []
         self._scsi = threading.Lock()
         self._mutex = threading.Lock()
         self._inside = 0
@@ -58,11 +89,15 @@ class OsBrickLocks:
     def hold(self, lane: Lane) -> Iterator[None]:
         """The host's lock; beside NVMe also before everything that is not NVMe."""
         deadline = time.monotonic() + self._timeout_seconds
-        with nullcontext() if lane == "nvme" else self._mine(self._scsi, deadline):
+        with (
+            self._turn(CONNECT_VOLUME) as turn,
+            nullcontext() if lane == "nvme" else self._mine(self._scsi, deadline),
+        ):
             with self._mine(self._mutex, deadline):
                 if not self._inside:
                     self._take_file(deadline)
                 self._inside += 1
+            turn.begin()
             try:
                 yield
             finally:
@@ -71,16 +106,56 @@ class OsBrickLocks:
                     if not self._inside:
                         self._file.release()
 
-    def guard(self, attachment: Attachment) -> AbstractContextManager[None]:
+    @contextmanager
+    def guard(self, attachment: Attachment) -> Iterator[None]:
         """os-brick's guard of a storage service whose volumes share targets, as os-brick decides.
 
         Without a service there is no name to lock; the caller's lock of the target still holds."""
         if attachment.service_uuid is None:
-            return nullcontext()
-        guard: AbstractContextManager[None] = utils.guard_connection(
-            _Guarded(attachment, self._wait_for_other)
-        )
-        return guard
+            yield
+            return
+        with ExitStack() as stack:
+            turns: list[_Turn] = []
+
+            def wait(name: str) -> None:
+                turns.append(stack.enter_context(self._turn(name)))
+                self._wait_for_other(name)
+
+            with utils.guard_connection(_Guarded(attachment, wait)):
+                for turn in turns:
+                    turn.begin()
+                yield
+
+    def held(self) -> Sequence[Mapping[str, Any]]:
+        """Locks of os-brick's that this process has or waits for, or another program has: as
+        ports.Locks.held. Since when another program has one the kernel does not say."""
+        turns = list(self._turns)
+        files = Path(_lock_path() or os.devnull).glob(f"{PREFIX}*")
+        others = {file.name: holder for file in files if (holder := holder_of(file))}
+        names = sorted({f"{PREFIX}{turn.name}" for turn in turns} | others.keys())
+        return [self._row(name, turns, others.get(name)) for name in names]
+
+    def _row(self, name: str, turns: Sequence[_Turn], other: str | None) -> Mapping[str, Any]:
+        ours = [turn for turn in turns if f"{PREFIX}{turn.name}" == name]
+        having = [turn for turn in ours if turn.has_it]
+        since = min((turn.since for turn in having), default=None)
+        names = ", ".join(turn.who for turn in having)
+        return {
+            "name": name,
+            "holder": f"{names} (pid {os.getpid()})" if having else other,
+            "since": since,
+            "overdue": since is not None and _age_seconds(since) > self._timeout_seconds,
+            "waiters": [{"who": turn.who, "since": turn.since} for turn in ours if not turn.has_it],
+        }
+
+    @contextmanager
+    def _turn(self, name: str) -> Iterator[_Turn]:
+        turn = _Turn(name, self._who(), _now())
+        self._turns.append(turn)
+        try:
+            yield turn
+        finally:
+            self._turns.remove(turn)
 
     @contextmanager
     def _mine(self, lock: threading.Lock, deadline: float) -> Iterator[None]:

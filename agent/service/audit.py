@@ -34,7 +34,11 @@ def audit(host: Host, journal: Journal) -> dict[str, Any]:
     ours = host.secrets.ours()
     found = compare(held, open_operations, looks, host.connectors, ours, moving)
     left_behind = journal.read(lambda book: book.left_behind())
-    found["findings"] += [_left_behind(*left) for left in left_behind.items()]
+    found["findings"] += [
+        _left_behind(volume_id, device)
+        for volume_id, device in left_behind.items()
+        if host.connectors.present(device)
+    ]
     return found
 
 

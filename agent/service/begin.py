@@ -72,7 +72,7 @@ def opened(settings: Settings, program: str) -> tuple[Journal, SystemClock]:
 
 
 def host_connectors(
-    settings: Settings, mount_needed: Callable[[str], bool] | None = None
+    settings: Settings, who: Callable[[], str], mount_needed: Callable[[str], bool] | None = None
 ) -> BrickConnectors:
     """This host's storage. Without ``mount_needed`` nothing is ever unmounted."""
     return BrickConnectors(
@@ -85,6 +85,7 @@ def host_connectors(
         nfs_mount_options=settings.nfs_mount_options,
         local_allowed_paths=settings.local_allowed_paths,
         lock_timeout_seconds=settings.lock_timeout_seconds,
+        who=who,
         mount_needed=mount_needed,
     )
 

@@ -173,8 +173,11 @@ def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
     return pipe
 
 
+def _who() -> str:
+    return "reconnect after boot"
+
+
 if __name__ == "__main__":
     to_parent = answers_on_stdout()
     settings = configured(cfg.CONF, "storage call", sys.argv[1:])
-    locks = host_locks(settings, lambda: "reconnect after boot")
-    serve(locks, host_connectors(settings), to_parent)
+    serve(host_locks(settings, _who), host_connectors(settings, _who), to_parent)

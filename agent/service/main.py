@@ -142,7 +142,7 @@ class Daemon:
         return Host(
             name=settings.host,
             domains=domains,
-            connectors=host_connectors(settings, mount_needed),
+            connectors=host_connectors(settings, on_whose_behalf, mount_needed),
             locks=host_locks(settings, on_whose_behalf),
             clock=self._clock,
             journal=self._journal,

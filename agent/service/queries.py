@@ -116,7 +116,8 @@ class Queries:
         return audit(self._host, self._journal)
 
     def _locks(self, _: Nothing) -> dict[str, Any]:
-        return {"locks": [dict(lock) for lock in self._host.locks.held()]}
+        held = [*self._host.locks.held(), *self._host.connectors.held_locks()]
+        return {"locks": [dict(lock) for lock in held]}
 
     def _quarantine(self, _: Nothing) -> dict[str, Any]:
         return {"quarantine": self._journal.read(quarantine)}

@@ -217,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     argv = sys.argv[1:] if argv is None else argv
     settings = configured(cfg.CONF, PROGRAM, argv)
     journal, _ = opened(settings, PROGRAM)
-    connectors = host_connectors(settings)
+    connectors = host_connectors(settings, lambda: PROGRAM)
     reconnection = Reconnection(
         KillableCalls([sys.executable, "-P", "-m", killable.__name__, *argv]),
         time.monotonic,

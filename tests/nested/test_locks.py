@@ -38,7 +38,7 @@ os_brick.setup(cfg.CONF)
 def connector():
     return lockutils.external_lock("connect_volume", "os-brick-", "{LOCK_PATH}")
 def guard():
-    return utils.guard_connection({{"service_uuid": "{SERVICE}", "shared_targets": True}})
+    return utils.guard_connection({{"service_uuid": "{SERVICE}", "shared_targets": None}})
 with WHAT():
     print("has it", flush=True)
     sys.stdin.read()
@@ -47,7 +47,10 @@ with WHAT():
 
 @contextmanager
 def neighbour(what: str, *, is_waited_for: bool = True) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds ``connector`` or ``guard`` until the end."""
+    """A process that holds ``connector`` or ``guard`` until the end.
+
+    os-brick locks its guard for ``shared_targets`` None; not for True, where iscsiadm can be told
+    not to scan."""
     process = subprocess.Popen(
         ["/opt/attachment-agent/bin/python", "-c", NEIGHBOUR.replace("WHAT", what)],
         stdin=subprocess.PIPE,
@@ -71,7 +74,7 @@ def test_the_neighbour_excludes_us(
     what: str,
 ) -> None:
     target, backing = storage.lun()
-    shared = {"service_uuid": SERVICE, "shared_targets": True}
+    shared = {"service_uuid": SERVICE, "shared_targets": None}
     wanted = wish(guests[0], backing, target.connection_info(0), **shared)
     with neighbour(what):
         accepted = orchestrator.client.attach(wanted)
@@ -89,7 +92,7 @@ def test_the_neighbour_excludes_us(
 def test_we_exclude_the_neighbour(
     orchestrator: Orchestrator, guests: list[Guest], storage: Storage
 ) -> None:
-    """While we wait for a LUN that does not show."""
+    """While we wait for a LUN that does not show; our undo then waits for the neighbour."""
     target, backing = storage.lun()
     accepted = orchestrator.client.attach(wish(guests[0], backing, target.connection_info(9)))
     wait_until(
@@ -102,7 +105,7 @@ def test_we_exclude_the_neighbour(
     with neighbour("connector", is_waited_for=False) as process:
         assert select.select([process.stdout], [], [], 10)[0] == []
         assert orchestrator.client.get_operation(accepted.operation_id or "").state == "running"
-        answer = orchestrator.finish(accepted, seconds=200)
-        assert answer.state == "undone"
+        assert select.select([process.stdout], [], [], 200)[0] == [process.stdout]
         assert process.stdout is not None
         assert process.stdout.readline() == "has it\n"
+    assert orchestrator.finish(accepted, seconds=200).state == "undone"

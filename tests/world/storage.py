@@ -134,6 +134,9 @@ class SimulatedConnectors:
     def exports(self) -> Sequence[str]:
         return ()
 
+    def held_locks(self) -> Sequence[Mapping[str, Any]]:
+        return ()
+
     def leave(self, export: str) -> None:
         raise AssertionError("nothing is mounted here")
 

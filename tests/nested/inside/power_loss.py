@@ -21,9 +21,10 @@ from tests.functional.orchestrator import Orchestrator, Wish
 from tests.lab.patience import wait_until
 from tests.nested.inside.agent import CONFIGURATION, Agent
 from tests.nested.inside.guests import empty_guest
-from tests.nested.inside.iscsi import PORTAL, SECOND_PORTAL, VOLUMES, Backing, Firewall, Target
+from tests.nested.inside.iscsi import PORTAL, SECOND_PORTAL, Backing, Firewall, Target
 from tests.nested.inside.leftovers import assert_clean, run
 from tests.nested.inside.nvme import Namespace, Subsystem
+from tests.nested.inside.stored import PLACE as VOLUMES
 
 PLACE = Path("/srv/lab/power-loss.json")
 SILENT_PORTAL = "127.0.0.3:3260"

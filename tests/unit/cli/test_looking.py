@@ -92,7 +92,13 @@ LOCKS = [
         "holder": f"attach {UNDONE} (pid 812)",
         "since": "2026-11-25T03:06:00.000Z",
         "waiters": [{"who": f"detach {PARKED}", "since": "2026-11-25T03:06:20.000Z"}],
-    }
+    },
+    {
+        "name": "os-brick-connect_volume",
+        "holder": "nova-compute (pid 4711)",
+        "since": None,
+        "waiters": [{"who": f"attach {UNDONE}", "since": "2026-11-25T03:06:00.000Z"}],
+    },
 ]
 
 CASES: dict[str, tuple[str, ...]] = {

@@ -17,6 +17,7 @@ from agent.errors import Unavailable
 from agent.host.brick import BrickConnectors
 from agent.host.brick_library import os_brick_connector, prepare_os_brick
 from agent.host.brick_locks import OsBrickLocks, beneath_lock, holder_of
+from tests.lab.patience import wait_until
 from tests.samples import attachment
 from tests.unit.host.test_brick_calls import ONE_PATH
 
@@ -158,7 +159,7 @@ def test_os_brick_still_locks_where_we_look_for_its_lock(
     )
     unlocked = beneath_lock(getattr(connector, call))
     assert unlocked is not None
-    assert unlocked.__self__ is connector  # type: ignore[attr-defined]
+    assert unlocked.__self__ is connector
     assert beneath_lock(unlocked) is None
 
 
@@ -248,6 +249,58 @@ class TestComputeService:
             own_target = scsi_volume(service_uuid=SERVICE, shared_targets=False)
             connectors(machine, timeout_seconds=0.3).disconnect(own_target, None)
         connectors(machine).disconnect(volume, None)
+
+
+class TestWhatTheOperatorSees:
+    """ports.Connectors.held_locks: the rows of ``attachctl locks``."""
+
+    def test_our_calls_and_since_when(self, lock_path: Path) -> None:
+        locks = OsBrickLocks(ENOUGH_SECONDS, who=lambda: "attach 6f1e")
+        assert locks.held() == []
+        with locks.hold("scsi"), locks.hold("nvme"):
+            (row,) = locks.held()
+        since = row.pop("since")
+        assert since.endswith("Z")
+        assert row == {
+            "name": "os-brick-connect_volume",
+            "holder": f"attach 6f1e, attach 6f1e (pid {os.getpid()})",
+            "overdue": False,
+            "waiters": [],
+        }
+        assert locks.held() == []
+
+    def test_who_takes_too_long_is_marked(self, lock_path: Path) -> None:
+        locks = OsBrickLocks(0.0)
+        with locks.hold("scsi"):
+            assert locks.held()[0]["overdue"]
+
+    def test_another_program_and_who_waits_for_it(self, lock_path: Path) -> None:
+        locks = OsBrickLocks(ENOUGH_SECONDS, who=lambda: "detach 6f1e")
+        volume = scsi_volume(service_uuid=SERVICE, shared_targets=None)
+
+        def ask() -> None:
+            with locks.guard(volume):
+                pass
+
+        asking = threading.Thread(target=ask)
+        with compute_service(INSIDE_THE_GUARD, str(lock_path), SERVICE) as pid:
+            (row,) = locks.held()
+            assert (row["name"], row["since"], row["waiters"]) == (f"os-brick-{SERVICE}", None, [])
+            assert f"(pid {pid})" in row["holder"]
+            asking.start()
+            wait_until(lambda: locks.held()[0]["waiters"], "it waits", seconds=ENOUGH_SECONDS)
+            (waiter,) = locks.held()[0]["waiters"]
+            assert waiter["who"] == "detach 6f1e"
+        asking.join(ENOUGH_SECONDS)
+        assert locks.held() == []
+
+    def test_ours_in_the_guard(self, lock_path: Path) -> None:
+        locks = OsBrickLocks(ENOUGH_SECONDS, who=lambda: "attach 6f1e")
+        with locks.guard(scsi_volume(service_uuid=SERVICE, shared_targets=None)):
+            (row,) = locks.held()
+            assert row["holder"] == f"attach 6f1e (pid {os.getpid()})"
+        with locks.guard(scsi_volume(service_uuid=SERVICE, shared_targets=False)):
+            assert locks.held() == []
 
 
 @contextmanager

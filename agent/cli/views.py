@@ -210,6 +210,7 @@ def _attachment(screen: Screen, row: Row) -> None:
             *flat({"generation": row["generation"]}),
             *flat({name: row[name] for name in rest}),
             *([("paths", paths)] if (paths := _paths_missing(row)) else ()),
+            *_io_errors(screen, row),
         ]
     )
 
@@ -267,13 +268,24 @@ def _path(screen: Screen, path: str | None) -> str:
 
 def _device(screen: Screen, row: Row) -> str:
     path = _path(screen, row["device"] and row["device"]["path"])
-    return f"{path}, {paths}" if (paths := _paths_missing(row)) else path
+    errors = "i/o errors" if row.get("io_errors") else ""
+    return ", ".join(part for part in (path, _paths_missing(row), errors) if part)
 
 
 def _paths_missing(row: Row) -> str:
     """Empty where all work; an agent of before says nothing of them."""
     found, expected = row.get("paths_found"), row.get("paths_expected")
     return f"degraded {found}/{expected}" if expected and found < expected else ""
+
+
+def _io_errors(screen: Screen, row: Row) -> list[tuple[str, str]]:
+    errors = row.get("io_errors")
+    if not errors:
+        return []
+    reason = f" ({errors['reason']})" if errors["reason"] else ""
+    paused = "; QEMU paused the guest for it" if errors["action"] == "stop" else ""
+    last = screen.ago(errors["last_at"])
+    return [("i/o errors", f"{errors['errors']}{reason}, the last {last} ago{paused}")]
 
 
 def _why(row: Row) -> str:

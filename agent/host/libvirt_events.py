@@ -1,4 +1,4 @@
-"""What happens to guests while nobody asks: a disk let go, a guest stopped, a migration ended.
+"""What happens to guests while nobody asks: a disk let go or failing, a guest stopped or moved.
 
 An event is a hint to look, never the truth: between two connections events are lost. libvirt calls
 back in its event loop's thread, where nothing may block; so callbacks only queue the instance's id,
@@ -15,6 +15,7 @@ from typing import Any, Final
 import libvirt
 
 from agent.host.libvirt_connection import LibvirtConnection, VirConnect
+from agent.model.io_error import Action, IoError
 
 LOG = logging.getLogger(__name__)
 
@@ -27,6 +28,12 @@ EVENTS: Final = (
 )
 """All there since libvirt 1.3.4. A stop sends no DEVICE_REMOVED for disks asked for before."""
 
+_ACTIONS: Final[dict[int, Action]] = {
+    libvirt.VIR_DOMAIN_EVENT_IO_ERROR_NONE: "ignore",
+    libvirt.VIR_DOMAIN_EVENT_IO_ERROR_PAUSE: "stop",
+    libvirt.VIR_DOMAIN_EVENT_IO_ERROR_REPORT: "report",
+}
+
 
 class LibvirtEvents:
     """Tells of every event that may end somebody's wait. ``start`` before the first call."""
@@ -36,13 +43,15 @@ class LibvirtEvents:
         connection: LibvirtConnection,
         on_event: Callable[[str], None],
         on_connected: Callable[[], None],
+        on_io_error: Callable[[IoError], None] = lambda _: None,
     ) -> None:
         """``on_event`` gets an instance id; ``on_connected`` means that any event may be missing.
 
-        Both are called in one thread of ours, one after the other, and must not raise."""
+        All are called in one thread of ours, one after the other, and must not raise."""
         self._connection = connection
         self._on_event = on_event
         self._on_connected = on_connected
+        self._on_io_error = on_io_error
         self._untold: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._callbacks: dict[int, list[int]] = {}
         self._thread = threading.Thread(target=self._tell, name="libvirt-told", daemon=True)
@@ -66,6 +75,8 @@ class LibvirtEvents:
         ids = self._callbacks.setdefault(id(connection), [])
         for event in EVENTS:
             ids.append(connection.domainEventRegisterAny(None, event, self._hear, None))
+        reason = libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON
+        ids.append(connection.domainEventRegisterAny(None, reason, self._hear_error, None))
 
     def connected(self) -> None:
         self._untold.put(self._on_connected)
@@ -82,6 +93,24 @@ class LibvirtEvents:
     def _hear(self, _connection: VirConnect, domain: Any, *_details: object) -> None:
         """Some events bring details, some none; which is for the look that follows."""
         self._untold.put(partial(self._on_event, domain.UUIDString()))
+
+    def _hear_error(
+        self,
+        _connection: VirConnect,
+        domain: Any,
+        _source: str,
+        alias: str,
+        action: int,
+        reason: str,
+        _opaque: object,
+    ) -> None:
+        error = IoError(
+            instance_id=domain.UUIDString(),
+            alias=alias,
+            action=_ACTIONS.get(action, "report"),
+            reason=reason or None,
+        )
+        self._untold.put(partial(self._on_io_error, error))
 
     def _tell(self) -> None:
         while (tell := self._untold.get()) is not None:

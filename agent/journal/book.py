@@ -11,6 +11,7 @@ from agent.journal.rows import (
     attachment_json,
     device_json,
     device_of,
+    held_json,
     held_of,
     part_columns,
     promise_of,
@@ -182,7 +183,7 @@ class Book:
                 held.promised,
                 device_json(held.device),
                 attachment_json(held.attachment),
-                json.dumps({"operation_id": held.operation_id, "disk": held.disk}),
+                held_json(held),
             ),
         )
         self._know_volume(held.attachment, held.device, connected=True)

@@ -218,13 +218,16 @@ class Record:
 
 @dataclass(frozen=True)
 class Held:
-    """An attachment that is in place (or whose detach is open): the journal's word for it."""
+    """An attachment that is in place (or whose detach is open): the journal's word for it.
+
+    ``io_errors``: what its guest met since, {errors, first_at, last_at, action, reason}."""
 
     attachment: Attachment
     operation_id: str
     device: Device | None
     disk: dict[str, Any]
     promised: bool = True
+    io_errors: dict[str, Any] | None = None
 
     @property
     def awaits_domain(self) -> bool:
@@ -252,6 +255,7 @@ class Held:
             "paths_found": device and device.paths_found,
             "paths_expected": device and device.paths_expected,
             "disk": self.disk,
+            "io_errors": self.io_errors,
             "operation_id": self.operation_id,
             "promised": self.promised,
         }

@@ -58,7 +58,16 @@ def held_of(promised: int, device: str | None, attachment: str, body: str) -> He
         device=device_of(device),
         disk=plain["disk"],
         promised=bool(promised),
+        io_errors=plain.get("io_errors"),
     )
+
+
+def held_json(held: Held) -> str:
+    """What has no column of its own."""
+    plain = {"operation_id": held.operation_id, "disk": held.disk}
+    if held.io_errors is not None:
+        plain["io_errors"] = held.io_errors
+    return json.dumps(plain)
 
 
 def promise_of(

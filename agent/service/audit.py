@@ -78,6 +78,7 @@ def compare(
         f"{USER_ALIAS}{attachment_id}" for attachment_id in moving
     }
     findings += [finding for guest in guests.values() for finding in _strangers(guest, known)]
+    findings += [found for row in held for found in _paused(row, guests.get(_instance(row)))]
     resting = [row for row in held if row.attachment.attachment_id not in moving]
     findings += [finding for row in resting for finding in _missing_secrets(row, secrets)]
     if not moving:
@@ -160,6 +161,18 @@ def _of_attachment(devices: Devices, held: Held, guest: Halves | None) -> Iterat
                 f"in the {name}: {'; '.join(wrong)}",
                 "detach and attach again when the guest allows it",
             )
+
+
+def _paused(held: Held, guest: Halves | None) -> Iterator[dict[str, Any]]:
+    errors = held.io_errors
+    if errors and errors["action"] == "stop" and guest and guest.look.state == "paused":
+        yield _finding(
+            "paused-by-io-error",
+            held,
+            "QEMU has paused the guest when the disk failed (error_policy stop), last at "
+            f"{errors['last_at']}",
+            f"see that the storage works, then 'virsh resume {guest.look.name}'",
+        )
 
 
 def _missing_secrets(held: Held, secrets: frozenset[str]) -> Iterator[dict[str, Any]]:

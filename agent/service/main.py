@@ -28,6 +28,7 @@ from agent.host.libvirt_secrets import LibvirtSecrets
 from agent.journal.record import Record
 from agent.journal.store import Journal
 from agent.journal.upkeep import UPKEEP_SECONDS, Upkeep
+from agent.model.io_error import IoError
 from agent.operations.admit import Policy
 from agent.ports import Host
 from agent.service.agent import Agent
@@ -42,6 +43,7 @@ from agent.service.begin import (
     host_locks,
     opened,
 )
+from agent.service.io_errors import TELL_AGAIN_SECONDS, IoErrors
 from agent.service.letters import Letters
 from agent.service.lost import LOST_SECONDS, LostVolumes, lost_pools
 from agent.service.lost_secrets import LostSecrets
@@ -89,7 +91,9 @@ class Daemon:
         workers = self._agent.workers
         lost = LostVolumes(host, journal, lost_pools())
         self._secrets = LostSecrets(host, journal)
-        self._events = LibvirtEvents(self._libvirt, workers.stir, self._on_connected)
+        self._events = LibvirtEvents(
+            self._libvirt, workers.stir, self._on_connected, self._on_io_error
+        )
         self._servers = Servers(conf, self._agent, settings.host)
         self._publisher = Publisher(conf, self._letters, settings.host)
         self._metrics = Metrics(
@@ -97,7 +101,14 @@ class Daemon:
             {"libvirt": self._libvirt.alive, "bus": self._servers.connected},
             lost_volumes=lost.count,
         )
-        self._turns = self._beside(host, lost)
+        self._io_errors = IoErrors(host, journal, self._metrics.io_errors)
+        self._io_error_turns = Turns(
+            "I/O errors",
+            self._tell_io_errors,
+            TELL_AGAIN_SECONDS,
+            trouble="I/O errors of guests are not told yet",
+        )
+        self._turns = (*self._beside(host, lost), self._io_error_turns)
 
     def _beside(self, host: Host, lost: LostVolumes) -> tuple[Turns, ...]:
         journal = self._journal
@@ -131,6 +142,14 @@ class Daemon:
     def _on_connected(self) -> None:
         self._agent.workers.stir_all()
         self._secrets.connected()
+
+    def _on_io_error(self, error: IoError) -> None:
+        if self._io_errors.heard(error):
+            self._io_error_turns.hurry()
+
+    def _tell_io_errors(self) -> None:
+        self._io_errors.look()
+        self._letters.written()
 
     def _host(self) -> Host:
         settings = self._settings

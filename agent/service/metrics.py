@@ -47,7 +47,17 @@ class Metrics:
             buckets=SECONDS,
             registry=self._registry,
         )
+        self._io_errors = Counted(
+            "attachment_agent_io_errors",
+            "Reads and writes of attached disks that failed, by what QEMU did.",
+            ("action",),
+            registry=self._registry,
+        )
         self._registry.register(self)
+
+    def io_errors(self, action: str, errors: int) -> None:
+        """So many more."""
+        self._io_errors.labels(action).inc(errors)
 
     def changed(self, record: Record) -> None:
         """Called after every change of an operation."""

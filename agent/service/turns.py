@@ -31,6 +31,7 @@ class Turns:
         self._first_seconds = first_seconds
         self._trouble = trouble
         self._stopped = threading.Event()
+        self._wanted = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -39,13 +40,22 @@ class Turns:
     def turning(self) -> bool:
         return self._thread.is_alive()
 
+    def hurry(self) -> None:
+        """The next turn begins now. Returns at once."""
+        self._wanted.set()
+
     def stop(self) -> None:
         """Begin nothing more; what is under way is not waited for."""
         self._stopped.set()
+        self._wanted.set()
 
     def _run(self) -> None:
         pause_seconds = self._first_seconds
-        while not self._stopped.wait(pause_seconds):
+        while True:
+            self._wanted.wait(pause_seconds)
+            self._wanted.clear()
+            if self._stopped.is_set():
+                return
             pause_seconds = self._pause_seconds
             try:
                 self._act()

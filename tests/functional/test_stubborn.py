@@ -49,6 +49,17 @@ class Listener:
     def wait_for(self, operation: Answer, event: str) -> dict[str, Any]:
         return wait_until(lambda: self.about(operation).get(event), f"{event} is told", seconds=30)
 
+    def wait_for_fact(self, event: str, attachment_id: str) -> dict[str, Any]:
+        """What no operation did."""
+
+        def heard() -> dict[str, Any] | None:
+            for name, payload in tuple(self._heard):
+                if name == event and payload["attachment_ids"] == [attachment_id]:
+                    return dict(payload)
+            return None
+
+        return wait_until(heard, f"{event} is told", seconds=30)
+
     def close(self) -> None:
         self._server.stop()
         self._server.wait()

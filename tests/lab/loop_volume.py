@@ -52,6 +52,14 @@ class LoopVolume:
         os.truncate(self.file, self.size_bytes)
         _losetup("--set-capacity", self.path)
 
+    def fail(self) -> None:
+        """From now on every read of it fails, as from a dead array; what was in it is lost."""
+        os.truncate(self.file, 0)
+
+    def recover(self) -> None:
+        """It is well again, and holds zeros."""
+        os.truncate(self.file, self.size_bytes)
+
     def read(self, offset_mib: int = 0, length_bytes: int = 4096) -> bytes:
         """What is stored there, past the host's cache of the device."""
         with open(self.path, "rb") as device:

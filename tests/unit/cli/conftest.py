@@ -18,7 +18,7 @@ from agent.journal.record import Held, Part, Record
 from agent.journal.store import Journal
 from agent.model.device import Device
 from agent.model.outcome import Answer, Problem
-from agent.model.request import AttachmentFilters, ListOperations
+from agent.model.request import AttachmentFilters, ListOperations, rfc3339_of
 from agent.service.queries import attachments, operations, quarantine
 from tests.samples import attachment
 
@@ -79,6 +79,13 @@ READER = attachment(
     access_mode="ro",
     connection_info=ISCSI,
 )
+IO_ERRORS = {
+    "errors": 312,
+    "first_at": rfc3339_of(NOW - 7200),
+    "last_at": rfc3339_of(NOW - 240),
+    "action": "stop",
+    "reason": "enospc",
+}
 ATTACH_STEPS = (
     "check-guest",
     "connect-volume",
@@ -144,7 +151,7 @@ def journal(state_path: Path) -> Iterator[Journal]:
 
     def write(book: Book) -> None:
         disk = {"target_dev": "vdb", "alias": WRITER.alias}
-        book.keep(Held(WRITER, DONE, DEVICE, disk))
+        book.keep(Held(WRITER, DONE, DEVICE, disk, io_errors=IO_ERRORS))
         disk = {"target_dev": "vdc", "alias": READER.alias}
         book.keep(Held(READER, DONE, DEVICE, disk, promised=False))
         book.add(undone_attach())

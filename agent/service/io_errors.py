@@ -1,0 +1,166 @@
+"""A guest's reads and writes that fail: said of the attachment, and never in a flood.
+
+A dead array fails thousands of requests a second. Each is counted; the first of a disk is told at
+once, and those that follow together, once in TELL_AGAIN_SECONDS.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from agent.errors import AgentError
+from agent.journal.book import Book
+from agent.journal.record import Held
+from agent.journal.store import Journal
+from agent.model.attachment import Attachment
+from agent.model.io_error import Action, IoError
+from agent.model.request import rfc3339_of
+from agent.ports import Host
+from agent.saga.news import tell
+
+LOG = logging.getLogger(__name__)
+
+TELL_AGAIN_SECONDS = 60.0
+"""Between two notifications of one disk."""
+
+IO_ERROR = "attachment.disk.io_error"
+
+_Disk = tuple[str, str]
+"""Instance and alias."""
+
+
+@dataclass(frozen=True)
+class _Tally:
+    """Of one disk: what was heard and not yet told."""
+
+    last: IoError
+    errors: int
+    first_at: float
+    last_at: float
+
+    def and_later(self, later: "_Tally") -> "_Tally":
+        return replace(later, errors=self.errors + later.errors, first_at=self.first_at)
+
+
+class IoErrors:
+    """``counted`` is told how many of which action there were, of attachments of ours."""
+
+    def __init__(
+        self, host: Host, journal: Journal, counted: Callable[[Action, int], None]
+    ) -> None:
+        self._host = host
+        self._journal = journal
+        self._counted = counted
+        self._mutex = threading.Lock()
+        self._tallies: dict[_Disk, _Tally] = {}
+        self._told_at: dict[_Disk, float] = {}
+
+    def heard(self, error: IoError) -> bool:
+        """Is it to be told now? Returns at once, and raises nothing."""
+        now = self._host.clock.now()
+        with self._mutex:
+            self._put((error.instance_id, error.alias), _Tally(error, 1, now, now))
+            return bool(self._due(now))
+
+    def look(self) -> None:
+        """Tell what is due.  Raises Unavailable (the journal): then it is told later."""
+        now = self._host.clock.now()
+        with self._mutex:
+            due = {disk: self._tallies.pop(disk) for disk in self._due(now)}
+        while due:
+            disk, tally = due.popitem()
+            try:
+                found = self._journal.write(partial(self._write, tally))
+            except AgentError:
+                with self._mutex:
+                    for late, untold in ((disk, tally), *due.items()):
+                        self._put(late, untold, is_older=True)
+                raise
+            with self._mutex:
+                self._told_at[disk] = now
+            if found is not None:
+                self._counted(tally.last.action, tally.errors)
+                _log(found, tally)
+
+    def _due(self, now: float) -> list[_Disk]:
+        for disk, at in list(self._told_at.items()):
+            if at + TELL_AGAIN_SECONDS <= now:
+                del self._told_at[disk]
+        return [disk for disk in self._tallies if disk not in self._told_at]
+
+    def _put(self, disk: _Disk, tally: _Tally, *, is_older: bool = False) -> None:
+        known = self._tallies.get(disk)
+        if known is not None:
+            tally = tally.and_later(known) if is_older else known.and_later(tally)
+        self._tallies[disk] = tally
+
+    def _write(self, tally: _Tally, book: Book) -> Attachment | None:
+        """None: no disk of ours."""
+        held = _held(book, tally.last)
+        attachment = _coming(book, tally.last) if held is None else held.attachment
+        if attachment is None:
+            return None
+        if held is not None:
+            book.keep(replace(held, io_errors=_kept(held, tally)))
+        tell(
+            book,
+            self._host,
+            IO_ERROR,
+            attachment_ids=[attachment.attachment_id],
+            instance_id=attachment.instance_id,
+            volume_ids=[attachment.volume_id],
+            action=tally.last.action,
+            reason=tally.last.reason,
+            errors=tally.errors,
+            first_at=rfc3339_of(tally.first_at),
+            last_at=rfc3339_of(tally.last_at),
+        )
+        return attachment
+
+
+def _held(book: Book, error: IoError) -> Held | None:
+    """The attachment in place whose disk it is, by the alias that plugging has stored."""
+    for held in book.attachments():
+        is_its = held.attachment.instance_id == error.instance_id
+        if is_its and held.disk.get("alias", held.attachment.alias) == error.alias:
+            return held
+    return None
+
+
+def _coming(book: Book, error: IoError) -> Attachment | None:
+    """One that an open operation is about to put in place."""
+    for record in book.open_operations():
+        for part in record.parts:
+            one = part.attachment
+            if one and (one.instance_id, one.alias) == (error.instance_id, error.alias):
+                return one
+    return None
+
+
+def _kept(held: Held, tally: _Tally) -> dict[str, object]:
+    """As list_attachments shows it: since the attachment is in place."""
+    before = held.io_errors or {"errors": 0, "first_at": rfc3339_of(tally.first_at)}
+    return {
+        "errors": before["errors"] + tally.errors,
+        "first_at": before["first_at"],
+        "last_at": rfc3339_of(tally.last_at),
+        "action": tally.last.action,
+        "reason": tally.last.reason,
+    }
+
+
+def _log(attachment: Attachment, tally: _Tally) -> None:
+    is_paused = tally.last.action == "stop"
+    LOG.warning(
+        "attachment %s (volume %s) of instance %s: %d I/O errors%s%s",
+        attachment.attachment_id,
+        attachment.volume_id,
+        attachment.instance_id,
+        tally.errors,
+        f" ({tally.last.reason})" if tally.last.reason else "",
+        "; QEMU has paused the guest (error_policy stop): resume it when the storage works"
+        if is_paused
+        else "",
+    )

@@ -68,6 +68,7 @@ class Attachment(Value):
         AnyConnection, BeforeValidator(refuse_flat), Field(alias="connection_info")
     ]
     multiattach: StrictBool = False
+    max_writers: Positive | None = None
     shared_targets: StrictBool | None = None
     service_uuid: StrictStr | None = None
     require_all_paths: StrictBool = False
@@ -138,6 +139,10 @@ def _contradictions(attachment: Attachment) -> list[str]:
         (
             attachment.serial is not None and len(attachment.volume_id) > SERIAL_LENGTH,
             f"volume_id becomes the disk's serial: at most {SERIAL_LENGTH} characters",
+        ),
+        (
+            attachment.max_writers is not None and not attachment.multiattach,
+            "max_writers needs multiattach: without it there is one writer anyway",
         ),
         (
             disk.io == "native" and attachment.cache not in ("none", "directsync"),

@@ -15,7 +15,6 @@ from agent.errors import (
     Invalid,
     QueueFull,
     RequestIdReused,
-    SharingConflict,
     Stale,
     UnknownAttachment,
     Unsupported,
@@ -32,6 +31,7 @@ from agent.model.request import (
     Request,
 )
 from agent.operations import plan_of
+from agent.operations.sharing import refuse_sharing
 
 
 @dataclass(frozen=True)
@@ -239,26 +239,7 @@ class Admission:
 
     def _sharing(self, attachment: Attachment) -> None:
         self._leaves_first(attachment)
-        for other in self._others_of(attachment):
-            if other.instance_id == attachment.instance_id:
-                raise SharingConflict(
-                    f"the instance has volume {attachment.volume_id} already, by attachment "
-                    f"{other.attachment_id}; nothing was touched"
-                )
-            if not (attachment.multiattach and other.multiattach):
-                raise SharingConflict(
-                    f"instance {other.instance_id} on this host uses volume "
-                    f"{attachment.volume_id} by attachment {other.attachment_id}, and both must "
-                    "say multiattach to share it; nothing was touched"
-                )
-
-            if (attachment.encryption is None) != (other.encryption is None):
-                raise SharingConflict(
-                    f"instance {other.instance_id} on this host has volume "
-                    f"{attachment.volume_id} {'with' if other.encryption else 'without'} "
-                    "encryption, this attachment asks for the other: both must ask for the same; "
-                    "nothing was touched"
-                )
+        refuse_sharing(attachment, tuple(self._others_of(attachment)))
 
     def _leaves_first(self, attachment: Attachment) -> None:
         """The instance still has the volume by another attachment, which is being detached."""

@@ -4,7 +4,7 @@ Asked under the volume's lock whenever the answer decides whether a device goes 
 doubt a disk counts as a user: a leak can be found and removed, a pulled disk cannot be given back.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -92,7 +92,8 @@ def users(host: Host, volume_id: str, source: str | None, besides: str) -> list[
 
 def refuse_conflicts(host: Host, attachment: Attachment, source: str | None) -> None:
     """Raises SharingConflict naming the domain that excludes this attachment."""
-    for use in uses_of(host, attachment.volume_id, source):
+    uses = tuple(uses_of(host, attachment.volume_id, source))
+    for use in uses:
         same_instance = use.domain.instance_id == attachment.instance_id
         if same_instance and use.disk.alias == attachment.alias:
             continue
@@ -118,6 +119,22 @@ def refuse_conflicts(host: Host, attachment: Attachment, source: str | None) -> 
                 f"volume {attachment.volume_id} is in exclusive use by {use}: its disk is not "
                 "shareable: attach it there again with multiattach"
             )
+
+    _refuse_too_many_writers(attachment, uses)
+
+
+def _refuse_too_many_writers(attachment: Attachment, uses: Sequence[Use]) -> None:
+    """Who else has given it a limit only the journal knows (operations/sharing)."""
+    limit = attachment.max_writers
+    writers = {use.domain.name for use in uses if not use.disk.read_only}
+    writers -= {use.domain.name for use in uses if use.domain.instance_id == attachment.instance_id}
+    count = len(writers) + (not attachment.read_only)
+    if limit is not None and count > limit:
+        raise SharingConflict(
+            f"volume {attachment.volume_id} would have {count} writers on this host, of them "
+            f"{', '.join(sorted(writers))}, and max_writers is {limit}: attach it with "
+            "access_mode ro, or detach a writer first"
+        )
 
 
 def is_used_below(directory: str, domains: Domains, journal: Promises) -> bool:

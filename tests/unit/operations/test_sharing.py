@@ -1,0 +1,70 @@
+"""Who may share a volume: how many may write, and whose reservations count."""
+
+from typing import Any
+
+import pytest
+
+from tests.unit.operations.test_admit import accepted, refused, sent
+from tests.unit.saga.stories import SHARED, TWO, lose_journal
+from tests.world.story import INSTANCES, attach, attached, detach, request_id
+from tests.world.world import World
+
+THREE = INSTANCES[2]
+
+
+@pytest.fixture
+def crowd(world: World) -> World:
+    world.domains.add(TWO)
+    world.domains.add(THREE)
+    return world
+
+
+def detail(world: World, ask: Any) -> str:
+    return str(sent(world, ask)["error"]["detail"])
+
+
+class TestWriters:
+    def test_one_more_than_the_limit_is_refused_and_names_them(self, crowd: World) -> None:
+        accepted(crowd, attach(1, 1, max_writers=2, **SHARED))
+        accepted(crowd, attach(2, 2, instance=2, max_writers=2, **SHARED))
+        third = attach(3, 3, instance=3, max_writers=2, **SHARED)
+        assert refused(crowd, third) == "sharing-conflict"
+        assert "att-1, att-2, att-3" in detail(crowd, third)
+
+    @pytest.mark.parametrize(("first", "second"), [(1, None), (None, 1), (1, 3), (3, 1)])
+    def test_the_smallest_limit_holds_for_all(
+        self, crowd: World, first: int | None, second: int | None
+    ) -> None:
+        accepted(crowd, attach(1, 1, max_writers=first, **SHARED))
+        assert (
+            refused(crowd, attach(2, 2, instance=2, max_writers=second, **SHARED))
+            == "sharing-conflict"
+        )
+
+    def test_a_reader_does_not_count(self, crowd: World) -> None:
+        accepted(crowd, attach(1, 1, max_writers=1, **SHARED))
+        accepted(crowd, attach(2, 2, instance=2, access_mode="ro", max_writers=1, **SHARED))
+        assert (
+            refused(crowd, attach(3, 3, instance=3, max_writers=1, **SHARED)) == "sharing-conflict"
+        )
+
+    def test_a_writer_that_has_left_counts_no_more(self, crowd: World) -> None:
+        accepted(crowd, attach(1, 1, max_writers=1, **SHARED))
+        accepted(crowd, detach(2, 1))
+        accepted(crowd, attach(3, 2, instance=2, max_writers=1, **SHARED))
+
+    def test_an_attach_that_is_sent_again_is_no_second_writer(self, crowd: World) -> None:
+        accepted(crowd, attach(1, 1, max_writers=1, **SHARED))
+        accepted(crowd, attach(2, 1, max_writers=1, **SHARED))
+
+    def test_the_disk_of_somebody_else_counts(self, crowd: World) -> None:
+        attached(crowd, 2, instance=2, **SHARED)
+        lose_journal(crowd)
+        accepted(crowd, attach(1, 1, max_writers=1, **SHARED))
+        undone = crowd.record(request_id(1))
+        assert undone.state == "undone"
+        assert undone.cause is not None
+        assert undone.cause.code == "sharing-conflict"
+        assert "guest-2" in undone.cause.detail
+        accepted(crowd, attach(3, 1, max_writers=1, access_mode="ro", **SHARED))
+        assert crowd.record(request_id(3)).state == "done"

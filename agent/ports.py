@@ -20,7 +20,8 @@ DomainState = Literal["running", "paused", "shutoff"]
 HEADER_BYTES = 4096
 
 LUKS2 = "luks2"
-"""An ability that steps ask for, as Capabilities.missing names it."""
+RESERVATIONS = "reservations"
+"""Abilities that steps ask for, as Capabilities.missing names them."""
 
 
 @dataclass(frozen=True)

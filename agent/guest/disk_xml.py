@@ -62,6 +62,7 @@ def differences(
         "cache": (disk.cache, attachment.cache),
         "shareable": (disk.shareable, attachment.multiattach),
         "readonly": (disk.read_only, attachment.read_only),
+        "reservations": (disk.reserves, attachment.reserves),
         "LUKS secret": (disk.luks_secret, attachment.secret_uuid("volume")),
     }
     if attachment.disk.target_dev is not None:
@@ -75,7 +76,7 @@ def differences(
 
 
 def _source(attachment: Attachment, device: Device) -> XmlElement:
-    reservations = element("reservations", managed="yes") if attachment.disk.reservations else None
+    reservations = element("reservations", managed="yes") if attachment.reserves else None
     connection = attachment.connection
     encryption = _encryption(attachment)
     if isinstance(connection, RbdConnection):

@@ -34,7 +34,8 @@ class DiskFacts:
     """One <disk>. ``source`` is a path, or ``rbd:pool/image`` (``protocol:name``) on a network.
 
     ``alias`` is a user's, what disks are found by; ``libvirt_alias`` is whatever libvirt shows.
-    ``luks_secret`` is the uuid of the secret that QEMU opens it with."""
+    ``luks_secret`` is the uuid of the secret that QEMU opens it with. ``reserves``: the guest may
+    make SCSI persistent reservations, in this host's name."""
 
     device: str
     alias: str | None
@@ -49,6 +50,7 @@ class DiskFacts:
     address: Address | None
     libvirt_alias: str | None = None
     luks_secret: str | None = None
+    reserves: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,7 @@ def _disk(disk: XmlElement) -> DiskFacts:
         address=_address(disk),
         libvirt_alias=alias,
         luks_secret=_luks_secret(disk),
+        reserves=disk.find("source/reservations") is not None,
     )
 
 

@@ -1,9 +1,10 @@
 """What this host's libvirt and QEMU can do: newer abilities are probed one by one."""
 
-from collections.abc import Collection
+import shutil
+from collections.abc import Callable, Collection
 from typing import Final
 
-from agent.ports import LUKS2
+from agent.ports import LUKS2, RESERVATIONS
 
 DETACH_BY_ALIAS: Final = "detach-by-alias"
 SHAREABLE_DISKS: Final = "shareable-disks"
@@ -12,21 +13,39 @@ SINCE: Final[dict[str, tuple[int, int, int] | None]] = {
     DETACH_BY_ALIAS: (4, 4, 0),
     SHAREABLE_DISKS: (3, 10, 0),
     LUKS2: None,
+    RESERVATIONS: (4, 4, 0),
 }
 """Which libvirt (on the hypervisor; the binding is newer). None: none yet. QEMU's LUKS driver
 reads version 1 of the header ("LUKS version 2 is not supported", 7.2), and libvirt refuses luks2
 with it."""
 
+RESERVING_PROGRAM: Final = "qemu-pr-helper"
+"""libvirt starts one for each guest that reserves: QEMU itself may not."""
+
+PROGRAMS_PATH: Final = "/usr/bin:/usr/sbin:/usr/libexec:/usr/local/bin"
+"""Where distributions have it; libvirt's default is the first (pr_helper in its qemu.conf)."""
+
 
 class Abilities:
     """``without``: those not to be used even where they are there."""
 
-    def __init__(self, without: Collection[str] = ()) -> None:
+    def __init__(
+        self, without: Collection[str] = (), *, programs_path: str = PROGRAMS_PATH
+    ) -> None:
         self._without = frozenset(without)
+        self._programs_path = programs_path
+        self._probes: dict[str, Callable[[], bool]] = {RESERVATIONS: self._can_reserve}
 
     def has(self, libvirt: tuple[int, int, int], ability: str) -> bool:
+        """Asks the host anew: packages come and go."""
         since = SINCE[ability]
-        return ability not in self._without and since is not None and libvirt >= since
+        if ability in self._without or since is None or libvirt < since:
+            return False
+        probe = self._probes.get(ability)
+        return probe is None or probe()
 
     def missing(self, libvirt: tuple[int, int, int]) -> tuple[str, ...]:
         return tuple(ability for ability in SINCE if not self.has(libvirt, ability))
+
+    def _can_reserve(self) -> bool:
+        return shutil.which(RESERVING_PROGRAM, path=self._programs_path) is not None

@@ -109,6 +109,12 @@ class Attachment(Value):
         return self.disk.error_policy or ("report" if self.multiattach else None)
 
     @property
+    def reserves(self) -> bool:
+        """The guest may make SCSI persistent reservations in this host's name: to the target all
+        sessions of a host's kernel are one."""
+        return self.disk.reservations is not None
+
+    @property
     def secrets(self) -> tuple[GuestSecret, ...]:
         """What libvirt must tell QEMU before the guest can have the disk."""
         usages = {"volume": self.encryption is not None}

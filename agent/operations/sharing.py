@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from agent.errors import SharingConflict
 from agent.model.attachment import Attachment
+from agent.steps.users import ONE_NEXUS
 
 
 def refuse_sharing(attachment: Attachment, others: Sequence[Attachment]) -> None:
@@ -34,6 +35,11 @@ def _refuse_beside(attachment: Attachment, other: Attachment) -> None:
             f"{attachment.volume_id} {'with' if other.encryption else 'without'} "
             "encryption, this attachment asks for the other: both must ask for the same; "
             "nothing was touched"
+        )
+    if attachment.reserves and other.reserves:
+        raise SharingConflict(
+            f"instance {other.instance_id} (attachment {other.attachment_id}) {ONE_NEXUS}; nothing "
+            "was touched"
         )
 
 

@@ -16,7 +16,7 @@ from agent.guest.disk_xml import differences
 from agent.guest.domain_xml import DiskFacts, DomainFacts
 from agent.guest.placement import choose_places
 from agent.model.attachment import Attachment
-from agent.ports import DomainLook, Host
+from agent.ports import RESERVATIONS, DomainLook, Host
 from agent.saga.plan import Learnt, Scene, Step
 from agent.steps.users import Halves, halves, refuse_conflicts
 
@@ -42,6 +42,7 @@ class CheckGuest(Step):
         guest = find_guest(host, self.attachments[0].instance_id)
         for attachment in self.attachments:
             refuse_old_libvirt(host, attachment)
+            refuse_no_reservations(host, attachment)
             refuse_missing_iothread(guest, attachment)
             refuse_taken_boot_order(guest, attachment)
             refuse_other_disk(host, guest, attachment, attachment.connection.known_source)
@@ -106,6 +107,14 @@ def refuse_old_libvirt(host: Host, attachment: Attachment) -> None:
         raise Unsupported(
             f"multiattach needs libvirt {_dotted(SHAREABLE_SINCE)} or newer, this host has "
             f"{_dotted(version)}"
+        )
+
+
+def refuse_no_reservations(host: Host, attachment: Attachment) -> None:
+    if attachment.reserves and RESERVATIONS in host.domains.capabilities().missing:
+        raise Unsupported(
+            "disk.reservations managed needs libvirt 4.4.0 or newer, and qemu-pr-helper, which "
+            "libvirt starts for the guest (Debian: qemu-system-common); nothing was touched"
         )
 
 

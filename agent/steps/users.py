@@ -15,6 +15,13 @@ from agent.model.device import Device
 from agent.ports import DomainLook, Domains, Host, Promises
 from agent.saga.plan import Scene
 
+ONE_NEXUS = (
+    "makes reservations of the volume by the kernel of this host already: to the target both "
+    "guests would be one initiator, so that neither could keep the other out; attach it to a guest "
+    "on another host"
+)
+"""Why a second guest may not reserve."""
+
 
 @dataclass(frozen=True)
 class Halves:
@@ -114,6 +121,8 @@ def refuse_conflicts(host: Host, attachment: Attachment, source: str | None) -> 
                 "this attachment wants it otherwise: one of the two would see ciphertext, and "
                 "write over it"
             )
+        if use.disk.reserves and attachment.reserves:
+            raise SharingConflict(f"{use} {ONE_NEXUS}")
         if not use.disk.shareable:
             raise SharingConflict(
                 f"volume {attachment.volume_id} is in exclusive use by {use}: its disk is not "

@@ -101,7 +101,7 @@ class TestByXmlReadJustBefore(DomainsContract):
         return make_bench(lab, LibvirtDomains(connection, without={DETACH_BY_ALIAS}), guests)
 
     def test_versions_are_three_numbers(self, bench: Bench) -> None:
-        assert bench.domains.capabilities().missing == (DETACH_BY_ALIAS, LUKS2)
+        assert {DETACH_BY_ALIAS, LUKS2} <= set(bench.domains.capabilities().missing)
 
 
 class TestRefusals:

@@ -1,6 +1,7 @@
 """One volume, several guests at once: the main job."""
 
 import itertools
+import shutil
 
 import pytest
 
@@ -131,3 +132,16 @@ def test_a_volume_that_somebody_else_plugged_is_refused_by_the_domains_name(
     assert stranger.name in refused.error.detail
     assert step_states(refused)["connect-volume"] == "planned"
     unplug(stranger, volume)
+
+
+def test_reservations_need_a_device_that_takes_scsi_commands(
+    orchestrator: Orchestrator, guests: list[Guest], volume: LoopVolume
+) -> None:
+    """A loop device is none. Whether this host has what else they need ``describe`` tells."""
+    disk = {"bus": "scsi", "type": "lun", "reservations": "managed"}
+    undone = orchestrator.attach(wish(guests[0], volume, multiattach=True, disk=disk))
+    assert (undone.state, undone.error and undone.error.code) == ("undone", "unsupported")
+    assert undone.error is not None
+    can = shutil.which("qemu-pr-helper") is not None
+    assert ("reservations" not in orchestrator.client.describe()["missing"]) is can
+    assert ("takes no SCSI commands" if can else "qemu-pr-helper") in undone.error.detail

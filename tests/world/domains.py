@@ -63,6 +63,7 @@ class SimulatedDomains:
     unlock: Callable[[XmlElement], None] = lambda disk: None
     guests: dict[str, Guest] = field(default_factory=dict)
     libvirt: tuple[int, int, int] = (9, 0, 0)
+    missing: tuple[str, ...] = (LUKS2,)
     is_away: bool = False
     plug_error: AgentError | None = None
     plug_never_lands: bool = False
@@ -116,7 +117,7 @@ class SimulatedDomains:
         self._change("note", lambda: self._note(instance_id, metadata_xml), refusal)
 
     def capabilities(self) -> Capabilities:
-        return Capabilities(libvirt=self.libvirt, qemu=(7, 2, 22), missing=(LUKS2,))
+        return Capabilities(libvirt=self.libvirt, qemu=(7, 2, 22), missing=self.missing)
 
     # what guests, operators and libvirt do by themselves
 
@@ -240,7 +241,7 @@ class SimulatedDomains:
 
     def image(self) -> dict[str, object]:
         same = (
-            *("is_away", "libvirt", "plug_error", "define_error"),
+            *("is_away", "libvirt", "missing", "plug_error", "define_error"),
             *("plug_never_lands", "drops_limits", "refuses"),
         )
         image = {name: getattr(self, name) for name in same}

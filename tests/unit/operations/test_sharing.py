@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.unit.operations.test_admit import accepted, refused, sent
-from tests.unit.saga.stories import SHARED, TWO, lose_journal
+from tests.unit.saga.stories import ONE, RESERVING, SHARED, TWO, lose_journal
 from tests.world.story import INSTANCES, attach, attached, detach, request_id
 from tests.world.world import World
 
@@ -68,3 +68,39 @@ class TestWriters:
         assert "guest-2" in undone.cause.detail
         accepted(crowd, attach(3, 1, max_writers=1, access_mode="ro", **SHARED))
         assert crowd.record(request_id(3)).state == "done"
+
+
+class TestReservations:
+    def test_a_second_guest_would_be_the_same_initiator(self, crowd: World) -> None:
+        accepted(crowd, attach(1, 1, **RESERVING))
+        second = attach(2, 2, instance=2, **RESERVING)
+        assert refused(crowd, second) == "sharing-conflict"
+        assert f"instance {ONE} (attachment att-1) makes reservations" in detail(crowd, second)
+        accepted(crowd, detach(3, 1))
+        accepted(crowd, second)
+
+    def test_one_guest_may_reserve_two_volumes(self, crowd: World) -> None:
+        accepted(crowd, attach(1, 1, **RESERVING))
+        accepted(crowd, attach(2, 2, volume=2, **RESERVING))
+
+    def test_who_does_not_reserve_may_share(self, crowd: World) -> None:
+        accepted(crowd, attach(1, 1, **RESERVING))
+        accepted(crowd, attach(2, 2, instance=2, **SHARED))
+        assert crowd.record(request_id(2)).state == "done"
+
+    def test_the_reservations_of_somebody_elses_disk_count(self, crowd: World) -> None:
+        attached(crowd, 2, instance=2, **RESERVING)
+        lose_journal(crowd)
+        accepted(crowd, attach(1, 1, **RESERVING))
+        cause = crowd.record(request_id(1)).cause
+        assert cause is not None
+        assert (cause.code, "guest-2" in cause.detail) == ("sharing-conflict", True)
+        accepted(crowd, attach(3, 1, **SHARED))
+        assert crowd.record(request_id(3)).state == "done"
+
+    def test_a_disk_without_reservations_is_another_disk(self, crowd: World) -> None:
+        attached(crowd, 1, **SHARED, disk={"bus": "scsi", "type": "lun"})
+        accepted(crowd, attach(1, 1, **RESERVING))
+        cause = crowd.record(request_id(1)).cause
+        assert cause is not None
+        assert "reservations is False, not True" in cause.detail

@@ -8,6 +8,7 @@ from lxml import etree
 from agent.errors import AuthFailed, ConnectFailed, PlugRefused
 from agent.guest.domain_xml import parse_domain
 from agent.journal.book import Book
+from agent.ports import RESERVATIONS
 from tests.world.domains import Attitude
 from tests.world.storage import Lun
 from tests.world.story import (
@@ -370,6 +371,19 @@ def secrets(count: int) -> Act:
     return check
 
 
+RESERVING = {**SHARED, "disk": {"bus": "scsi", "type": "lun", "reservations": "managed"}}
+
+
+def no_pr_helper(world: World) -> None:
+    world.domains.missing = (*world.domains.missing, RESERVATIONS)
+
+
+def reserves(world: World) -> None:
+    guest = world.domains.guests[ONE]
+    for half in (guest.live, guest.inactive):
+        assert [disk.reserves for disk in parse_domain(half or "").disks] == [True]
+
+
 LIMITED = {"disk": {"iotune": {"total_iops_sec": 100}}}
 
 BOOTABLE = {"disk": {"boot_order": 1}}
@@ -549,6 +563,14 @@ ATTACHES = (
         (attach(1, **LOCAL),),
         (UNDONE,),
         then(because(1, "sharing-conflict"), connected(VOLUMES[0])),
+    ),
+    Story("attach with reservations", host(), (attach(1, **RESERVING),), (DONE,), reserves),
+    Story(
+        "attach with reservations that this host cannot make",
+        then(host(), no_pr_helper),
+        (attach(1, **RESERVING),),
+        (UNDONE,),
+        then(because(1, "unsupported"), untouched),
     ),
     *(
         Story(

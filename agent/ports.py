@@ -81,6 +81,17 @@ class Domains(Protocol):
 
         What is not limited is 0 or not named. Unavailable where it does not run."""
 
+    def size(self, instance_id: str, target_dev: str) -> int:
+        """QEMU's word on how many bytes the running guest has of a disk: of an encrypted one those
+        behind its header. Unavailable where it does not run."""
+
+    def resize(self, instance_id: str, target_dev: str, size_bytes: int) -> None:
+        """Tell the running guest that the disk has so many bytes; a file is made as large.
+
+        To be called with more than there are: libvirt truncates a file without a word. A block
+        device has the size that it has, also where that is more than was asked.
+        Raises PlugRefused, Busy, Unsupported."""
+
     def note(self, instance_id: str, metadata_xml: str) -> None:
         """Replace our element of the domain's metadata, live and in the configuration."""
 
@@ -122,6 +133,13 @@ class Connectors(Protocol):
         """Take the device off this host and prove it; ``device`` is the search key from connect.
 
         Raises ConnectFailed if something stays."""
+
+    def extend(self, attachment: Attachment, device: Device) -> Device:
+        """Make this host show the size that the volume has on the storage side, by every path.
+
+        The device with that size. A file is as large as it is: QEMU makes it larger; an image that
+        QEMU reaches over the network has the size that was known before.
+        Raises NotAllPaths if one path shows less than another, ConnectFailed, Unsupported."""
 
     def find(self, connection: Connection) -> Device | None:
         """What is at the volume's address now, whoever made it; None: nothing, or not known where.

@@ -99,6 +99,25 @@ class CommandCalls:
             "disconnect_instance", envelope, instance_id=instance_id, attachments=chosen
         )
 
+    def extend(
+        self,
+        volume_id: str,
+        size_bytes: int,
+        *,
+        connection_info: Mapping[str, Any] | None = None,
+        **envelope: Unpack[Envelope],
+    ) -> Answer:
+        """Let this host, and every guest of it that has the volume, see its new size.
+
+        ``result`` is a list with a row for each attachment: its sizes, or its error."""
+        return self._command(
+            "extend",
+            envelope,
+            volume_id=volume_id,
+            size_bytes=size_bytes,
+            connection_info=None if connection_info is None else dict(connection_info),
+        )
+
     def command(self, verb: str, request: Mapping[str, Any]) -> Answer:
         """Any command, ``request`` as it goes over the wire.  Raises Unreachable, and Refused for
         a verb that the agent does not know."""

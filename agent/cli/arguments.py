@@ -170,6 +170,21 @@ def _acting(commands: Any) -> None:
         for parser in (command, _command(verbs, name, f"what that would do: {about}")):
             _several(parser, name)
         _waiting(command)
+    extend = _command(commands, "extend", "show a volume's new size to the host and its guests")
+    for parser in (extend, _command(verbs, "extend", "what an extend would do")):
+        _extension(parser)
+    _waiting(extend)
+
+
+def _extension(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("volume_id", metavar="VOLUME", help="its full id")
+    parser.add_argument(
+        "size_bytes", type=int, metavar="BYTES", help="what it has on the storage side by now"
+    )
+    parser.add_argument(
+        "--connection-info", metavar="FILE", help="how it is reached, where that has changed"
+    )
+    _deadline(parser)
 
 
 def _several(parser: argparse.ArgumentParser, name: str) -> None:

@@ -9,7 +9,13 @@ from agent.bus.client import Unreachable
 from agent.cli import views
 from agent.cli.follow import follow
 from agent.cli.offline import audit_here
-from agent.cli.requests import attach_request, batch_request, detach_request, disconnect_request
+from agent.cli.requests import (
+    attach_request,
+    batch_request,
+    detach_request,
+    disconnect_request,
+    extend_request,
+)
 from agent.cli.session import Session
 from agent.cli.trouble import Exit, not_found
 from agent.errors import Invalid
@@ -117,8 +123,8 @@ def detach(session: Session, args: Namespace) -> Exit:
     return _carry_out(session, "detach", _request(session, "detach", args), args.wait_seconds)
 
 
-def of_several(session: Session, args: Namespace) -> Exit:
-    """A verb that takes several attachments, by its own name."""
+def by_name(session: Session, args: Namespace) -> Exit:
+    """A verb by its own name."""
     verb = args.command.replace("-", "_")
     return _carry_out(session, verb, _request(session, verb, args), args.wait_seconds)
 
@@ -162,9 +168,10 @@ COMMANDS: Mapping[str, Callable[[Session, Namespace], Exit]] = {
     "instance": instance,
     "attach": attach,
     "detach": detach,
-    "attach-batch": of_several,
-    "connect-instance": of_several,
-    "disconnect-instance": of_several,
+    "attach-batch": by_name,
+    "connect-instance": by_name,
+    "disconnect-instance": by_name,
+    "extend": by_name,
     "plan": plan,
     "operations list": list_operations,
     "operations cancel": cancel,
@@ -252,6 +259,8 @@ def _request(session: Session, verb: str, args: Namespace) -> Row:
         return attach_request(args, _now())
     if verb == "detach":
         return detach_request(args, _now(), look_up)
+    if verb == "extend":
+        return extend_request(args, _now())
     if verb == "disconnect_instance":
         return disconnect_request(args, _now(), look_up)
     return batch_request(verb, args, _now())

@@ -81,6 +81,14 @@ def disconnect_request(
     return _checked("disconnect_instance", {**request, **_flagged(flags, ENVELOPE)}, now)
 
 
+def extend_request(flags: Namespace, now: datetime) -> Payload:
+    """Raises Trouble (usage)."""
+    request = {"volume_id": flags.volume_id, "size_bytes": flags.size_bytes}
+    if flags.connection_info is not None:
+        request["connection_info"] = _connection_info(flags.connection_info)
+    return _checked("extend", {**request, **_flagged(flags, ENVELOPE)}, now)
+
+
 def read_structure(name: str, stdin: TextIO | None = None) -> Payload:
     """The object in a JSON or YAML file; ``-`` is standard input.  Raises Trouble (usage)."""
     where = "standard input" if name == "-" else name

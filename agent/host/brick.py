@@ -17,7 +17,7 @@ from typing import Any
 from os_brick.privileged import rootwrap
 
 from agent.errors import ConnectFailed, Unavailable, Unsupported
-from agent.host.brick_device import SCSI, DeviceReader
+from agent.host.brick_device import SCSI, DeviceReader, device_info, network_device
 from agent.host.brick_library import (
     os_brick_connector,
     os_brick_properties,
@@ -29,6 +29,8 @@ from agent.host.brick_refusals import (
     FOREIGN,
     connect_refusal,
     disconnect_refusal,
+    extend_refusal,
+    no_lsscsi,
     no_multipath,
     reason_of,
 )
@@ -145,7 +147,7 @@ class BrickConnectors:
         connection = attachment.connection
         self.check(connection)
         if isinstance(connection, RbdConnection):
-            return _network_device(attachment, connection)
+            return network_device(attachment, connection)
         if connection.export is not None:
             self._mounts.make_base()
         trail = Trail(self._execute)
@@ -182,7 +184,7 @@ class BrickConnectors:
                     connection.lane,
                     connector.disconnect_volume,
                     self._properties_of(connection),
-                    _device_info(device, today),
+                    device_info(device, today),
                 )
                 if isinstance(connection, SCSI) and device is not None:
                     self._remove_late_paths(connection, device, trail)
@@ -192,6 +194,14 @@ class BrickConnectors:
             except FOREIGN as error:
                 raise disconnect_refusal(error, connection, trail) from error
         return self._gone(connection, device)
+
+    def extend(self, attachment: Attachment, device: Device) -> Device:
+        connection = attachment.connection
+        if connection.source_type == "network":
+            return device
+        if connection.source_type == "block" and not isinstance(connection, LocalConnection):
+            self._rescan(connection, device)
+        return self._reader.grown(connection, device)
 
     def find(self, connection: Connection) -> Device | None:
         if isinstance(connection, NvmeConnection):
@@ -312,6 +322,20 @@ class BrickConnectors:
                 "vendor's software"
             ) from error
 
+    def _rescan(self, connection: Connection, device: Device) -> None:
+        """Also before other programs' connects: os-brick makes multipathd read all anew."""
+        trail, node = Trail(self._execute), self._devices.find(device.identity)
+        properties = self._properties_of(connection)
+        if isinstance(connection, NvmeConnection):
+            properties["device_path"] = node  # by itself os-brick may not know which one it is
+        if isinstance(connection, SCSI) and self._which("lsscsi") is None:
+            raise no_lsscsi()
+        with self._locks.hold(connection.lane):
+            try:
+                self._connector(connection, trail).extend_volume(properties)
+            except (*FOREIGN, NotImplementedError) as error:
+                raise extend_refusal(error, connection, trail) from error
+
     # what is there
 
     def _lacks_multipath(self, connector: Any, connection: Connection) -> bool:
@@ -371,22 +395,3 @@ def _with_retry(options: str) -> str:
     given = [option for option in options.split(",") if option]
     has_retry = any(option.startswith("retry=") for option in given)
     return ",".join(given if has_retry else [*given, "retry=0"])
-
-
-def _device_info(device: Device | None, today: str | None) -> dict[str, Any] | None:
-    """os-brick's own answer of the connect, with a path that is true today: by it, and by how it
-    is written, os-brick decides what to flush. None: nothing ever went through the device."""
-    if device is None:
-        return None
-    then = device.device_info
-    info = {key: value for key, value in then.items() if key != "path"}
-    if today is not None:
-        known = (str(then.get("path")), device.path)
-        info["path"] = next((path for path in known if os.path.realpath(path) == today), today)
-    return info
-
-
-def _network_device(attachment: Attachment, connection: RbdConnection) -> Device:
-    """Nobody on this host has looked at the image: its size is the request's word."""
-    source = connection.known_source
-    return Device(path=source, identity={"path": source}, size_bytes=attachment.size_bytes or 0)

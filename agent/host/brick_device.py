@@ -22,6 +22,7 @@ from agent.model.connection import (
     IscsiConnection,
     LocalConnection,
     NvmeConnection,
+    RbdConnection,
 )
 from agent.model.device import Device
 
@@ -104,6 +105,31 @@ class DeviceReader:
             }
         )
 
+    def grown(self, connection: Connection, device: Device) -> Device:
+        """The device with the size that all of its paths show.
+
+        Raises NotAllPaths, ConnectFailed; LunMissing, Invalid of a file."""
+        if connection.source_type == "file":
+            image = look_at_image(device.path, connection.source_format)
+            return device.model_copy(update={"size_bytes": image.size_bytes})
+        sizes = {
+            node: found.size_bytes
+            for node in self._devices.all_of(device.identity)
+            if (found := self._devices.look(node))
+        }
+        if not sizes:
+            raise ConnectFailed(
+                f"{device.path} is not on this host, so nothing can be extended; nothing was done "
+                "to any guest: see 'attachctl audit'"
+            )
+        if len(set(sizes.values())) > 1:
+            shown = ", ".join(f"{node} {size}" for node, size in sorted(sizes.items()))
+            raise NotAllPaths(
+                f"the paths of {device.path} show different sizes in bytes ({shown}); nothing was "
+                "done to any guest: see 'multipath -ll' and the storage side, then send it again"
+            )
+        return device.model_copy(update={"size_bytes": max(sizes.values())})
+
     def _look(self, path: str) -> Found:
         found = self._devices.look(path)
         if found is None:
@@ -176,6 +202,25 @@ class DeviceReader:
                 "another device tomorrow; it is taken back: see 'udevadm info' of the device"
             )
         return stable
+
+
+def device_info(device: Device | None, today: str | None) -> dict[str, Any] | None:
+    """os-brick's own answer of the connect, with a path that is true today: by it, and by how it
+    is written, os-brick decides what to flush. None: nothing ever went through the device."""
+    if device is None:
+        return None
+    then = device.device_info
+    info = {key: value for key, value in then.items() if key != "path"}
+    if today is not None:
+        known = (str(then.get("path")), device.path)
+        info["path"] = next((path for path in known if os.path.realpath(path) == today), today)
+    return info
+
+
+def network_device(attachment: Attachment, connection: RbdConnection) -> Device:
+    """Nobody on this host has looked at the image: its size is the request's word."""
+    source = connection.known_source
+    return Device(path=source, identity={"path": source}, size_bytes=attachment.size_bytes or 0)
 
 
 def plain(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,10 +10,12 @@ from agent.errors import (
     ConnectFailed,
     Invalid,
     LunMissing,
+    NotAllPaths,
     ReadOnlyDevice,
     Unavailable,
+    Unsupported,
 )
-from agent.host.brick_trail import Trail, failure_of
+from agent.host.brick_trail import PACKAGES, Trail, failure_of
 from agent.model.connection import Connection
 
 FOREIGN = (exception.BrickException, ProcessExecutionError, OSError, ValueError, LookupError)
@@ -69,6 +71,35 @@ def disconnect_refusal(error: Exception, connection: Connection, trail: Trail) -
     return ConnectFailed(
         f"the volume of {connection.target_names} could not be taken off this host: "
         f"{reason_of(error, trail)}; its device stays, and it is tried again"
+    )
+
+
+def extend_refusal(error: Exception, connection: Connection, trail: Trail) -> AgentError:
+    """Of an error that extend_volume raised."""
+    if isinstance(error, exception.ExecutionTimeout):
+        return _hangs(connection, error)
+    if isinstance(error, NotImplementedError):
+        return Unsupported(
+            f"os-brick cannot extend {connection.driver_volume_type} volumes while they are "
+            "connected; nothing was done to any guest: the size is seen after a detach and attach"
+        )
+    if type(error) is exception.BrickException:  # it raises that where a path does not answer
+        return NotAllPaths(
+            f"a path to the volume of {connection.target_names} does not work "
+            f"({reason_of(error, trail)}); nothing was done to any guest: look at 'multipath -ll' "
+            "and the storage network, then send it again"
+        )
+    return ConnectFailed(
+        f"the new size of the volume of {connection.target_names} could not be read: "
+        f"{reason_of(error, trail)}; nothing was done to any guest: send it again"
+    )
+
+
+def no_lsscsi() -> Unsupported:
+    """os-brick finds the paths of a SCSI device by it."""
+    return Unsupported(
+        "this host cannot extend SCSI volumes: it has no lsscsi; nothing was done: install "
+        f"{PACKAGES['lsscsi']}"
     )
 
 

@@ -10,9 +10,9 @@ below 4.4 the XML is the one that libvirt itself shows for the alias, read just 
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import libvirt
 from lxml import etree
@@ -20,17 +20,14 @@ from lxml import etree
 from agent.errors import AgentError
 from agent.host.libvirt_abilities import DETACH_BY_ALIAS, Abilities
 from agent.host.libvirt_connection import LibvirtConnection, VirConnect
+from agent.host.libvirt_disks import LibvirtDisks
 from agent.host.refusals import (
     is_no_such_device,
     is_no_such_domain,
     is_no_such_half,
     is_not_yet,
-    refusal,
-    unknown,
 )
 from agent.ports import Capabilities, DomainLook, DomainState
-
-Answer = TypeVar("Answer")
 
 VirDomain = Any
 """A libvirt.virDomain."""
@@ -80,11 +77,11 @@ _CONFIG: Final = _Half(
 )
 
 
-class LibvirtDomains:
+class LibvirtDomains(LibvirtDisks):
     """Any thread may call. ``without``: abilities not to be used even where they are there."""
 
     def __init__(self, connection: LibvirtConnection, *, without: Collection[str] = ()) -> None:
-        self._connection = connection
+        super().__init__(connection)
         self._abilities = Abilities(without)
         self._asked = _Asked()
 
@@ -148,15 +145,6 @@ class LibvirtDomains:
         """No disk, no configuration, no domain: it is out already."""
         self._take_out(instance_id, alias, _CONFIG)
 
-    def limits(self, instance_id: str, target_dev: str) -> Mapping[str, int | str]:
-        """Asked of QEMU: the XML shows what was wanted, also where QEMU refused it."""
-
-        def ask(connection: VirConnect) -> Mapping[str, int | str]:
-            domain = connection.lookupByUUIDString(instance_id)
-            return dict(domain.blockIoTune(target_dev, _LIVE.affect))
-
-        return self._question(ask)
-
     def note(self, instance_id: str, metadata_xml: str) -> None:
         """An element without children takes ours away.
 
@@ -217,18 +205,6 @@ class LibvirtDomains:
                     raise
 
         self._change(ask, f"taking the disk {alias} out of {half.name} of domain {instance_id}")
-
-    def _question(self, ask: Callable[[VirConnect], Answer]) -> Answer:
-        try:
-            return self._connection.call(ask)
-        except libvirt.libvirtError as error:
-            raise unknown(str(error)) from error
-
-    def _change(self, ask: Callable[[VirConnect], None], doing: str) -> None:
-        try:
-            self._connection.call(ask)
-        except libvirt.libvirtError as error:
-            raise _refusal(error, doing) from error
 
 
 @dataclass(frozen=True)
@@ -366,10 +342,6 @@ def _is_out(error: libvirt.libvirtError) -> bool:
         or is_no_such_device(code, message)
         or is_not_yet(message)
     )
-
-
-def _refusal(error: libvirt.libvirtError, doing: str) -> AgentError:
-    return refusal(error.get_error_code(), error.get_error_domain(), str(error), doing=doing)
 
 
 def _devices(domain_xml: str | None) -> Iterator[Any]:

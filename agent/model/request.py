@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from agent.model.attachment import Attachment
+from agent.model.connection import AnyConnection, Connection, refuse_flat
 from agent.model.outcome import State
 from agent.model.value import Count, Id, Positive, Uuid, Value, without_secrets
 
@@ -70,9 +71,19 @@ class Request(Value):
         return ()
 
     @property
+    def reaches(self) -> tuple[Connection, ...]:
+        """How this host is to reach volumes: what it never could is refused up front."""
+        return tuple(attachment.connection for attachment in self.connects)
+
+    @property
     def sent_along(self) -> tuple[Attachment, ...]:
         """Whole attachments of which only the ids were needed, had the agent seen them."""
         return ()
+
+    @property
+    def wishes(self) -> dict[str, Any]:
+        """JSON-like: what its operation knows from the beginning, besides its attachments."""
+        return {}
 
 
 class AttachRequest(Request):
@@ -199,6 +210,33 @@ class DetachRequest(Request):
         return self
 
 
+SECTOR_BYTES = 512
+"""A guest counts in these: of a file that ends within one QEMU shows more than there is."""
+
+
+class ExtendRequest(Request):
+    """``size_bytes``: what the volume has on the storage side by now; of a file, what it shall
+    have. ``connection_info``: how it is reached, where that is not as it was attached."""
+
+    volume_id: Id
+    size_bytes: Annotated[Positive, Field(multiple_of=SECTOR_BYTES)]
+    connection: Annotated[AnyConnection, BeforeValidator(refuse_flat)] | None = Field(
+        default=None, alias="connection_info"
+    )
+
+    @property
+    def instance_id(self) -> None:
+        """Whoever has the volume."""
+
+    @property
+    def reaches(self) -> tuple[Connection, ...]:
+        return () if self.connection is None else (self.connection,)
+
+    @property
+    def wishes(self) -> dict[str, Any]:
+        return {"size_bytes": self.size_bytes}
+
+
 class Nothing(Value):
     """A query without arguments."""
 
@@ -277,6 +315,7 @@ Command = (
     AttachRequest
     | AttachBatchRequest
     | DetachRequest
+    | ExtendRequest
     | ConnectInstanceRequest
     | DisconnectInstanceRequest
 )

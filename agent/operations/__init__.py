@@ -8,12 +8,14 @@ from agent.operations.attach_batch import plan_attach_batch
 from agent.operations.connect_instance import plan_connect_instance
 from agent.operations.detach import plan_detach
 from agent.operations.disconnect_instance import plan_disconnect_instance
+from agent.operations.extend import plan_extend
 from agent.saga.plan import Plan
 
 VERBS: dict[str, Callable[[Record], Plan]] = {
     "attach": plan_attach,
     "attach_batch": plan_attach_batch,
     "detach": plan_detach,
+    "extend": plan_extend,
     "connect_instance": plan_connect_instance,
     "disconnect_instance": plan_disconnect_instance,
 }

@@ -28,10 +28,12 @@ from agent.model.request import (
     Command,
     DetachRequest,
     DisconnectInstanceRequest,
+    ExtendRequest,
     Request,
 )
 from agent.operations import plan_of
 from agent.operations.sharing import refuse_sharing
+from agent.operations.staying import refuse_while_extended, users_of_volume
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,9 @@ class Admission:
             wanted = request.attachments
             refs = self._all_of(instance_id) if wanted == "all" else wanted
             return tuple(self._leaving(ref, instance_id) for ref in refs)
+        if isinstance(request, ExtendRequest):
+            self._volume_is_settled(request.volume_id)
+            return users_of_volume(self.book, request)
         return tuple(self._joining(attachment) for attachment in request.connects)
 
     def draft(self, verb: str, request: Command, digest: str) -> Record:
@@ -90,6 +95,7 @@ class Admission:
             deadline_at=None if deadline is None else self.now + deadline,
             created_at=self.now,
             updated_at=self.now,
+            known=request.wishes,
         )
         for part in parts:
             ended = None if part.attachment else self.book.fence(part.attachment_id)
@@ -114,6 +120,7 @@ class Admission:
         self._generation_for_attach(attachment)
         self._attachment_is_free(attachment.attachment_id)
         self._volume_is_settled(attachment.volume_id)
+        refuse_while_extended(self.book, attachment.volume_id)
         self._sharing(attachment)
         return Part.of(attachment, "joins")
 

@@ -91,6 +91,8 @@ class Commit(Step):
     irrevocable: ClassVar[bool] = False
     """Once intended, the guest may have been asked for what nobody can take back: the plan goes
     forward from the intent on, and nobody asks whether it happened."""
+    reached: ClassVar[str] = "has reached the guest"
+    """Why it cannot be cancelled any more, as a part of a sentence."""
 
     def happened(self, scene: Scene) -> bool:
         """Is it so, by the host's word?  Raises Unavailable where that is unknown."""

@@ -205,7 +205,8 @@ class Settler:
         if isinstance(learnt, AgentError):
             if not step.optional:
                 return self._insist(record, learnt)
-            learnt = {"warnings": [f"{step.name}: {learnt.detail}"]}
+            problem = Problem.of(learnt)
+            learnt = {"warnings": [f"{step.name}: {problem.detail}"], "failed": problem.reveal()}
         moved = _stepped(record, step, learnt).but(position=record.position + 1)
         return self._close(moved, plan) if moved.position == len(plan.steps) else moved
 
@@ -236,9 +237,7 @@ class Settler:
         if step.promises:
             assert step.about is not None, "who promises is an attachment"
             record = record.but_part(step.about, promised=True)
-        intended = _executing(record).but(
-            intended=max(record.intended, record.position),
-        )
+        intended = _executing(record).but(intended=max(record.intended, record.position))
         intended = self._save(intended, "start" if record.intended < 0 else None)
         return intended, self._ask(lambda: step.apply(self._scene(intended, step)))
 
@@ -346,7 +345,7 @@ def refuse_late_cancel(record: Record, plan: Plan) -> None:
     """Raises TooLate where the operation can only go on."""
     if record.direction == "committed" or plan.irrevocable(record.intended):
         raise TooLate(
-            f"{record.verb} has reached the guest and cannot be taken back; it goes on, "
+            f"{record.verb} {plan.commit.reached} and cannot be taken back; it goes on, "
             "watch the operation"
         )
 

@@ -140,8 +140,8 @@ class Agent:
     def _refuse_unconnectable(self, request: Command) -> None:
         """What this host cannot connect it cannot disconnect either; what is attached here already
         is taken off by all means."""
-        for attachment in request.connects:
-            self._host.connectors.check(attachment.connection)
+        for connection in request.reaches:
+            self._host.connectors.check(connection)
         along = request.sent_along
         held = self._journal.read(lambda book: [book.fence(one.attachment_id) for one in along])
         for attachment, known in zip(along, held, strict=True):
@@ -284,7 +284,7 @@ def _keep_leftover(
         promise.volume_id == part.volume_id
         for promise in book.promises(besides=record.operation_id)
     )
-    if part.attachment is None or is_counted or not is_touched:
+    if part.attachment is None or part.role == "stays" or is_counted or not is_touched:
         return
     if device is None:
         source = part.attachment.connection.known_source

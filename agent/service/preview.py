@@ -44,8 +44,8 @@ def preview(
         "refusal": None,
     }
     try:
-        for attachment in request.connects:
-            host.connectors.check(attachment.connection)
+        for connection in request.reaches:
+            host.connectors.check(connection)
         now, known = host.clock.now(), digest(payload)
 
         def draft(book: Book) -> Record:

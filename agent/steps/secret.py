@@ -22,6 +22,9 @@ https://gitlab.com/cryptsetup/cryptsetup/-/wikis/LUKS-standard/on-disk-format.pd
 
 VERSIONS = {"luks": 1, "luks2": 2}
 
+LUKS_PAYLOAD_OFFSET, LUKS_SECTOR_BYTES = slice(104, 108), 512
+"""Where a header of version 1 says behind how many sectors the payload begins, big-endian."""
+
 
 @dataclass(frozen=True)
 class CheckSecrets(Step):
@@ -185,6 +188,25 @@ def _wrong_header(host: Host, encryption: Encryption, device: Device) -> str | N
     if version != VERSIONS[encryption.format]:
         return f"has a LUKS header of version {version}, not of {encryption.format}"
     return None
+
+
+def header_bytes(host: Host, attachment: Attachment, device: Device) -> int:
+    """What the guest does not see of an encrypted volume; 0 where nothing is encrypted.
+
+    Raises NotEncrypted, Unsupported, ConnectFailed."""
+    if attachment.encryption is None:
+        return 0
+    if attachment.connection.source_type == "network":
+        raise Unsupported(
+            f"{device.path} is encrypted, and its header is not to be read from this host, so how "
+            "much of it is the guest's is not known; nothing was done: attach it again, the guest "
+            "then sees all of it"
+        )
+    wrong = _wrong_header(host, attachment.encryption, device)
+    if wrong:
+        raise NotEncrypted(f"{device.path} {wrong}; nothing was done to any guest")
+    header = host.connectors.header(device)
+    return int.from_bytes(header[LUKS_PAYLOAD_OFFSET], "big") * LUKS_SECTOR_BYTES
 
 
 def _drop_unless_used(scene: Scene, attachment: Attachment) -> None:

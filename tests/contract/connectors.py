@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from agent.errors import AgentError
+from agent.errors import AgentError, ConnectFailed
 from agent.model.attachment import Attachment
 from agent.model.device import Device
 from agent.ports import Connectors
@@ -19,7 +19,8 @@ from agent.ports import Connectors
 class Bench:
     """``make_volume`` maps a new volume to this host; ``hidden_volume`` is an attachment of one
     that the host cannot get. ``locked`` is what a caller holds around a storage call.
-    ``stays``: its devices are there whether they are connected or not (protocol local)."""
+    ``stays``: its devices are there whether they are connected or not (protocol local). ``grow``
+    makes a volume larger on the storage side, to so many bytes."""
 
     connectors: Connectors
     make_volume: Callable[[], Attachment]
@@ -28,6 +29,7 @@ class Bench:
         nullcontext()
     )
     stays: bool = False
+    grow: Callable[[Attachment, int], None] | None = None
 
     def connect(self, attachment: Attachment) -> Device:
         with self.locked(attachment):
@@ -59,6 +61,26 @@ class ConnectorsContract:
         before = volume.reveal()
         bench.disconnect(volume, bench.connect(volume))
         assert volume.reveal() == before
+
+    def test_a_volume_that_has_grown_is_as_large_when_it_is_extended(self, bench: Bench) -> None:
+        assert bench.grow is not None
+        volume, other = bench.make_volume(), bench.make_volume()
+        device, stays = bench.connect(volume), bench.connect(other)
+        larger = device.size_bytes + (8 << 20)
+        bench.grow(volume, larger)
+        with bench.locked(volume):
+            found = [bench.connectors.extend(volume, device) for _ in range(2)]
+        assert found == [device.model_copy(update={"size_bytes": larger})] * 2
+        with bench.locked(other):
+            assert bench.connectors.extend(other, stays) == stays
+
+    def test_what_is_not_here_is_not_extended(self, bench: Bench) -> None:
+        volume = bench.make_volume()
+        device = bench.connect(volume)
+        gone = device.model_copy(update={"identity": {"wwn": "6001405ffffffffffffff"}})
+        bench.disconnect(volume, device)
+        with bench.locked(volume), pytest.raises(ConnectFailed, match="not on this host"):
+            bench.connectors.extend(volume, gone)
 
     def test_two_volumes_are_two_devices(self, bench: Bench) -> None:
         one, other = bench.connect(bench.make_volume()), bench.connect(bench.make_volume())

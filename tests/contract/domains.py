@@ -20,14 +20,17 @@ from agent.ports import LUKS2, DomainLook, Domains
 
 NAMESPACE = "urn:libvirt-attachment-agent:attachments:1"
 
+MIB = 1 << 20
+
 NOBODY = "00000000-0000-4000-8000-000000000000"
 """An instance that this host does not have."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """``make_volume`` gives the path of a new one; ``wait_released`` returns once the guest has
-    let go of the disk with that alias, or fails."""
+    """``make_volume`` gives the path of a new one, of 1 MiB, which ``grow`` makes larger (so many
+    bytes); ``wait_released`` returns once the guest has let go of the disk with that alias, or
+    fails."""
 
     domains: Domains
     running: str
@@ -35,6 +38,7 @@ class Bench:
     transient: str
     make_volume: Callable[[], str]
     wait_released: Callable[[str, str], None]
+    grow: Callable[[str, int], None]
 
 
 @dataclass(frozen=True)
@@ -294,6 +298,51 @@ class DomainsContract:
         assert limits.items() <= bench.domains.limits(active, disk.target_dev).items()
         found = bench.domains.limits(active, plain.target_dev)
         assert not any(found.get(name) for name in limits)
+
+    # how large it is
+
+    def test_a_disk_that_has_grown_is_as_large_as_before_until_the_guest_is_told(
+        self, bench: Bench, active: str
+    ) -> None:
+        disk, other = make_disk(bench), make_disk(bench)
+        bench.domains.plug(active, disk.xml())
+        bench.domains.plug(active, other.xml())
+        bench.grow(disk.path, 3 * MIB)
+        assert bench.domains.size(active, disk.target_dev) == MIB
+        for _ in range(2):
+            bench.domains.resize(active, disk.target_dev, 3 * MIB)
+            assert bench.domains.size(active, disk.target_dev) == 3 * MIB
+        assert bench.domains.size(active, other.target_dev) == MIB
+
+    def test_a_device_is_never_larger_than_it_is(self, bench: Bench, active: str) -> None:
+        disk = make_disk(bench)
+        bench.domains.plug(active, disk.xml())
+        with pytest.raises(PlugRefused, match="grow"):
+            bench.domains.resize(active, disk.target_dev, 3 * MIB)
+        assert bench.domains.size(active, disk.target_dev) == MIB
+
+    def test_less_than_the_device_has_is_what_it_has(self, bench: Bench, active: str) -> None:
+        disk = make_disk(bench)
+        bench.domains.plug(active, disk.xml())
+        bench.grow(disk.path, 3 * MIB)
+        bench.domains.resize(active, disk.target_dev, 2 * MIB)
+        assert bench.domains.size(active, disk.target_dev) == 3 * MIB
+
+    def test_a_disk_that_is_only_read_is_not_resized(self, bench: Bench, active: str) -> None:
+        disk = make_disk(bench)
+        read_only = disk.xml().replace("<backingStore/>", "<backingStore/><readonly/>")
+        bench.domains.plug(active, read_only)
+        bench.grow(disk.path, 3 * MIB)
+        with pytest.raises(PlugRefused, match="readonly"):
+            bench.domains.resize(active, disk.target_dev, 3 * MIB)
+
+    def test_the_size_of_what_does_not_run_is_unknown(self, bench: Bench) -> None:
+        disk = make_disk(bench)
+        bench.domains.define(bench.shut_off, disk.xml())
+        with pytest.raises(Unavailable):
+            bench.domains.size(bench.shut_off, disk.target_dev)
+        with pytest.raises(Unavailable):
+            bench.domains.resize(bench.shut_off, disk.target_dev, 3 * MIB)
 
     def test_who_does_not_run_has_no_limits_in_force(self, bench: Bench) -> None:
         disk = make_disk(bench)

@@ -55,13 +55,18 @@ class Volumes:
     def __init__(self, directory: Path, stack: ExitStack) -> None:
         self._directory = directory
         self._stack = stack
+        self._made: dict[str, LoopVolume] = {}
 
     def make(self) -> LoopVolume:
         return self._stack.enter_context(LoopVolume(self._directory, str(uuid.uuid4()), size_mib=1))
 
     def attachment(self) -> Attachment:
         volume = self.make()
+        self._made[volume.volume_id] = volume
         return attachment(volume_id=volume.volume_id, connection_info=volume.connection_info())
+
+    def grow(self, volume: Attachment, size_bytes: int) -> None:
+        self._made[volume.volume_id].grow(size_bytes >> 20)
 
 
 @pytest.fixture
@@ -82,6 +87,7 @@ class TestLocal(ConnectorsContract):
             make_volume=volumes.attachment,
             hidden_volume=lambda: of("/dev/no-such-device"),
             stays=True,
+            grow=volumes.grow,
         )
 
 

@@ -26,6 +26,10 @@ class TestSimulated(ConnectorsContract):
             storage.luns[TARGET, number] = Lun(VOLUMES[number - 1])
             return Attachment.parse(attachment(number, volume=number))
 
+        def grow(volume: Attachment, size_bytes: int) -> None:
+            number = int(volume.attachment_id.removeprefix("att-"))
+            storage.luns[TARGET, number].size_bytes = size_bytes
+
         @contextmanager
         def locked(volume: Attachment) -> Iterator[None]:
             with ExitStack() as held:
@@ -38,4 +42,5 @@ class TestSimulated(ConnectorsContract):
             make_volume=make_volume,
             hidden_volume=lambda: Attachment.parse(attachment(9, volume=9)),
             locked=locked,
+            grow=grow,
         )

@@ -17,6 +17,7 @@ from agent.host.libvirt_connection import LibvirtConnection
 from agent.host.libvirt_domains import ASK_AGAIN_SECONDS, LibvirtDomains
 from agent.ports import LUKS2, Domains
 from tests.contract.domains import (
+    MIB,
     Bench,
     Disk,
     DomainsContract,
@@ -27,6 +28,7 @@ from tests.contract.domains import (
 )
 from tests.lab.guest import Guest, Shape
 from tests.lab.lab import Lab
+from tests.lab.loop_volume import LoopVolume
 from tests.lab.patience import wait_until
 
 pytestmark = pytest.mark.real
@@ -64,6 +66,13 @@ def guests(lab: Lab) -> tuple[Guest, Guest, Guest]:
 def make_bench(lab: Lab, domains: Domains, guests: tuple[Guest, Guest, Guest]) -> Bench:
     running, shut_off, transient = (guest.uuid for guest in guests)
 
+    made: dict[str, LoopVolume] = {}
+
+    def make_volume() -> str:
+        volume = lab.volume(size_mib=1)
+        made[volume.path] = volume
+        return volume.path
+
     def is_released(instance_id: str, alias: str) -> bool:
         found = domains.look(instance_id)
         assert found is not None
@@ -78,8 +87,9 @@ def make_bench(lab: Lab, domains: Domains, guests: tuple[Guest, Guest, Guest]) -
         running=running,
         shut_off=shut_off,
         transient=transient,
-        make_volume=lambda: str(lab.volume(size_mib=1).path),
+        make_volume=make_volume,
         wait_released=wait_released,
+        grow=lambda path, size_bytes: made[path].grow(size_bytes // MIB),
     )
 
 

@@ -137,6 +137,38 @@ def test_two_guests_share_what_the_storage_cannot_read(
     orchestrator.detached(other)
 
 
+def test_an_encrypted_volume_grows_behind_its_header(
+    orchestrator: Orchestrator,
+    guests: list[Guest],
+    make_luks: Callable[[], LoopVolume],
+    keys: Path,
+) -> None:
+    volume = make_luks()
+    wishes = [wish(guest, volume, multiattach=True, **by_file(keys)) for guest in guests[:2]]
+    for wanted in wishes:
+        orchestrator.attached(wanted)
+    header_bytes = volume.size_bytes - guests[0].wait_for_disk(volume.volume_id).size_bytes
+    volume.grow(80)
+    answer = orchestrator.finish(orchestrator.client.extend(volume.volume_id, volume.size_bytes))
+    assert answer.state == "done", answer
+    assert isinstance(answer.result, list)
+    seen = volume.size_bytes - header_bytes
+    assert [row["guest_size_bytes"] for row in answer.result] == [seen, seen]
+
+    def is_seen(guest: Guest) -> bool:
+        return guest.wait_for_disk(volume.volume_id).size_bytes == seen
+
+    for guest in guests[:2]:
+        wait_until(lambda guest=guest: is_seen(guest), "the guest sees the new size", seconds=20)
+    last_mib = (seen >> 20) - 1
+    first, second = (guest.wait_for_disk(volume.volume_id).name for guest in guests[:2])
+    guests[0].write(first, "behind", offset_mib=last_mib)
+    assert guests[1].read(second, offset_mib=last_mib) == "behind"
+    assert block_of("behind")[:64] not in Path(volume.path).read_bytes()
+    for wanted in wishes:
+        orchestrator.detached(wanted)
+
+
 def test_a_wrong_passphrase_opens_nothing(
     orchestrator: Orchestrator,
     guests: list[Guest],

@@ -33,7 +33,8 @@ ROOT_PORTS = 6
 
 @dataclass
 class Guest:
-    """One domain. ``pending`` are the aliases that it was asked for and has not let go."""
+    """One domain. ``pending`` are the aliases that it was asked for and has not let go; ``sizes``
+    what QEMU found when it opened the disk of a target name, or was told since."""
 
     instance_id: str
     name: str
@@ -44,13 +45,15 @@ class Guest:
     attitude: Attitude = "cooperative"
     pending: list[str] = field(default_factory=list)
     asked: int = 0
+    sizes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
 class SimulatedDomains:
     """``can_open`` tells whether QEMU finds the source; ``happened`` is told of every event.
 
-    ``unlock`` raises what QEMU says to the secrets of a disk.
+    ``unlock`` raises what QEMU says to the secrets of a disk; ``size_of`` is what it finds when it
+    opens one.
     ``plug_never_lands``: QEMU takes the disk and it does not appear. ``drops_limits``: it takes
     the disk, refuses its limits, and libvirt shows them all the same. ``refuses``: aliases that
     it does not take, whatever else is granted."""
@@ -61,6 +64,7 @@ class SimulatedDomains:
     canonical: Callable[[str], frozenset[str]]
     happened: Callable[[str], None]
     unlock: Callable[[XmlElement], None] = lambda disk: None
+    size_of: Callable[[XmlElement], int] = lambda disk: 1 << 30
     guests: dict[str, Guest] = field(default_factory=dict)
     libvirt: tuple[int, int, int] = (9, 0, 0)
     missing: tuple[str, ...] = (LUKS2,)
@@ -112,6 +116,13 @@ class SimulatedDomains:
     def limits(self, instance_id: str, target_dev: str) -> Mapping[str, int | str]:
         return self._call("limits", lambda: self._limits(instance_id, target_dev))
 
+    def size(self, instance_id: str, target_dev: str) -> int:
+        return self._call("size", lambda: self._size(instance_id, target_dev))
+
+    def resize(self, instance_id: str, target_dev: str, size_bytes: int) -> None:
+        refusal = PlugRefused("simulated: QEMU does not resize it")
+        self._change("resize", lambda: self._resize(instance_id, target_dev, size_bytes), refusal)
+
     def note(self, instance_id: str, metadata_xml: str) -> None:
         refusal = PlugRefused("simulated: libvirt takes no metadata")
         self._change("note", lambda: self._note(instance_id, metadata_xml), refusal)
@@ -152,6 +163,9 @@ class SimulatedDomains:
             source = _source_of(disk)
             assert source is None or self.can_open(source), f"{guest.name} cannot open {source}"
             self.unlock(disk)
+        guest.sizes = {
+            _target_of(disk) or "": self.size_of(disk) for disk in _disks(guest.inactive)
+        }
         guest.live = _running(guest.inactive)
         self.happened(instance_id)
 
@@ -281,14 +295,31 @@ class SimulatedDomains:
         )
 
     def _limits(self, instance_id: str, target_dev: str) -> dict[str, int | str]:
+        disk = self._live_disk(instance_id, target_dev)
+        asked = disk.iterfind("iotune/*") if not self.drops_limits else ()
+        return {str(limit.tag): _number(limit.text or "") for limit in asked}
+
+    def _size(self, instance_id: str, target_dev: str) -> int:
+        self._live_disk(instance_id, target_dev)
+        return self.guests[instance_id].sizes[target_dev]
+
+    def _live_disk(self, instance_id: str, target_dev: str) -> XmlElement:
         guest = self.guests.get(instance_id)
         for disk in _disks(guest.live if guest else None):
             if _target_of(disk) == target_dev:
-                asked = disk.iterfind("iotune/*") if not self.drops_limits else ()
-                return {str(limit.tag): _number(limit.text or "") for limit in asked}
+                return disk
         raise Unavailable("libvirt", f"there is no running {target_dev}")
 
     # effects
+
+    def _resize(self, instance_id: str, target_dev: str, size_bytes: int) -> None:
+        guest, disk = self._free_guest(instance_id), self._live_disk(instance_id, target_dev)
+        there = self.size_of(disk)
+        if disk.find("readonly") is not None:
+            raise PlugRefused(f"can't resize empty or readonly disk '{target_dev}'")
+        if size_bytes > there:
+            raise PlugRefused("Cannot grow device files")
+        guest.sizes[target_dev] = there
 
     def _plug(self, instance_id: str, device_xml: str) -> None:
         guest = self._free_guest(instance_id)
@@ -304,6 +335,8 @@ class SimulatedDomains:
             raise PlugRefused("simulated: QEMU does not like this one")
         if not self.plug_never_lands:
             guest.live = _with_device(guest.live, device)
+            if device.tag == "disk":
+                guest.sizes[_target_of(device) or ""] = self.size_of(device)
 
     def _define(self, instance_id: str, device_xml: str) -> None:
         guest = self._free_guest(instance_id)

@@ -6,16 +6,23 @@ as os-brick does. A volume gets a new identity each time it is exported anew, as
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agent.errors import AgentError, ConnectFailed, Invalid, LunMissing, Unsupported
+from agent.errors import (
+    AgentError,
+    ConnectFailed,
+    Invalid,
+    LunMissing,
+    NotAllPaths,
+    Unsupported,
+)
 from agent.model.attachment import Attachment
 from agent.model.connection import Connection, IscsiConnection, LocalConnection
 from agent.model.device import Device, Disconnected
 from agent.model.outcome import Problem
 from agent.ports import HEADER_BYTES
-from agent.steps.secret import LUKS_MAGIC
+from agent.steps.secret import LUKS_MAGIC, LUKS_PAYLOAD_OFFSET, LUKS_SECTOR_BYTES
 from agent.steps.volume import connect
 from tests.world.instants import Instants
 from tests.world.locks import SimulatedLocks
@@ -25,6 +32,10 @@ Place = tuple[str, int]
 
 PATHS = 2
 """Every volume is reached by so many portals; ``paths`` of them work."""
+
+
+PAYLOAD_OFFSET_BYTES = 2 << 20
+"""Of a LUKS header."""
 
 
 @dataclass
@@ -44,7 +55,9 @@ class Lun:
     def header(self) -> bytes:
         if self.passphrase is None:
             return bytes(HEADER_BYTES)
-        return LUKS_MAGIC + self.luks_version.to_bytes(2, "big")
+        start = LUKS_MAGIC + self.luks_version.to_bytes(2, "big")
+        offset = PAYLOAD_OFFSET_BYTES // LUKS_SECTOR_BYTES
+        return start.ljust(LUKS_PAYLOAD_OFFSET.start, b"\0") + offset.to_bytes(4, "big")
 
     @property
     def wwn(self) -> str:
@@ -79,7 +92,7 @@ class SimulatedConnectors:
     ``awaits_unmap``: devices stay until the storage takes them away.
 
     ``in_use`` tells which domain uses one of the names, ``doubts`` what a connect sees at the
-    address of an earlier life."""
+    address of an earlier life. ``lags``: a path goes on showing the size that the volume had."""
 
     instants: Instants
     locks: SimulatedLocks
@@ -93,6 +106,7 @@ class SimulatedConnectors:
     awaits_unmap: bool = False
     lacks: str | None = None
     paths: int = PATHS
+    lags: bool = False
     doubts: tuple[str, ...] = ()
     forbids: str | None = None
 
@@ -119,6 +133,15 @@ class SimulatedConnectors:
             lambda: self._disconnect(attachment),
             part="storage",
             refusal=ConnectFailed("the device could not be flushed"),
+        )
+
+    def extend(self, attachment: Attachment, device: Device) -> Device:
+        self._assert_locked(attachment)
+        return self.instants.call(
+            "extend",
+            lambda: self._extend(attachment),
+            part="storage",
+            refusal=ConnectFailed("the new size could not be read"),
         )
 
     def find(self, connection: Connection) -> Device | None:
@@ -177,7 +200,15 @@ class SimulatedConnectors:
 
     def outline(self) -> list[object]:
         errors = [self.connect_error, self.disconnect_error]
-        return [*errors, self.paths, self.doubts, self.luns, sorted(self.sessions), self.devices]
+        return [
+            *errors,
+            self.paths,
+            self.lags,
+            self.doubts,
+            self.luns,
+            sorted(self.sessions),
+            self.devices,
+        ]
 
     def image(self) -> dict[str, object]:
         own = (
@@ -188,6 +219,7 @@ class SimulatedConnectors:
             "connect_error",
             "disconnect_error",
             "paths",
+            "lags",
             "doubts",
         )
         return {name: copy.deepcopy(getattr(self, name)) for name in own}
@@ -211,6 +243,16 @@ class SimulatedConnectors:
                 raise LunMissing(f"target {place[0]} shows no LUN {place[1]}")
             self.devices[place] = self._appear(place)
         return self._device(self.devices[place]).model_copy(update={"doubts": self.doubts})
+
+    def _extend(self, attachment: Attachment) -> Device:
+        place = _place(attachment.connection)
+        if place not in self.devices:
+            raise ConnectFailed("the device of the volume is not on this host")
+        before, lun = self.devices[place], self.luns[place]
+        if self.lags and lun.size_bytes != before.size_bytes:
+            raise NotAllPaths(f"a path shows {before.size_bytes}, another {lun.size_bytes}")
+        self.devices[place] = replace(before, size_bytes=lun.size_bytes)
+        return self._device(self.devices[place])
 
     def _device(self, found: HostDevice) -> Device:
         lun = self.luns.get(found.place)

@@ -338,6 +338,8 @@ def check_attachments(world: World, strays: frozenset[str], *, is_noted: bool) -
     last: dict[str, tuple[Record, Part]] = {}
     for record in world.records():
         for part in record.parts:
+            if part.role == "stays":
+                continue
             if record.state == "done" or part.attachment_id not in last:
                 last[part.attachment_id] = record, part
     held = {row.attachment.attachment_id for row in world.journal.read(lambda b: b.attachments())}
@@ -490,6 +492,24 @@ def detach(
         **envelope,
     }
     return Ask("detach", payload, refused)
+
+
+def extend(
+    request: int,
+    size_bytes: int,
+    *,
+    volume: int = 1,
+    refused: str | None = None,
+    **envelope: Any,
+) -> Ask:
+    payload = {
+        "request_id": request_id(request),
+        "not_after": moment(86400),
+        "volume_id": VOLUMES[volume - 1],
+        "size_bytes": size_bytes,
+        **envelope,
+    }
+    return Ask("extend", payload, refused)
 
 
 def moment(seconds: float) -> str:

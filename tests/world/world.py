@@ -36,7 +36,7 @@ from tests.world.domains import SimulatedDomains
 from tests.world.instants import Instants
 from tests.world.locks import SimulatedLocks
 from tests.world.secrets import SimulatedSecrets
-from tests.world.storage import Lun, SimulatedCalls, SimulatedConnectors
+from tests.world.storage import PAYLOAD_OFFSET_BYTES, Lun, SimulatedCalls, SimulatedConnectors
 
 Result = TypeVar("Result")
 
@@ -136,6 +136,7 @@ class World:
             canonical=lambda source: self.storage.names(source),
             happened=self._happened,
             unlock=self._unlock,
+            size_of=self._size_of,
         )
         self.secrets = SimulatedSecrets(self.instants, lambda: self.domains.is_away)
         self.storage = SimulatedConnectors(self.instants, self.locks, self.domains.in_use)
@@ -283,6 +284,13 @@ class World:
         if lun.passphrase != value:
             raise AuthFailed("simulated: the passphrase opens no key slot")
 
+    def _size_of(self, disk: XmlElement) -> int:
+        """What QEMU finds now, behind the header of an encrypted one."""
+        source, is_encrypted = disk.find("source"), disk.find("source/encryption") is not None
+        path = "" if source is None else source.get("dev", "")
+        sizes = [d.size_bytes for d in self.storage.devices.values() if path in d.names]
+        return sum(sizes) - (PAYLOAD_OFFSET_BYTES if is_encrypted else 0)
+
     # what there is
 
     def grant_everything(self) -> None:
@@ -290,6 +298,7 @@ class World:
         self.domains.is_away = False
         self.domains.plug_error = self.domains.define_error = None
         self.storage.connect_error = self.storage.disconnect_error = None
+        self.storage.lags = False
         self.meanwhile.clear()
         for guest in self.domains.guests.values():
             guest.attitude, guest.job, guest.is_paused = "cooperative", None, False

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from agent.cli.arguments import parse
-from agent.cli.requests import attach_request, detach_request, read_structure
+from agent.cli.requests import attach_request, detach_request, extend_request, read_structure
 from agent.cli.trouble import Exit, Trouble
 from agent.journal.store import Journal
-from agent.model.request import AttachRequest, DetachRequest
+from agent.model.request import AttachRequest, DetachRequest, ExtendRequest
 from tests.samples import INSTANCES, VOLUMES, attachment_payload, local
 from tests.unit.cli.conftest import NOW, PASSWORD, Attachctl, PlayedAgent
 
@@ -117,6 +117,22 @@ def test_a_detach_request_in_a_file_is_sent_as_it_is(tmp_path: Path) -> None:
         "instance_id": INSTANCES[0],
     }
     assert detach("-f", written(tmp_path, whole)) == whole
+
+
+def test_an_extend_names_a_volume_and_its_size(tmp_path: Path) -> None:
+    words = ["extend", VOLUMES[0], "2147483648", "--deadline", "60"]
+    parsed = ExtendRequest.parse(extend_request(parse(words), MOMENT))
+    assert (parsed.volume_id, parsed.size_bytes) == (VOLUMES[0], 2 << 30)
+    assert (parsed.deadline_seconds, parsed.connection) == (60, None)
+    words += ["--connection-info", written(tmp_path, local("/dev/loop3"))]
+    parsed = ExtendRequest.parse(extend_request(parse(words), MOMENT))
+    assert parsed.connection is not None
+    assert parsed.connection.known_source == "/dev/loop3"
+
+
+def test_a_size_that_is_none_is_not_sent() -> None:
+    with pytest.raises(Trouble, match="size_bytes"):
+        extend_request(parse(["extend", VOLUMES[0], "1000"]), MOMENT)
 
 
 def test_an_instance_that_is_named_is_not_asked_for() -> None:

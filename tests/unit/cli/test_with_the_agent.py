@@ -14,12 +14,13 @@ from agent.bus.client import Refused
 from agent.errors import ConnectFailed
 from agent.model.outcome import Answer
 from tests.unit.cli.conftest import Attachctl
-from tests.world.story import INSTANCES, attachment, volume
+from tests.unit.saga.stories_of_changes import GIB, grown
+from tests.world.story import INSTANCES, VOLUMES, attachment, volume
 from tests.world.world import World
 
 ONE, TWO = INSTANCES[:2]
 
-CHANGING = {"attach", "detach", "cancel", "abandon", "release"}
+CHANGING = {"attach", "detach", "extend", "cancel", "abandon", "release"}
 
 
 @dataclass
@@ -131,6 +132,17 @@ def test_an_attachment_comes_shows_itself_everywhere_and_goes(ctl: Any, files: l
     code, gone = ctl("detach", attachment_id)
     assert (code, gone["result"]["disconnected"]) == (0, True)
     assert ctl("list")[1]["attachments"] == []
+
+
+def test_a_volume_grows_for_both_of_its_guests(ctl: Any, files: list[str], world: World) -> None:
+    for file in files:
+        assert ctl("attach", "-f", file)[0] == 0
+    grown(2 * GIB)(world)
+    assert ctl("plan", "extend", VOLUMES[0], str(2 * GIB))[1]["refusal"] is None
+    code, done = ctl("extend", VOLUMES[0], str(2 * GIB))
+    assert (code, [row["guest_size_bytes"] for row in done["result"]]) == (0, [2 * GIB] * 2)
+    code, refused = ctl("extend", VOLUMES[0], str(GIB))
+    assert (code, refused["error"]["code"]) == (1, "invalid")
 
 
 def test_a_guest_that_does_not_let_go_is_waited_for_and_is_no_finding(

@@ -40,6 +40,7 @@ class Recorder:
     at_address: list[str] = field(default_factory=list)
     on_connect: Callable[[Any], None] = lambda execute: None
     on_disconnect: Callable[[], None] = lambda: None
+    on_extend: Callable[[], None] = lambda: None
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     has_multipath: bool = True
     on_remove: Callable[[str], None] = lambda name: None
@@ -57,6 +58,11 @@ class Recorder:
     def disconnect_volume(self, properties: dict[str, Any], info: dict[str, Any] | None) -> None:
         self._note("disconnect_volume", properties, info)
         self.on_disconnect()
+
+    def extend_volume(self, properties: dict[str, Any]) -> int:
+        self._note("extend_volume", properties)
+        self.on_extend()
+        return 0  # of one path, whichever was looked at last
 
     def remove(self, names: Sequence[str], execute: Any) -> None:
         self.calls.append(("remove", list(names)))

@@ -9,6 +9,7 @@ import random
 import pytest
 
 from tests.unit.saga.stories import STORIES
+from tests.unit.saga.stories_of_changes import CHANGES
 from tests.unit.saga.stories_of_several import SEVERAL
 from tests.world.instants import Fault
 from tests.world.story import Story, Telling
@@ -17,7 +18,9 @@ DRAWN = 3
 """Of each story's failures so many are told, unless ``--rounds`` is 2 or more: then all are."""
 
 
-TOLD = [story for story in STORIES + SEVERAL if not any(ask.refused for ask in story.asks)]
+TOLD = [
+    story for story in STORIES + SEVERAL + CHANGES if not any(ask.refused for ask in story.asks)
+]
 """Whether a request is refused is a matter of a moment that a failure puts off."""
 
 

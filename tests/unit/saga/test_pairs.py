@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.unit.saga.stories import SHARED, then
+from tests.unit.saga.stories_of_changes import GIB, grown
 from tests.world.interleaved import Interleaved
 from tests.world.story import (
     INSTANCES,
@@ -24,6 +25,7 @@ from tests.world.story import (
     attach,
     attached,
     detach,
+    extend,
     volume,
 )
 from tests.world.world import World
@@ -107,6 +109,24 @@ PAIRS: dict[str, Pair] = {
     ),
     "detach and detach, the same attachment": Pair(
         then(guests, has(1)), detach(1), detach(2), BOTH
+    ),
+    "extend and attach, shared": Pair(
+        then(guests, has(2, **TWO), grown(2 * GIB)),
+        extend(1, 2 * GIB),
+        attach(2, 1, **SHARED),
+        {*BOTH, ("done", "refused")},
+    ),
+    "extend and detach, shared": Pair(
+        then(guests, has(1, **SHARED), has(2, **TWO), grown(2 * GIB)),
+        extend(1, 2 * GIB),
+        detach(2),
+        BOTH,
+    ),
+    "extend and extend": Pair(
+        then(guests, has(1, **SHARED), has(2, **TWO), grown(3 * GIB)),
+        extend(1, 3 * GIB),
+        extend(2, 3 * GIB),
+        BOTH,
     ),
     "two volumes of one target": Pair(
         then(guests, has(2, instance=2, volume=2)), attach(1), detach(2, 2, instance=2), BOTH

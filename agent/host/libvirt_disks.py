@@ -1,0 +1,72 @@
+"""Disks that a guest has: how large they are, and what holds them back, by QEMU's word.
+
+A disk is named by its target, as libvirt's calls want it; the caller has just looked which that is.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+
+import libvirt
+
+from agent.errors import AgentError
+from agent.host.libvirt_connection import LibvirtConnection, VirConnect
+from agent.host.refusals import refusal, unknown
+
+Answer = TypeVar("Answer")
+
+_LIVE: Final = libvirt.VIR_DOMAIN_AFFECT_LIVE
+
+
+class LibvirtDisks:
+    """A part of ports.Domains."""
+
+    def __init__(self, connection: LibvirtConnection) -> None:
+        self._connection = connection
+
+    def limits(self, instance_id: str, target_dev: str) -> Mapping[str, int | str]:
+        """Asked of QEMU: the XML shows what was wanted, also where QEMU refused it."""
+
+        def ask(connection: VirConnect) -> Mapping[str, int | str]:
+            domain = connection.lookupByUUIDString(instance_id)
+            return dict(domain.blockIoTune(target_dev, _LIVE))
+
+        return self._question(ask)
+
+    def size(self, instance_id: str, target_dev: str) -> int:
+        """Of a guest that does not run libvirt would tell what the file has, header and all."""
+
+        def ask(connection: VirConnect) -> int | None:
+            domain = connection.lookupByUUIDString(instance_id)
+            capacity, _allocation, _physical = domain.blockInfo(target_dev)
+            return int(capacity) if domain.isActive() else None
+
+        size_bytes = self._question(ask)
+        if size_bytes is None:
+            raise unknown(f"domain {instance_id} has just stopped")
+        return size_bytes
+
+    def resize(self, instance_id: str, target_dev: str, size_bytes: int) -> None:
+        """In bytes: without the flag libvirt takes KiB."""
+
+        def ask(connection: VirConnect) -> None:
+            domain = connection.lookupByUUIDString(instance_id)
+            domain.blockResize(target_dev, size_bytes, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
+
+        self._change(ask, f"making {target_dev} of domain {instance_id} {size_bytes} bytes large")
+
+    def _question(self, ask: Callable[[VirConnect], Answer]) -> Answer:
+        try:
+            return self._connection.call(ask)
+        except libvirt.libvirtError as error:
+            raise unknown(str(error)) from error
+
+    def _change(self, ask: Callable[[VirConnect], None], doing: str) -> None:
+        try:
+            self._connection.call(ask)
+        except libvirt.libvirtError as error:
+            raise libvirt_refusal(error, doing) from error
+
+
+def libvirt_refusal(error: Any, doing: str) -> AgentError:
+    """Of a libvirtError."""
+    return refusal(error.get_error_code(), error.get_error_domain(), str(error), doing=doing)

@@ -166,6 +166,9 @@ class Connectors(Protocol):
     def present(self, device: Device) -> bool:
         """Is it on this host now, with the identity that connect found?"""
 
+    def in_place(self, device: Device) -> bool:
+        """Is it, and by the path that its disks name? A map may be missing whose paths are here."""
+
     def header(self, device: Device) -> bytes:
         """Its first HEADER_BYTES, past the host's cache.  Raises ConnectFailed."""
 

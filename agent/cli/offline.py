@@ -24,7 +24,7 @@ class PathsOnly:
     def names(self, source: str) -> frozenset[str]:
         return frozenset({source, os.path.realpath(source)} if source.startswith("/") else {source})
 
-    def present(self, device: Device) -> bool:
+    def in_place(self, device: Device) -> bool:
         """A network disk has no path here: QEMU would miss it, not this host."""
         return not device.path.startswith("/") or os.path.exists(device.path)
 

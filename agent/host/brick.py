@@ -240,14 +240,15 @@ class BrickConnectors:
         return self._devices.names(source)
 
     def present(self, device: Device) -> bool:
+        return self.in_place(device) or self._devices.find(device.identity) is not None
+
+    def in_place(self, device: Device) -> bool:
         if not device.path.startswith("/"):
             return True  # QEMU reaches it over the network
         if self._mounts.hold(device.path):
             return self._mounts.is_mounted(os.path.dirname(device.path))  # a stat may hang
         found = self._devices.look(device.path)
-        if found and device.identity.items() <= found.identity.items():
-            return True
-        return self._devices.find(device.identity) is not None
+        return found is not None and device.identity.items() <= found.identity.items()
 
     def header(self, device: Device) -> bytes:
         return read_header(device.path)

@@ -18,7 +18,7 @@ class Devices(Protocol):
 
     def names(self, source: str) -> frozenset[str]: ...
 
-    def present(self, device: Device) -> bool: ...
+    def in_place(self, device: Device) -> bool: ...
 
 
 def audit(host: Host, journal: Journal) -> dict[str, Any]:
@@ -100,13 +100,13 @@ def _row(devices: Devices, held: Held, guests: dict[str, Halves]) -> dict[str, A
         "live": bool(guest and guest.live and guest.live.disk_by_alias(alias)),
         "persistent": bool(guest and guest.inactive and guest.inactive.disk_by_alias(alias)),
         "device": held.device and held.device.path,
-        "device_present": held.device is not None and devices.present(held.device),
+        "device_present": held.device is not None and devices.in_place(held.device),
     }
 
 
 def _of_attachment(devices: Devices, held: Held, guest: Halves | None) -> Iterator[dict[str, Any]]:
     alias = held.attachment.alias
-    if held.device is not None and not devices.present(held.device):
+    if held.device is not None and not devices.in_place(held.device):
         yield _finding(
             "device-missing",
             held,

@@ -81,14 +81,14 @@ def left_alone(book: Book) -> dict[str, str]:
 
 
 def lost_of(connectors: Connectors, counted: Iterable[Counted]) -> list[Lost]:
-    """Whose device is not on this host now, by volume."""
+    """Whose device is not on this host now, or not where disks look for it, by volume."""
     volumes: dict[str, list[Counted]] = {}
     for each in counted:
         volumes.setdefault(each.attachment.volume_id, []).append(each)
     return [
         Lost(volume_id, tuple(those))
         for volume_id, those in volumes.items()
-        if not connectors.present(those[0].device)
+        if not connectors.in_place(those[0].device)
     ]
 
 

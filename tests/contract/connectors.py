@@ -44,6 +44,7 @@ class ConnectorsContract:
     def test_a_connected_volume_is_a_device_of_this_host(self, bench: Bench) -> None:
         device = bench.connect(bench.make_volume())
         assert bench.connectors.present(device)
+        assert bench.connectors.in_place(device)
         assert device.path.startswith("/")
         assert device.identity
         assert device.size_bytes > 0
@@ -101,6 +102,7 @@ class ConnectorsContract:
         device = bench.connect(volume)
         bench.disconnect(volume, device)
         assert bench.connectors.present(device) is bench.stays
+        assert bench.connectors.in_place(device) is bench.stays
 
     def test_disconnecting_again_is_the_same_end(self, bench: Bench) -> None:
         volume = bench.make_volume()

@@ -9,7 +9,7 @@ from tests.lab.patience import LabError
 from tests.nested.outside.machine import Machine
 
 STEP = "cd /srv/tests && ATTACHMENT_AGENT_NESTED=1 /opt/tests/bin/python -m {} {}"
-LOG = "journalctl --no-pager --boot -u 'attachment-agent*'"
+LOG = "journalctl --no-pager --boot -u 'attachment-agent*' | grep -v DEBUG | tail -n 200"
 STEP_SECONDS = 2400
 MODULE = "tests.nested.inside.power_loss"
 
@@ -21,9 +21,5 @@ def test_volumes_are_back_before_guests_start(machine: Machine) -> None:
     try:
         machine.ssh(STEP.format(MODULE, "after"), seconds=STEP_SECONDS)
     except LabError:
-        print(
-            machine.ssh(
-                "journalctl --no-pager --boot -u 'attachment-agent*' | grep -v DEBUG | tail -n 200"
-            )
-        )
+        print(machine.ssh(LOG))
         raise

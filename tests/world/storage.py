@@ -172,6 +172,9 @@ class SimulatedConnectors:
     def present(self, device: Device) -> bool:
         return any(found.wwn == device.identity.get("wwn") for found in self.devices.values())
 
+    def in_place(self, device: Device) -> bool:
+        return self.present(device)
+
     def header(self, device: Device) -> bytes:
         return self.instants.call("header", lambda: self.lun_of(device.path).header, part="storage")
 

@@ -430,6 +430,14 @@ class TestPresent:
         bench.tree.scsi("sdq", "65:0", WWN, serial="457b1507")
         assert bench.connectors().present(device)
 
+    def test_not_in_place_while_its_map_is_missing(self, bench: Bench) -> None:
+        """open-iscsi logs in at boot, and multipathd is late: guests could not start with it."""
+        _, device = connected(bench, MULTIPATH, use_multipath=True)
+        assert bench.connectors().in_place(device)
+        bench.tree.remove("dm-3")
+        assert bench.connectors().present(device)
+        assert not bench.connectors().in_place(device)
+
     def test_not_as_another_volume(self, bench: Bench) -> None:
         _, device = connected(bench)
         bench.tree.remove("sdb")

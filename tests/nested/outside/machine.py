@@ -26,7 +26,7 @@ from tests.lab.guest_image import cache_directory, guest_image
 from tests.lab.patience import LabError, wait_until
 from tests.nested.outside.hypervisor_image import HypervisorImage, run
 
-BOOT_SECONDS = 300
+BOOT_SECONDS = 900
 KVM_SECONDS = 10
 MEMORY_MIB = 4096
 

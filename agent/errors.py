@@ -167,6 +167,13 @@ class PlugRefused(AgentError):
     code = "plug-refused"
 
 
+class MigrationFailed(AgentError):
+    """libvirt or QEMU refused to move the instance, or gave up."""
+
+    code = "migration-failed"
+    retriable = True
+
+
 class TooLate(AgentError):
     """What was asked can no longer be undone."""
 

@@ -10,9 +10,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from agent.errors import AgentError
 from agent.model.attachment import Attachment
 from agent.model.connection import Connection, Lane
 from agent.model.device import Device, Disconnected
+from agent.model.migration import Journey, MigrationProgress
 from agent.model.secret import GuestSecret
 
 DomainState = Literal["running", "paused", "shutoff"]
@@ -118,6 +120,69 @@ class Secrets(Protocol):
         """All bytes of a file that the operator lets requests name.
 
         Raises Unsupported (he lets none), Invalid."""
+
+
+class Migrations(Protocol):
+    """Guests that go from here to another hypervisor, from libvirtd to libvirtd.
+
+    libvirt carries a migration on whatever becomes of us: another life of the agent finds it by
+    ``progress``. Where the guest is afterwards both hosts' domains tell, and nothing here. Each
+    turn of the copy and its end stir the instance as its other events do; where another life began
+    it and it failed, nothing does: look again."""
+
+    def descriptions(self, instance_id: str) -> tuple[str, str | None]:
+        """The running domain's XML and its definition's (None: transient), made for going away.
+
+        It may hold a console's password. Raises UnknownInstance; Unavailable if it does not run."""
+
+    def start(self, instance_id: str, journey: Journey) -> None:
+        """Have libvirt begin, and return. One that is on its way: nothing to do.
+
+        Raises UnknownInstance; what is refused later ``refusal`` tells."""
+
+    def progress(self, instance_id: str) -> MigrationProgress | None:
+        """None: nothing is going away, as far as libvirt and our own call know."""
+
+    def refusal(self, instance_id: str) -> AgentError | None:
+        """Why the last one that this life started ended with an error; None: it did not.
+
+        Says nothing of where the guest is. MigrationFailed, Busy, Invalid, Unsupported,
+        Unavailable (then it may go on)."""
+
+    def statistics(self, instance_id: str) -> Mapping[str, int]:
+        """Of the last one that ended, on either side; empty where nobody knows (any more).
+
+        ``elapsed_milliseconds``, ``downtime_milliseconds``, ``setup_milliseconds``,
+        ``transferred_bytes``, ``total_bytes``, ``iterations``: those that libvirt tells."""
+
+    def abort(self, instance_id: str) -> None:
+        """Ask libvirt to give it up; ``progress`` tells when it has. Nothing goes: nothing to do.
+
+        Raises TooLate in post-copy: the guest runs over there."""
+
+    def allow_downtime(self, instance_id: str, milliseconds: int) -> None:
+        """For how long the guest may stand still at the end; nothing to do where nothing goes."""
+
+    def start_post_copy(self, instance_id: str) -> None:
+        """Let the guest run over there now, and fetch what is missing.
+
+        In post-copy already, or nothing is going away: nothing to do. Raises Invalid where it was
+        not allowed at the start, Unavailable where the copy has not begun."""
+
+    def resume_post_copy(self, instance_id: str, journey: Journey) -> None:
+        """Go on with a post-copy that broke, and return; to be asked again until it does.
+
+        No post-copy, or none that broke: nothing to do.  Raises Unsupported."""
+
+    def clear(self, instance_id: str) -> None:
+        """Destroy and undefine what is left here of a domain that runs elsewhere by now.
+
+        Its NVRAM and TPM state go as well: they went along."""
+
+    def pause(self, instance_id: str) -> None:
+        """Stop the guest's processors here, so that the copy ends; it runs again over there.
+
+        Nothing to do where it stands already. libvirt starts it again here if the copy fails."""
 
 
 class Connectors(Protocol):

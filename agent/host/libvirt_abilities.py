@@ -2,16 +2,22 @@
 
 import shutil
 from collections.abc import Callable, Collection
-from typing import Final
+from typing import Any, Final
 
 from agent.ports import LUKS2, RESERVATIONS
 
 DETACH_BY_ALIAS: Final = "detach-by-alias"
 SHAREABLE_DISKS: Final = "shareable-disks"
+PARALLEL_MIGRATION: Final = "parallel-migration"
+LASTING_STATISTICS: Final = "lasting-statistics"
+POST_COPY_RECOVERY: Final = "post-copy-recovery"
 
 SINCE: Final[dict[str, tuple[int, int, int] | None]] = {
     DETACH_BY_ALIAS: (4, 4, 0),
     SHAREABLE_DISKS: (3, 10, 0),
+    PARALLEL_MIGRATION: (5, 2, 0),
+    LASTING_STATISTICS: (6, 0, 0),
+    POST_COPY_RECOVERY: (8, 5, 0),
     LUKS2: None,
     RESERVATIONS: (4, 4, 0),
 }
@@ -44,8 +50,17 @@ class Abilities:
         probe = self._probes.get(ability)
         return probe is None or probe()
 
+    def has_now(self, connection: Any, ability: str) -> bool:
+        """Of the libvirt that a libvirt.virConnect leads to."""
+        return self.has(version_of(connection.getLibVersion()), ability)
+
     def missing(self, libvirt: tuple[int, int, int]) -> tuple[str, ...]:
         return tuple(ability for ability in SINCE if not self.has(libvirt, ability))
 
     def _can_reserve(self) -> bool:
         return shutil.which(RESERVING_PROGRAM, path=self._programs_path) is not None
+
+
+def version_of(number: int) -> tuple[int, int, int]:
+    """libvirt's 1000000 * major + 1000 * minor + micro."""
+    return number // 1_000_000, number // 1000 % 1000, number % 1000

@@ -191,7 +191,7 @@ class LibvirtConnection:
     def _ask(self, link: _Link, question: Callable[[VirConnect], Answer]) -> Answer:
         with self._changed:
             own = link.idle.pop() if link.idle else None
-        connection = own or self._connect()
+        connection = own or self.open_another()
         try:
             return question(connection)
         finally:
@@ -256,7 +256,7 @@ class LibvirtConnection:
             self._retire(link)
 
     def _open(self) -> _Link:
-        link = _Link(self._connect())
+        link = _Link(self.open_another())
         try:
             link.connection.registerCloseCallback(self._on_close, link)
             for follower in self._followers:
@@ -266,7 +266,8 @@ class LibvirtConnection:
             raise
         return link
 
-    def _connect(self) -> VirConnect:
+    def open_another(self) -> VirConnect:
+        """One that the caller closes, for a call of any length.  Raises libvirtError."""
         connection = libvirt.open(self.uri)
         try:
             connection.setKeepAlive(*self._keepalive)

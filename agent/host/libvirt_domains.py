@@ -18,7 +18,7 @@ import libvirt
 from lxml import etree
 
 from agent.errors import AgentError
-from agent.host.libvirt_abilities import DETACH_BY_ALIAS, Abilities
+from agent.host.libvirt_abilities import DETACH_BY_ALIAS, Abilities, version_of
 from agent.host.libvirt_connection import LibvirtConnection, VirConnect
 from agent.host.libvirt_disks import LibvirtDisks
 from agent.host.refusals import (
@@ -26,6 +26,7 @@ from agent.host.refusals import (
     is_no_such_domain,
     is_no_such_half,
     is_not_yet,
+    is_on_its_way_here,
 )
 from agent.ports import Capabilities, DomainLook, DomainState
 
@@ -168,10 +169,10 @@ class LibvirtDomains(LibvirtDisks):
         """Asked anew each time: libvirtd and QEMU can be upgraded under us."""
 
         def ask(connection: VirConnect) -> Capabilities:
-            version = _version(connection.getLibVersion())
+            version = version_of(connection.getLibVersion())
             return Capabilities(
                 libvirt=version,
-                qemu=_version(connection.getVersion()),
+                qemu=version_of(connection.getVersion()),
                 missing=self._abilities.missing(version),
             )
 
@@ -195,7 +196,7 @@ class LibvirtDomains(LibvirtDisks):
         def ask(connection: VirConnect) -> None:
             try:
                 domain = connection.lookupByUUIDString(instance_id)
-                version = _version(connection.getLibVersion())
+                version = version_of(connection.getLibVersion())
                 if self._abilities.has(version, DETACH_BY_ALIAS):
                     domain.detachDeviceAlias(alias, half.affect)
                 else:
@@ -314,6 +315,8 @@ def _job(domain: VirDomain) -> str | None:
     except libvirt.libvirtError as error:
         if is_no_such_half(error.get_error_code(), str(error)):
             return None
+        if is_on_its_way_here(error.get_error_code(), str(error)):
+            return _JOBS[libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN]
         raise
     if job.get("type") not in (libvirt.VIR_DOMAIN_JOB_BOUNDED, libvirt.VIR_DOMAIN_JOB_UNBOUNDED):
         return None
@@ -358,8 +361,3 @@ def _alias(device: Any) -> str | None:
 
 def _controller(device: Any) -> tuple[str | None, str | None, str | None]:
     return device.get("type"), device.get("index"), device.get("model")
-
-
-def _version(number: int) -> tuple[int, int, int]:
-    """libvirt's 1000000 * major + 1000 * minor + micro."""
-    return number // 1_000_000, number // 1000 % 1000, number % 1000

@@ -7,7 +7,7 @@ and a thread of ours tells.
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final
@@ -24,7 +24,7 @@ EVENTS: Final = (
     libvirt.VIR_DOMAIN_EVENT_ID_REBOOT,
     libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
     libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED,
-    libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED,
+    libvirt.VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION,
 )
 """All there since libvirt 1.3.4. A stop sends no DEVICE_REMOVED for disks asked for before."""
 
@@ -44,14 +44,17 @@ class LibvirtEvents:
         on_event: Callable[[str], None],
         on_connected: Callable[[], None],
         on_io_error: Callable[[IoError], None] = lambda _: None,
+        on_job_completed: Callable[[str, Mapping[str, Any]], None] = lambda _, __: None,
     ) -> None:
-        """``on_event`` gets an instance id; ``on_connected`` means that any event may be missing.
+        """``on_event`` gets an instance id; ``on_connected`` means that any event may be missing;
+        ``on_job_completed`` gets what libvirt says of the job, before ``on_event`` does.
 
         All are called in one thread of ours, one after the other, and must not raise."""
         self._connection = connection
         self._on_event = on_event
         self._on_connected = on_connected
         self._on_io_error = on_io_error
+        self._on_job_completed = on_job_completed
         self._untold: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._callbacks: dict[int, list[int]] = {}
         self._thread = threading.Thread(target=self._tell, name="libvirt-told", daemon=True)
@@ -77,6 +80,8 @@ class LibvirtEvents:
             ids.append(connection.domainEventRegisterAny(None, event, self._hear, None))
         reason = libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON
         ids.append(connection.domainEventRegisterAny(None, reason, self._hear_error, None))
+        ended = libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED
+        ids.append(connection.domainEventRegisterAny(None, ended, self._hear_end, None))
 
     def connected(self) -> None:
         self._untold.put(self._on_connected)
@@ -111,6 +116,12 @@ class LibvirtEvents:
             reason=reason or None,
         )
         self._untold.put(partial(self._on_io_error, error))
+
+    def _hear_end(
+        self, connection: VirConnect, domain: Any, job: Mapping[str, Any], _opaque: object
+    ) -> None:
+        self._untold.put(partial(self._on_job_completed, domain.UUIDString(), dict(job)))
+        self._hear(connection, domain)
 
     def _tell(self) -> None:
         while (tell := self._untold.get()) is not None:

@@ -15,6 +15,8 @@ from agent.errors import (
     AgentError,
     AuthFailed,
     Busy,
+    Invalid,
+    MigrationFailed,
     NoFreeAddress,
     NotEncrypted,
     PlugRefused,
@@ -59,6 +61,36 @@ _LOCKED: Final = re.compile(r'Failed to get (shared )?"\w+" lock')
 _WRONG_PASSPHRASE: Final = re.compile(r"Invalid password, cannot unlock any keyslot")
 _NOT_LUKS: Final = re.compile(r"not in LUKS format|LUKS version \d+ is not supported")
 
+_NO_JOB: Final = re.compile(r"no job is active|only be started while outgoing migration")
+
+_UNREACHABLE: Final = re.compile(r"unable to (connect|resolve)|cannot recv data|keepalive timeout")
+"""The other libvirtd, where the call is one to move a guest there."""
+
+_LINK_BROKEN: Final = re.compile(r"client socket is closed|end of file|broken pipe", re.IGNORECASE)
+
+_OCCUPIED: Final = re.compile(
+    r"another migration job|active block job|has (an )?active block|state change lock"
+)
+
+_OTHERS_FIRST: Final = frozenset(
+    (libvirt.VIR_ERR_BLOCK_COPY_ACTIVE, libvirt.VIR_ERR_OPERATION_TIMEOUT)
+)
+
+_NO_POST_COPY: Final = re.compile(r"started with VIR_MIGRATE_POSTCOPY flag")
+
+_SAME_HOST: Final = re.compile(r"migrate guest to the same host")
+
+_NO_CREDENTIALS: Final = re.compile(r"Unable to access credentials|TLS|certificate")
+
+_CANNOT: Final = frozenset(
+    (
+        libvirt.VIR_ERR_NO_SUPPORT,
+        libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
+        libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED,
+        libvirt.VIR_ERR_OPERATION_UNSUPPORTED,
+    )
+)
+
 
 def is_connection_lost(code: int | None, domain: int | None) -> bool:
     """The call broke together with its connection: nothing is known of its effect."""
@@ -82,6 +114,16 @@ def is_no_such_device(code: int | None, message: str) -> bool:
 def is_not_yet(message: str) -> bool:
     """A request to let go that is under way, or that QEMU will take a little later."""
     return _NOT_YET.search(message) is not None
+
+
+def is_on_its_way_here(code: int | None, message: str) -> bool:
+    """Asked for a domain's job: it is one that another libvirtd sends to this one."""
+    return bool(code == libvirt.VIR_ERR_OPERATION_UNSUPPORTED) and "source host" in message
+
+
+def is_no_such_job(code: int | None, message: str) -> bool:
+    """What was to be changed about a migration: there is none any more."""
+    return bool(code == libvirt.VIR_ERR_OPERATION_INVALID) and _NO_JOB.search(message) is not None
 
 
 def unknown(message: str) -> Unavailable:
@@ -130,6 +172,50 @@ def refusal(code: int | None, domain: int | None, message: str, *, doing: str) -
             "it open exclusively; find it, then attach again"
         )
     return PlugRefused(f"{doing}: libvirt refused ({text}); its log on this host says more")
+
+
+def migration_refusal(code: int | None, message: str) -> AgentError:
+    """Why libvirt did not move a guest, or gave up; says nothing of where the guest is.
+
+    Errors of the other libvirtd, and of the way to it, come as if they were of our own socket: the
+    domain of an error tells nothing here."""
+    text = _one_line(message)
+    if code is None:
+        return unknown(text)
+    if code == libvirt.VIR_ERR_OPERATION_ABORTED:
+        return MigrationFailed(f"the migration was given up as asked ({text})")
+    if code == libvirt.VIR_ERR_MIGRATE_UNSAFE:
+        return Unsupported(
+            f"libvirt does not move a disk like that ({text}): it has to have cache none and be on "
+            "storage that the destination has as well"
+        )
+    if _NO_POST_COPY.search(message):
+        return Invalid("post-copy was not allowed when the migration began (options.post_copy)")
+    if _SAME_HOST.search(message):
+        return Invalid(f"the destination's libvirt_uri leads back to this host ({text})")
+    if _OCCUPIED.search(message) or code in _OTHERS_FIRST:
+        return Busy(f"the domain is occupied ({text}); try again after that")
+    if _UNREACHABLE.search(message):
+        return MigrationFailed(
+            f"libvirt here does not reach the one of the destination ({text}): see that "
+            "destination.libvirt_uri and migrate_uri are right, that libvirtd listens there, and "
+            "that no firewall is between"
+        )
+    if _LINK_BROKEN.search(message):
+        return MigrationFailed(
+            f"the connection to the destination's libvirt broke ({text}): see whether it runs, and "
+            "the network between"
+        )
+    if _NO_CREDENTIALS.search(message):
+        return Unsupported(
+            f"the hosts have no TLS that works ({text}): put certificates where qemu.conf and "
+            "libvirtd.conf of both hosts say, or leave out options.tls"
+        )
+    if code in _CANNOT:
+        return Unsupported(f"libvirt or QEMU cannot move the guest like that ({text})")
+    return MigrationFailed(
+        f"libvirt did not move the guest ({text}); its log on both hosts says more"
+    )
 
 
 def _one_line(message: str) -> str:

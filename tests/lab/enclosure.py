@@ -89,12 +89,19 @@ class Inside:
 
 
 class Enclosure:
-    """Namespaces to start processes in. ``setup`` is shell, run as root inside, once, first."""
+    """Namespaces to start processes in. ``setup`` is shell, run as root inside, once, first.
 
-    def __init__(self, name: str, *, setup: str = "", network: bool = True) -> None:
+    Without ``network`` it has one of its own, with nothing in it; with a ``hostname`` that, too.
+    """
+
+    def __init__(
+        self, name: str, *, setup: str = "", network: bool = True, hostname: str | None = None
+    ) -> None:
         self.name = name
-        self._setup = setup
-        self._network = network
+        self._setup = setup if hostname is None else f"hostname {hostname}\n{setup}"
+        self._own = [] if network else ["--net"]
+        if hostname is not None:
+            self._own.append("--uts")
         self._outer: subprocess.Popen[bytes] | None = None
         self.first_pid = 0
 
@@ -111,9 +118,7 @@ class Enclosure:
         self.close()
 
     def open(self) -> None:
-        flags = ["--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"]
-        if not self._network:
-            flags.append("--net")
+        flags = ["--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc", *self._own]
         script = _FIRST_PROCESS.format(setup=self._setup)
         self._outer = subprocess.Popen(
             ["unshare", *flags, "--", "sh", "-c", script],
@@ -159,8 +164,7 @@ class Enclosure:
 
     def _nsenter(self) -> list[str]:
         assert self._outer is not None, "open the enclosure first"
-        network = [] if self._network else ["--net"]
-        return ["nsenter", "--target", str(self.first_pid), "--mount", "--pid", *network, "--"]
+        return ["nsenter", "--target", str(self.first_pid), "--mount", "--pid", *self._own, "--"]
 
     def close(self) -> None:
         """End everything inside, and wait until it is gone."""

@@ -77,7 +77,7 @@ class Guest:
         self._libvirtd = libvirtd
         self._image = image
         self._serial_path = directory / f"{name}.serial"
-        self._line = SerialLine(self._serial_path)
+        self._line = SerialLine(libvirtd.outside(self._serial_path))
         self._boot_id = ""
 
     # --- the domain ----------------------------------------------------------
@@ -142,6 +142,16 @@ class Guest:
         """Hang up; the domain stays as it is."""
         self._line.close()
 
+    @property
+    def hypervisor(self) -> Libvirtd:
+        """Where it is looked for."""
+        return self._libvirtd
+
+    def is_now_at(self, libvirtd: Libvirtd) -> None:
+        """It has gone there, and runs on: no new boot."""
+        self._libvirtd = libvirtd
+        self._line.move(libvirtd.outside(self._serial_path))
+
     def undefine(self) -> None:
         self.domain.undefine()
 
@@ -189,7 +199,8 @@ class Guest:
             raise LabError(f"{error}\n{self._last_words()}") from error
 
     def _last_words(self) -> str:
-        return self.console.read_text(errors="replace")[-2000:] if self.console.exists() else ""
+        console = self._libvirtd.outside(self.console)
+        return console.read_text(errors="replace")[-2000:] if console.exists() else ""
 
     def disks(self) -> tuple[GuestDisk, ...]:
         found = []

@@ -137,6 +137,7 @@ class Lab:
         environment: Mapping[str, str] | None = None,
         allowed_paths: Sequence[str] = ("/dev",),
         program: Sequence[str] | None = None,
+        libvirt_uri: str | None = None,
         start: bool = True,
     ) -> AgentProcess:
         """The agent, configured for this lab's broker and libvirtd; ready when started."""
@@ -144,7 +145,7 @@ class Lab:
             self.directory / "agents" / host,
             host=host,
             transport_url=self.broker.url,
-            libvirt_uri=self.libvirtd.uri,
+            libvirt_uri=libvirt_uri or self.libvirtd.uri,
             allowed_paths=allowed_paths,
             options=options,
             environment=environment,

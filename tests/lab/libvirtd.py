@@ -9,13 +9,15 @@ The machine's D-Bus and control groups are hidden from it, so that machined and 
 not told of guests that are none of theirs. /dev/kvm too, because it may be there and not work:
 it is a file that cannot be written. (As /dev/null it would look usable, and libvirt would ask
 QEMU for its capabilities anew in every call.) No network: the guests have none, and the
-machine's firewall is not libvirtd's business here.
+machine's firewall is not libvirtd's business here. One that is a host of its own (Station) has a
+link to the other (two_hypervisors.py), and its guests' sockets and consoles are in guests/.
 """
 
 import os
 import signal
 import threading
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -42,9 +44,20 @@ vnc_listen = "127.0.0.1"
 set_process_name = 0
 """
 
+_TRAVEL = """
+migration_host = "{address}"
+"""
+
+# For a station: a link that is cut shows after 4 seconds on either side, instead of 30.
+_KEEPALIVE = """
+keepalive_interval = 1
+keepalive_count = 3
+"""
+
 _LIBVIRTD_CONF = """
 listen_tls = 0
-listen_tcp = 0
+listen_tcp = {listen_tcp}
+auth_tcp = "none"
 unix_sock_group = "root"
 unix_sock_ro_perms = "0700"
 unix_sock_rw_perms = "0700"
@@ -69,23 +82,46 @@ if [ -e /dev/kvm ]; then
 fi
 """
 
+_OWN_GUESTS = """
+mount --bind {directory}/guests {guest_directory}
+"""
+
 
 def _drop_message(_context: object, _error: object) -> None:
     """libvirt prints every error by default; ours are raised."""
 
 
-class Libvirtd:
-    """libvirtd in namespaces of its own. Guests live on when it is restarted or killed."""
+@dataclass(frozen=True)
+class Station:
+    """What makes a host of its own of it, to and from which guests go. ``guest_directory`` is the
+    same path on each, and another directory."""
 
-    def __init__(self, directory: Path, *, cache_directory: Path) -> None:
+    hostname: str
+    address: str
+    guest_directory: Path
+
+
+class Libvirtd:
+    """libvirtd in namespaces of its own. Guests live on when it is restarted or killed.
+
+    With a ``station`` it takes guests over TCP, and asks nobody who he is: who reaches its network
+    is in it (two_hypervisors.py)."""
+
+    def __init__(
+        self, directory: Path, *, cache_directory: Path, station: Station | None = None
+    ) -> None:
         self.directory = directory
         self.uri = f"qemu+unix:///system?socket={directory}/run/libvirt-sock"
+        self.station = station
         self._cache = cache_directory / _SHARED_CACHE
-        self._enclosure = Enclosure(
-            "libvirtd",
-            setup=_SETUP.format(directory=directory, cache=self._cache),
-            network=False,
-        )
+        setup = _SETUP.format(directory=directory, cache=self._cache)
+        hostname = None
+        if station is not None:
+            hostname = station.hostname
+            setup += _OWN_GUESTS.format(
+                directory=directory, guest_directory=station.guest_directory
+            )
+        self.enclosure = Enclosure("libvirtd", setup=setup, network=False, hostname=hostname)
         self._daemon: Inside | None = None
         self._connection: libvirt.virConnect | None = None
         self._lock = threading.Lock()
@@ -104,20 +140,29 @@ class Libvirtd:
 
     def open(self) -> None:
         """Make the namespaces and start the daemon; back when it answers."""
-        for name in ("etc", "run", "lib", "log"):
+        for name in ("etc", "run", "lib", "log", "guests"):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
         self._cache.mkdir(parents=True, exist_ok=True)
-        (self.directory / "etc" / "qemu.conf").write_text(_QEMU_CONF)
-        (self.directory / "etc" / "libvirtd.conf").write_text(
-            _LIBVIRTD_CONF.format(host_uuid=uuid.uuid4())
-        )
+        (self.directory / "etc" / "qemu.conf").write_text(self._qemu_conf())
+        (self.directory / "etc" / "libvirtd.conf").write_text(self._libvirtd_conf())
         libvirt.registerErrorHandler(_drop_message, None)
-        self._enclosure.open()
+        self.enclosure.open()
         try:
             self.start()
         except BaseException:
-            self._enclosure.close()
+            self.enclosure.close()
             raise
+
+    def _qemu_conf(self) -> str:
+        if self.station is None:
+            return _QEMU_CONF
+        return _QEMU_CONF + _TRAVEL.format(address=self.station.address) + _KEEPALIVE
+
+    def _libvirtd_conf(self) -> str:
+        conf = _LIBVIRTD_CONF.format(
+            host_uuid=uuid.uuid4(), listen_tcp=int(self.station is not None)
+        )
+        return conf if self.station is None else conf + _KEEPALIVE
 
     def close(self) -> None:
         """End the daemon and every guest."""
@@ -125,7 +170,7 @@ class Libvirtd:
         if self._daemon is not None and self._daemon.is_alive():
             self._daemon.end(seconds=5)
         self._daemon = None
-        self._enclosure.close()
+        self.enclosure.close()
 
     def start(self) -> None:
         """Start the daemon (again), and wait until it answers."""
@@ -136,9 +181,12 @@ class Libvirtd:
             "DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/nonexistent",
         }
         with (self.directory / "log" / "output").open("ab") as output:
-            self._daemon = self._enclosure.start(
+            self._daemon = self.enclosure.start(
                 # The usual /run/libvirtd.pid is the lock of the machine's own daemon.
-                [_PROGRAM, "--pid-file", "/run/libvirt/libvirtd.pid"],
+                [
+                    *(_PROGRAM, "--pid-file", "/run/libvirt/libvirtd.pid"),
+                    *(["--listen"] if self.station else []),
+                ],
                 output=output,
                 env=environment,
             )
@@ -192,6 +240,12 @@ class Libvirtd:
                 self._connection = libvirt.open(self.uri)
             return self._connection
 
+    def outside(self, path: Path) -> Path:
+        """Where a file that a guest's QEMU has made is seen from outside."""
+        if self.station is None:
+            return path
+        return self.directory / "guests" / path.relative_to(self.station.guest_directory)
+
     def _drop_connection(self) -> None:
         with self._lock:
             connection, self._connection = self._connection, None
@@ -200,7 +254,7 @@ class Libvirtd:
     def guest_pids(self) -> dict[str, int]:
         """QEMU's process id on the outside, by the domain's name."""
         found: dict[str, int] = {}
-        namespace = os.readlink(f"/proc/{self._enclosure.first_pid}/ns/pid")
+        namespace = os.readlink(f"/proc/{self.enclosure.first_pid}/ns/pid")
         for process in Path("/proc").iterdir():
             if not process.name.isdigit():
                 continue

@@ -30,6 +30,7 @@ class SerialLine:
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._received = b""
+        self._begin_with = b""
 
     def ask(self, command: str, *arguments: str, seconds: float) -> list[str]:
         """The lines of the guest's answer.
@@ -52,6 +53,13 @@ class SerialLine:
         with self._lock:
             self._hang_up()
 
+    def move(self, path: Path) -> None:
+        """The guest is reached there from now on. It may have heard half a line before it went."""
+        with self._lock:
+            self._hang_up()
+            self._path = path
+            self._begin_with = b"\n"
+
     def _hang_up(self) -> None:
         if self._socket is not None:
             self._socket.close()
@@ -61,7 +69,8 @@ class SerialLine:
         connection = self._socket = self._socket or self._connected()
         self._drop_old_words(connection)
         connection.settimeout(max(deadline - time.monotonic(), 0.01))
-        connection.sendall(f"{number} {line}\n".encode())
+        connection.sendall(self._begin_with + f"{number} {line}\n".encode())
+        self._begin_with = b""
         answer = []
         while True:
             name, _, rest = self._next_line(connection, deadline).partition(" ")

@@ -1,0 +1,247 @@
+"""ports.Migrations on a real libvirt: from this libvirtd to another, peer to peer."""
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final, TypeVar
+
+import libvirt
+
+from agent.errors import AgentError, TooLate, Unavailable, Unsupported
+from agent.host.libvirt_abilities import (
+    LASTING_STATISTICS,
+    PARALLEL_MIGRATION,
+    POST_COPY_RECOVERY,
+    Abilities,
+)
+from agent.host.libvirt_connection import LibvirtConnection, VirConnect
+from agent.host.libvirt_moves import LibvirtMoves
+from agent.host.migration_words import (
+    ABORT_POSTCOPY,
+    IN_POST_COPY,
+    KEEP_COMPLETED,
+    POSTCOPY_RESUME,
+    flags_of,
+    parameters_of,
+    progress_of,
+    statistics_of,
+)
+from agent.host.refusals import (
+    is_no_such_domain,
+    is_no_such_half,
+    is_no_such_job,
+    is_on_its_way_here,
+    migration_refusal,
+    refusal,
+    unknown,
+)
+from agent.host.remembered import Remembered
+from agent.model.migration import Journey, MigrationProgress
+
+LOG = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
+VirDomain = Any
+"""A libvirt.virDomain."""
+
+_FOR_GOING: Final = libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_SECURE
+"""With what is secret in it: a console keeps its password over there."""
+
+
+class LibvirtMigrations:
+    """Any thread may call. ``on_end`` gets the id of an instance whose call has returned, in the
+    thread of that call; it must not raise. ``without``: abilities not to be used."""
+
+    def __init__(
+        self,
+        connection: LibvirtConnection,
+        on_end: Callable[[str], None],
+        *,
+        without: Collection[str] = (),
+    ) -> None:
+        self._connection = connection
+        self._abilities = Abilities(without)
+        self._moves = LibvirtMoves(connection, on_end)
+        self._statistics: Remembered[dict[str, int]] = Remembered()
+
+    def descriptions(self, instance_id: str) -> tuple[str, str | None]:
+        def ask(connection: VirConnect) -> tuple[str, str | None]:
+            domain = connection.lookupByUUIDString(instance_id)
+            if not domain.isActive():
+                raise unknown(f"domain {instance_id} does not run")
+            inactive = None
+            if domain.isPersistent():
+                inactive = domain.XMLDesc(_FOR_GOING | libvirt.VIR_DOMAIN_XML_INACTIVE)
+            return domain.XMLDesc(_FOR_GOING), inactive
+
+        return self._call(ask, f"describing domain {instance_id}")
+
+    def start(self, instance_id: str, journey: Journey) -> None:
+        """Raises Unsupported, too: parallel connections."""
+
+        def is_still(connection: VirConnect) -> bool:
+            if journey.options.parallel_connections is not None:
+                self._require(connection, PARALLEL_MIGRATION, "options.parallel_connections")
+            return _progress(connection.lookupByUUIDString(instance_id)) is None
+
+        if self._call(is_still, f"moving domain {instance_id}"):
+            self._move(instance_id, journey, flags_of(journey))
+
+    def progress(self, instance_id: str) -> MigrationProgress | None:
+        """Our own call counts from before libvirt knows of it until it has returned."""
+        is_under_way = self._moves.is_under_way(instance_id)
+        found = self._while_it_goes(instance_id, lambda _domain, progress: progress)
+        return MigrationProgress(phase="setup") if found is None and is_under_way else found
+
+    def refusal(self, instance_id: str) -> AgentError | None:
+        return self._moves.refusal(instance_id)
+
+    def statistics(self, instance_id: str) -> Mapping[str, int]:
+        """Heard at its end: the source's domain goes with it. The destination's can be asked."""
+        heard = self._statistics.get(instance_id)
+        if heard is not None:
+            return heard
+
+        def ask(connection: VirConnect) -> Mapping[str, int]:
+            flags = libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED
+            if self._abilities.has_now(connection, LASTING_STATISTICS):
+                flags |= KEEP_COMPLETED
+            return statistics_of(connection.lookupByUUIDString(instance_id).jobStats(flags))
+
+        return self._unless_quiet(ask, instance_id) or {}
+
+    def job_completed(self, instance_id: str, job: Mapping[str, Any]) -> None:
+        """For LibvirtEvents. libvirt 9.0.0 sends no such event where a migration failed."""
+        statistics = statistics_of(job)
+        if statistics:
+            self._statistics.keep(instance_id, statistics)
+
+    def abort(self, instance_id: str) -> None:
+        self._moves.call_off(instance_id)
+
+        def give_up(domain: VirDomain, progress: MigrationProgress) -> None:
+            if progress.phase in IN_POST_COPY:
+                raise TooLate(
+                    "the instance runs at the destination and fetches what is missing from here "
+                    "(post-copy): it cannot be called back"
+                )
+            domain.abortJob()
+
+        self._while_it_goes(instance_id, give_up)
+
+    def allow_downtime(self, instance_id: str, milliseconds: int) -> None:
+        self._while_it_goes(
+            instance_id, lambda domain, _progress: domain.migrateSetMaxDowntime(milliseconds)
+        )
+
+    def start_post_copy(self, instance_id: str) -> None:
+        def switch(domain: VirDomain, progress: MigrationProgress) -> None:
+            if progress.phase == "setup":
+                raise Unavailable("libvirt", "the copy of the guest's memory has not begun yet")
+            if progress.phase not in IN_POST_COPY:
+                domain.migrateStartPostCopy()
+
+        self._while_it_goes(instance_id, switch)
+
+    def resume_post_copy(self, instance_id: str, journey: Journey) -> None:
+        def is_broken(domain: VirDomain, progress: MigrationProgress) -> bool:
+            if progress.phase != "postcopy-failed" or self._moves.is_under_way(instance_id):
+                return False
+            self._require(domain.connect(), POST_COPY_RECOVERY, "to go on with a post-copy")
+            try:
+                # libvirt has lost the other libvirtd; QEMU may still wait for the other QEMU.
+                domain.abortJobFlags(ABORT_POSTCOPY)
+            except libvirt.libvirtError as error:
+                LOG.debug("the post-copy of %s is broken already: %s", instance_id, error)
+            return True
+
+        if self._while_it_goes(instance_id, is_broken):
+            self._move(instance_id, journey, flags_of(journey) | POSTCOPY_RESUME)
+
+    def clear(self, instance_id: str) -> None:
+        """Raises Unavailable where it runs: that is no leftover."""
+
+        def ask(connection: VirConnect) -> None:
+            domain = connection.lookupByUUIDString(instance_id)
+            if domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING:
+                raise Unavailable("libvirt", f"domain {instance_id} runs here")
+            is_persistent = domain.isPersistent()
+            if domain.isActive():
+                domain.destroy()
+            if is_persistent:
+                domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
+
+        self._unless_quiet(ask, instance_id)
+
+    def pause(self, instance_id: str) -> None:
+        def stand(domain: VirDomain, _progress: MigrationProgress) -> None:
+            if domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING:
+                domain.suspend()
+
+        self._while_it_goes(instance_id, stand)
+
+    def _move(self, instance_id: str, journey: Journey, flags: int) -> None:
+        self._statistics.forget(instance_id)
+        parameters = parameters_of(journey)
+        self._moves.begin(
+            instance_id,
+            lambda domain: domain.migrateToURI3(journey.libvirt_uri, parameters, flags),
+        )
+
+    def _require(self, connection: VirConnect, ability: str, what: str) -> None:
+        if not self._abilities.has_now(connection, ability):
+            raise Unsupported(f"{what}: libvirt on this host is too old for it (describe tells)")
+
+    def _while_it_goes(
+        self, instance_id: str, act: Callable[[VirDomain, MigrationProgress], Answer]
+    ) -> Answer | None:
+        """What ``act`` answers; None where nothing goes away (any more)."""
+
+        def ask(connection: VirConnect) -> Answer | None:
+            domain = connection.lookupByUUIDString(instance_id)
+            progress = _progress(domain)
+            return None if progress is None else act(domain, progress)
+
+        return self._unless_quiet(ask, instance_id)
+
+    def _unless_quiet(self, ask: Callable[[VirConnect], Answer], instance_id: str) -> Answer | None:
+        """None where there is no such domain, it does not run, or nothing goes away by now."""
+
+        def look(connection: VirConnect) -> Answer | None:
+            try:
+                return ask(connection)
+            except libvirt.libvirtError as error:
+                if _is_quiet(error):
+                    return None
+                raise
+
+        return self._call(look, f"the migration of domain {instance_id}")
+
+    def _call(self, ask: Callable[[VirConnect], Answer], doing: str) -> Answer:
+        try:
+            return self._connection.call(ask)
+        except libvirt.libvirtError as error:
+            code, domain, message = error.get_error_code(), error.get_error_domain(), str(error)
+            if is_no_such_domain(code) or is_no_such_half(code, message):
+                raise refusal(code, domain, message, doing=doing) from error
+            raise migration_refusal(code, message) from error
+
+
+def _progress(domain: VirDomain) -> MigrationProgress | None:
+    try:
+        job = domain.jobStats()
+    except libvirt.libvirtError as error:
+        if _is_quiet(error):
+            return None
+        raise
+    return progress_of(job, *domain.state())
+
+
+def _is_quiet(error: libvirt.libvirtError) -> bool:
+    code, message = error.get_error_code(), str(error)
+    return (
+        is_no_such_domain(code)
+        or is_no_such_half(code, message)
+        or is_no_such_job(code, message)
+        or is_on_its_way_here(code, message)
+    )

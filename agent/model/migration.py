@@ -1,0 +1,74 @@
+"""A live migration: what the sender may choose, what libvirt is given, and how far it has come."""
+
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from pydantic import StrictBool, model_validator
+
+from agent.model.value import Positive, Value
+
+Phase = Literal["setup", "precopy", "switchover", "postcopy", "postcopy-failed"]
+"""Where the guest runs: here, up to switchover, in which it runs nowhere; over there in postcopy;
+nowhere when that has failed."""
+
+OnTimeout = Literal["abort", "post_copy", "pause"]
+
+_MIB: Final = 1024 * 1024
+
+
+class MigrationOptions(Value):
+    """``options`` of migrate. What is left out is as libvirt does it.
+
+    ``post_copy`` only allows it; it begins where ``on_timeout`` says so. The time-outs count from
+    the start of the copy and from the last time when less was left than ever before."""
+
+    bandwidth_bytes_per_second: Positive | None = None
+    auto_converge: StrictBool = False
+    post_copy: StrictBool = False
+    parallel_connections: Positive | None = None
+    tls: StrictBool = False
+    completion_timeout_seconds: Positive | None = None
+    no_progress_timeout_seconds: Positive | None = None
+    max_downtime_milliseconds: Positive | None = None
+    on_timeout: OnTimeout = "abort"
+
+    @model_validator(mode="after")
+    def _is_allowed(self) -> "MigrationOptions":
+        if self.on_timeout == "post_copy" and not self.post_copy:
+            raise ValueError("on_timeout is post_copy: that needs post_copy true as well")
+        return self
+
+    @property
+    def bandwidth_mib_per_second(self) -> int | None:
+        """libvirt's unit, rounded up: zero would mean no limit."""
+        if self.bandwidth_bytes_per_second is None:
+            return None
+        return -(-self.bandwidth_bytes_per_second // _MIB)
+
+
+@dataclass(frozen=True)
+class Journey:
+    """What libvirt is given. The XML is the destination's, and may hold a console's password."""
+
+    libvirt_uri: str
+    migrate_uri: str | None
+    live_xml: str = field(repr=False)
+    persistent_xml: str | None = field(repr=False)
+    options: MigrationOptions
+
+
+@dataclass(frozen=True)
+class MigrationProgress:
+    """libvirt's word on a migration that runs. What it does not tell yet is 0.
+
+    ``downtime_milliseconds`` is what it expects; rates are of the guest's memory."""
+
+    phase: Phase
+    done_bytes: int = 0
+    remaining_bytes: int = 0
+    total_bytes: int = 0
+    rate_bytes_per_second: int = 0
+    dirty_bytes_per_second: int = 0
+    downtime_milliseconds: int = 0
+    elapsed_milliseconds: int = 0
+    iteration: int = 0

@@ -21,6 +21,7 @@ from agent.errors import AgentError
 from agent.host.libvirt_abilities import DETACH_BY_ALIAS, Abilities, version_of
 from agent.host.libvirt_connection import LibvirtConnection, VirConnect
 from agent.host.libvirt_disks import LibvirtDisks
+from agent.host.migration_words import ARRIVED_IN_POST_COPY, post_copy_phase
 from agent.host.refusals import (
     is_no_such_device,
     is_no_such_domain,
@@ -306,6 +307,11 @@ def _xml_of(domain: VirDomain, half: _Half) -> str | None:
 
 def _job(domain: VirDomain) -> str | None:
     """Of a running domain."""
+    condition = tuple(domain.state())
+    if post_copy_phase(*condition) is not None:
+        return _JOBS[libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT]
+    if condition in ARRIVED_IN_POST_COPY:
+        return _JOBS[libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN]
     state, _details, since_milliseconds = domain.controlInfo()
     occupied = state == libvirt.VIR_DOMAIN_CONTROL_OCCUPIED
     if occupied and since_milliseconds > STUCK_SECONDS * 1000:

@@ -22,6 +22,7 @@ from agent.host.migration_words import (
     POSTCOPY_RESUME,
     flags_of,
     parameters_of,
+    post_copy_phase,
     progress_of,
     statistics_of,
 )
@@ -144,16 +145,19 @@ class LibvirtMigrations:
         self._while_it_goes(instance_id, switch)
 
     def resume_post_copy(self, instance_id: str, journey: Journey) -> None:
+        """libvirt has lost the other libvirtd, while QEMU may still wait for the other QEMU: it is
+        told to give up first, and both need a moment until they have."""
+
         def is_broken(domain: VirDomain, progress: MigrationProgress) -> bool:
             if progress.phase != "postcopy-failed" or self._moves.is_under_way(instance_id):
                 return False
             self._require(domain.connect(), POST_COPY_RECOVERY, "to go on with a post-copy")
             try:
-                # libvirt has lost the other libvirtd; QEMU may still wait for the other QEMU.
                 domain.abortJobFlags(ABORT_POSTCOPY)
             except libvirt.libvirtError as error:
-                LOG.debug("the post-copy of %s is broken already: %s", instance_id, error)
-            return True
+                LOG.debug("QEMU has given up its part of %s: %s", instance_id, error)
+                return True
+            return False
 
         if self._while_it_goes(instance_id, is_broken):
             self._move(instance_id, journey, flags_of(journey) | POSTCOPY_RESUME)
@@ -228,13 +232,16 @@ class LibvirtMigrations:
 
 
 def _progress(domain: VirDomain) -> MigrationProgress | None:
+    phase = post_copy_phase(*domain.state())
+    if phase is not None:
+        return MigrationProgress(phase=phase)
     try:
         job = domain.jobStats()
     except libvirt.libvirtError as error:
         if _is_quiet(error):
             return None
         raise
-    return progress_of(job, *domain.state())
+    return progress_of(job, domain.state()[0])
 
 
 def _is_quiet(error: libvirt.libvirtError) -> bool:

@@ -20,12 +20,20 @@ VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED: a binding made for libvirt 3.10 has no name
 _MOVING: Final = libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT
 _MOVES: Final = frozenset((_MOVING, libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN))
 
-_STANDING: Final[Mapping[int, Phase]] = {
-    libvirt.VIR_DOMAIN_PAUSED_POSTCOPY: "postcopy",
-    libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED: "postcopy-failed",
+_STANDING: Final[Mapping[tuple[int, int], Phase]] = {
+    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY): "postcopy",
+    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED): "postcopy-failed",
 }
 
 IN_POST_COPY: Final = frozenset(_STANDING.values())
+
+ARRIVED_IN_POST_COPY: Final = frozenset(
+    (
+        (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_POSTCOPY),
+        (libvirt.VIR_DOMAIN_RUNNING, 11),
+    )
+)
+"""state() at the destination; 11 is VIR_DOMAIN_RUNNING_POSTCOPY_FAILED."""
 
 _STATISTICS: Final = {
     "elapsed_milliseconds": libvirt.VIR_DOMAIN_JOB_TIME_ELAPSED,
@@ -66,7 +74,15 @@ def parameters_of(journey: Journey) -> dict[str, str | int]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def progress_of(job: Mapping[str, Any], state: int, reason: int) -> MigrationProgress | None:
+def post_copy_phase(state: int, reason: int) -> Phase | None:
+    """Of the source's state(), which asks nobody.
+
+    QEMU must not be asked then: where the link is cut it answers when TCP gives up, and for so long
+    libvirt lets nobody else do anything about the domain (QEMU 7.2, libvirt 9.0)."""
+    return _STANDING.get((state, reason))
+
+
+def progress_of(job: Mapping[str, Any], state: int) -> MigrationProgress | None:
     """Of jobStats() and state(); None: it is no job that takes the domain away."""
     if job.get(libvirt.VIR_DOMAIN_JOB_OPERATION) != _MOVING:
         return None
@@ -74,7 +90,7 @@ def progress_of(job: Mapping[str, Any], state: int, reason: int) -> MigrationPro
     if not job.get(libvirt.VIR_DOMAIN_JOB_DATA_TOTAL):
         phase = "setup"
     if state == libvirt.VIR_DOMAIN_PAUSED:
-        phase = _STANDING.get(reason, "switchover")
+        phase = "switchover"
 
     def number(name: str) -> int:
         return int(job.get(name, 0))

@@ -189,6 +189,8 @@ def migration_refusal(code: int | None, message: str) -> AgentError:
             f"libvirt does not move a disk like that ({text}): it has to have cache none and be on "
             "storage that the destination has as well"
         )
+    if is_no_such_domain(code):
+        return MigrationFailed(f"libvirt here or at the destination has lost the domain ({text})")
     if _NO_POST_COPY.search(message):
         return Invalid("post-copy was not allowed when the migration began (options.post_copy)")
     if _SAME_HOST.search(message):

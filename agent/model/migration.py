@@ -59,7 +59,7 @@ class Journey:
 
 @dataclass(frozen=True)
 class MigrationProgress:
-    """libvirt's word on a migration that runs. What it does not tell yet is 0.
+    """libvirt's word on a migration that runs. What it does not tell is 0: all of it in post-copy.
 
     ``downtime_milliseconds`` is what it expects; rates are of the guest's memory."""
 

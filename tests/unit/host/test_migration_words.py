@@ -5,10 +5,17 @@ from typing import Any
 import libvirt
 import pytest
 
-from agent.host.migration_words import flags_of, parameters_of, progress_of, statistics_of
+from agent.host.migration_words import (
+    ARRIVED_IN_POST_COPY,
+    flags_of,
+    parameters_of,
+    post_copy_phase,
+    progress_of,
+    statistics_of,
+)
 from agent.model.migration import Journey, MigrationOptions, MigrationProgress, Phase
 
-RUNNING = (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_BOOTED)
+RUNNING = libvirt.VIR_DOMAIN_RUNNING
 
 JOB = {
     "operation": 5,
@@ -84,7 +91,7 @@ def test_volumes_are_never_copied_and_nothing_unsafe_is_done() -> None:
 
 
 def test_how_far_it_is() -> None:
-    assert progress_of(JOB, *RUNNING) == MigrationProgress(
+    assert progress_of(JOB, RUNNING) == MigrationProgress(
         phase="precopy",
         done_bytes=46206525,
         remaining_bytes=187711488,
@@ -98,31 +105,37 @@ def test_how_far_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("job", "state", "reason", "phase"),
+    ("job", "state", "phase"),
     [
-        ({**JOB, "data_total": 0}, *RUNNING, "setup"),
-        ({"operation": 5, "type": 2}, *RUNNING, "setup"),
-        (JOB, libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_MIGRATION, "switchover"),
-        (JOB, libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY, "postcopy"),
-        (
-            JOB,
-            libvirt.VIR_DOMAIN_PAUSED,
-            libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED,
-            "postcopy-failed",
-        ),
+        ({**JOB, "data_total": 0}, libvirt.VIR_DOMAIN_RUNNING, "setup"),
+        ({"operation": 5, "type": 2}, libvirt.VIR_DOMAIN_RUNNING, "setup"),
+        (JOB, libvirt.VIR_DOMAIN_PAUSED, "switchover"),
     ],
 )
-def test_where_the_guest_runs(job: dict[str, int], state: int, reason: int, phase: Phase) -> None:
-    progress = progress_of(job, state, reason)
+def test_where_the_guest_runs(job: dict[str, int], state: int, phase: Phase) -> None:
+    progress = progress_of(job, state)
     assert progress is not None
     assert progress.phase == phase
 
 
+def test_a_post_copy_shows_in_the_state_alone() -> None:
+    paused = libvirt.VIR_DOMAIN_PAUSED
+    assert post_copy_phase(paused, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY) == "postcopy"
+    assert post_copy_phase(paused, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED) == "postcopy-failed"
+    assert post_copy_phase(paused, libvirt.VIR_DOMAIN_PAUSED_MIGRATION) is None
+    same_number = libvirt.VIR_DOMAIN_PAUSED_POSTCOPY
+    assert post_copy_phase(libvirt.VIR_DOMAIN_RUNNING, same_number) is None
+    assert {
+        (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_POSTCOPY),
+        (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_POSTCOPY_FAILED),
+    } == ARRIVED_IN_POST_COPY
+
+
 def test_other_jobs_do_not_take_it_away() -> None:
     for operation in range(10):
-        found = progress_of({**JOB, "operation": operation}, *RUNNING)
+        found = progress_of({**JOB, "operation": operation}, RUNNING)
         assert (found is None) == (operation != libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT)
-    assert progress_of({"type": 0}, *RUNNING) is None
+    assert progress_of({"type": 0}, RUNNING) is None
 
 
 def test_how_it_was() -> None:

@@ -161,7 +161,8 @@ class Migrations(Protocol):
         Raises TooLate in post-copy: the guest runs over there."""
 
     def allow_downtime(self, instance_id: str, milliseconds: int) -> None:
-        """For how long the guest may stand still at the end; nothing to do where nothing goes."""
+        """For how long the guest may stand still at the end, instead of what the journey's options
+        say; nothing to do where nothing goes."""
 
     def start_post_copy(self, instance_id: str) -> None:
         """Let the guest run over there now, and fetch what is missing.

@@ -187,10 +187,14 @@ class LibvirtMigrations:
     def _move(self, instance_id: str, journey: Journey, flags: int) -> None:
         self._statistics.forget(instance_id)
         parameters = parameters_of(journey)
-        self._moves.begin(
-            instance_id,
-            lambda domain: domain.migrateToURI3(journey.libvirt_uri, parameters, flags),
-        )
+        downtime_milliseconds = journey.options.max_downtime_milliseconds
+
+        def move(domain: VirDomain) -> None:
+            if downtime_milliseconds is not None:
+                domain.migrateSetMaxDowntime(downtime_milliseconds)
+            domain.migrateToURI3(journey.libvirt_uri, parameters, flags)
+
+        self._moves.begin(instance_id, move)
 
     def _require(self, connection: VirConnect, ability: str, what: str) -> None:
         if not self._abilities.has_now(connection, ability):

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import MigrationFailed, TooLate, Unavailable
+from agent.errors import MigrationFailed, TooLate, Unavailable, Unsupported
 from agent.model.migration import Journey, MigrationOptions
 from tests.functional.stranger import is_plugged, plug, unplug
-from tests.lab.guest import Guest, GuestSilent, block_of
+from tests.lab.guest import Guest, GuestSilent, Shape, block_of
 from tests.lab.lab import Lab
 from tests.lab.libvirtd import Libvirtd
 from tests.lab.loop_volume import LoopVolume
@@ -216,6 +216,62 @@ def test_progress_goes_forward_and_is_over_at_the_end(trip: Trip) -> None:
     assert left[0] > left[-1]
     assert left == sorted(left, reverse=True)
     trip.assert_runs_on_alone(trip.there.libvirtd)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"auto_converge": True},
+        {"parallel_connections": 2},
+        {"post_copy": True},
+        {"bandwidth_bytes_per_second": 64 << 20},
+    ],
+    ids=str,
+)
+def test_each_way_of_going(trip: Trip, options: dict[str, int | bool | str]) -> None:
+    trip.migrations.start(trip.guest.uuid, trip.journey(**options))
+    trip.wait_phase(None)
+    assert trip.migrations.refusal(trip.guest.uuid) is None
+    trip.assert_runs_on_alone(trip.there.libvirtd)
+
+
+def test_for_how_long_it_may_stand_still(trip: Trip) -> None:
+    trip.begin(bandwidth_bytes_per_second=SLOWLY, max_downtime_milliseconds=170)
+    assert trip.guest.domain.migrateGetMaxDowntime() == 170
+    trip.migrations.allow_downtime(trip.guest.uuid, 900)
+    assert trip.guest.domain.migrateGetMaxDowntime() == 900
+    trip.migrations.abort(trip.guest.uuid)
+    trip.wait_phase(None)
+
+
+def test_without_certificates_there_is_no_tls(trip: Trip) -> None:
+    trip.migrations.start(trip.guest.uuid, trip.journey(tls=True))
+    trip.wait_phase(None)
+    refusal = trip.migrations.refusal(trip.guest.uuid)
+    assert isinstance(refusal, Unsupported)
+    assert "options.tls" in refusal.detail
+    trip.assert_runs_on_alone(trip.here.libvirtd)
+
+
+def test_four_that_share_a_volume_go_at_once(
+    two: TwoHypervisors, sides: dict[Libvirtd, Side], volume: LoopVolume
+) -> None:
+    shape = Shape(has_system=False, memory_mib=32)
+    crowd = [two.guest(f"member-{number}", shape=shape) for number in range(4)]
+    for guest in crowd:
+        plug(guest, volume, bus="scsi")
+    trips = [Trip(two, sides, guest) for guest in crowd]
+    for trip in trips:
+        trip.migrations.start(trip.guest.uuid, trip.journey())
+    for trip in trips:
+        trip.wait_phase(None)
+        assert trip.migrations.refusal(trip.guest.uuid) is None
+        assert two.find(trip.guest) is two.right
+        assert is_plugged(trip.guest, volume)
+    assert len(volume.users()) == len(crowd)
+    for guest in crowd:
+        guest.destroy()
+        guest.undefine()
 
 
 def test_given_up_it_keeps_its_disk(trip: Trip, volume: LoopVolume) -> None:

@@ -23,6 +23,7 @@ HEADER_BYTES = 4096
 
 LUKS2 = "luks2"
 RESERVATIONS = "reservations"
+GUEST_INITIATOR = "guest-initiator"
 """Abilities that steps ask for, as Capabilities.missing names them."""
 
 

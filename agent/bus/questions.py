@@ -21,9 +21,11 @@ class QuestionCalls:
         """What the agent can do, and what is missing on its host."""
         return self._ask("describe")
 
-    def get_connector(self) -> dict[str, Any]:
-        """This host's initiator properties, as the volume service takes them."""
-        connector: dict[str, Any] = self._ask("get_connector")["connector"]
+    def get_connector(self, instance_id: str | None = None) -> dict[str, Any]:
+        """This host's initiator properties, as the volume service takes them; or those of an
+        instance, whose attachments then say ``initiator`` instance.  Raises Refused."""
+        whose = {} if instance_id is None else {"instance_id": instance_id}
+        connector: dict[str, Any] = self._ask("get_connector", **whose)["connector"]
         return connector
 
     def get_instance(self, instance_id: str) -> dict[str, Any]:

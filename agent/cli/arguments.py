@@ -98,7 +98,13 @@ def _looking(commands: Any) -> None:
     _command(commands, "audit", "journal, libvirt and host side by side, and what does not fit")
     _command(commands, "locks", "who holds and who waits for the locks of volumes and targets")
     _command(commands, "describe", "what the agent is and can do")
-    _command(commands, "connector", "what the storage service must know of the host")
+    connector = _command(commands, "connector", "what the storage service must know of the host")
+    connector.add_argument(
+        "--instance",
+        metavar="INSTANCE",
+        dest="instance_id",
+        help="or of this instance: for attachments with initiator instance",
+    )
     instance = _command(commands, "instance", "one instance and its attached disks, by libvirt")
     instance.add_argument("instance_id", metavar="INSTANCE")
 

@@ -95,7 +95,7 @@ def describe(session: Session, args: Namespace) -> Exit:
 
 
 def connector(session: Session, args: Namespace) -> Exit:
-    found = session.agent().get_connector()
+    found = session.agent().get_connector(args.instance_id)
     return _shown(
         session, {"connector": found}, lambda: views.facts(session.screen, session.host, found)
     )

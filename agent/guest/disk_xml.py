@@ -8,6 +8,7 @@ from agent.guest.xml import XmlElement, element, to_text
 from agent.model.attachment import Attachment
 from agent.model.connection import RbdConnection
 from agent.model.device import Device
+from agent.model.guest_iscsi import GuestIscsiConnection
 
 Names = Callable[[str], frozenset[str]]
 
@@ -81,6 +82,8 @@ def _source(attachment: Attachment, device: Device) -> XmlElement:
     encryption = _encryption(attachment)
     if isinstance(connection, RbdConnection):
         return _rbd_source(connection, encryption)
+    if isinstance(connection, GuestIscsiConnection):
+        return _iscsi_source(connection, attachment.secret_uuid("iscsi"), encryption)
     if connection.source_type == "file":
         return element("source", reservations, encryption, file=device.path)
     return element("source", reservations, encryption, dev=device.path)
@@ -111,6 +114,22 @@ def _rbd_source(connection: RbdConnection, encryption: XmlElement | None) -> Xml
         encryption,
         protocol="rbd",
         name=data.name,
+    )
+
+
+def _iscsi_source(
+    connection: GuestIscsiConnection, secret_uuid: str | None, encryption: XmlElement | None
+) -> XmlElement:
+    host, port = connection.portal
+    secret = element("secret", type="iscsi", uuid=secret_uuid)
+    return element(
+        "source",
+        element("host", name=host, port=port),
+        element("initiator", element("iqn", name=connection.initiator)),
+        element("auth", secret, username=connection.user) if connection.user else None,
+        encryption,
+        protocol="iscsi",
+        name=connection.target,
     )
 
 

@@ -9,6 +9,7 @@ from functools import cached_property, lru_cache
 from typing import Literal
 
 from agent.guest.xml import XmlElement, element, parse, to_text
+from agent.model.guest_iscsi import source_name
 
 NAMESPACE = "urn:libvirt-attachment-agent:attachments:1"
 """Our element of the domain's metadata."""
@@ -167,8 +168,12 @@ def _luks_secret(disk: XmlElement) -> str | None:
 def _source(source: XmlElement | None) -> str | None:
     if source is None:
         return None
-    if source.get("protocol") is not None:
-        return f"{source.get('protocol')}:{source.get('name')}"
+    protocol, name = source.get("protocol"), source.get("name")
+    if protocol == "iscsi":
+        initiator = source.find("initiator/iqn")
+        return source_name(str(name), None if initiator is None else initiator.get("name"))
+    if protocol is not None:
+        return f"{protocol}:{name}"
     return source.get("dev") or source.get("file")
 
 

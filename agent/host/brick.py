@@ -47,7 +47,6 @@ from agent.model.connection import (
     LocalConnection,
     NfsConnection,
     NvmeConnection,
-    RbdConnection,
     VendorConnection,
 )
 from agent.model.device import Device, Disconnected
@@ -125,6 +124,8 @@ class BrickConnectors:
     # ports.Connectors
 
     def check(self, connection: Connection) -> None:
+        if connection.source_type == "network":
+            return  # QEMU's affair, which libvirt knows (guest_checks)
         protocol = connection.driver_volume_type
         if isinstance(connection, LocalConnection):
             self._local.check_device(connection.data.device_path)
@@ -146,8 +147,8 @@ class BrickConnectors:
     def connect(self, attachment: Attachment) -> Device:
         connection = attachment.connection
         self.check(connection)
-        if isinstance(connection, RbdConnection):
-            return network_device(attachment, connection)
+        if connection.source_type == "network":
+            return network_device(attachment)
         if connection.export is not None:
             self._mounts.make_base()
         trail = Trail(self._execute)
@@ -167,7 +168,7 @@ class BrickConnectors:
 
     def disconnect(self, attachment: Attachment, device: Device | None) -> Disconnected:
         connection = attachment.connection
-        if isinstance(connection, RbdConnection | LocalConnection):
+        if connection.source_type == "network" or isinstance(connection, LocalConnection):
             return Disconnected()  # nothing of it was made by us
         if connection.source_type == "file":
             if connection.export is not None:
@@ -243,7 +244,7 @@ class BrickConnectors:
         return self.in_place(device) or self._devices.find(device.identity) is not None
 
     def in_place(self, device: Device) -> bool:
-        if not device.path.startswith("/"):
+        if not device.is_here:
             return True  # QEMU reaches it over the network
         if self._mounts.hold(device.path):
             return self._mounts.is_mounted(os.path.dirname(device.path))  # a stat may hang

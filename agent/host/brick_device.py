@@ -22,7 +22,6 @@ from agent.model.connection import (
     IscsiConnection,
     LocalConnection,
     NvmeConnection,
-    RbdConnection,
 )
 from agent.model.device import Device
 
@@ -217,9 +216,10 @@ def device_info(device: Device | None, today: str | None) -> dict[str, Any] | No
     return info
 
 
-def network_device(attachment: Attachment, connection: RbdConnection) -> Device:
+def network_device(attachment: Attachment) -> Device:
     """Nobody on this host has looked at the image: its size is the request's word."""
-    source = connection.known_source
+    source = attachment.connection.known_source
+    assert source is not None, "a network disk is where the request says"
     return Device(path=source, identity={"path": source}, size_bytes=attachment.size_bytes or 0)
 
 

@@ -1,10 +1,12 @@
 """What this host's libvirt and QEMU can do: newer abilities are probed one by one."""
 
 import shutil
+import subprocess
+import time
 from collections.abc import Callable, Collection
 from typing import Any, Final
 
-from agent.ports import LUKS2, RESERVATIONS
+from agent.ports import GUEST_INITIATOR, LUKS2, RESERVATIONS
 
 DETACH_BY_ALIAS: Final = "detach-by-alias"
 SHAREABLE_DISKS: Final = "shareable-disks"
@@ -20,6 +22,7 @@ SINCE: Final[dict[str, tuple[int, int, int] | None]] = {
     POST_COPY_RECOVERY: (8, 5, 0),
     LUKS2: None,
     RESERVATIONS: (4, 4, 0),
+    GUEST_INITIATOR: (4, 7, 0),
 }
 """Which libvirt (on the hypervisor; the binding is newer). None: none yet. QEMU's LUKS driver
 reads version 1 of the header ("LUKS version 2 is not supported", 7.2), and libvirt refuses luks2
@@ -32,6 +35,12 @@ PROGRAMS_PATH: Final = "/usr/bin:/usr/sbin:/usr/libexec:/usr/local/bin"
 """Where distributions have it; libvirt's default is the first (pr_helper in its qemu.conf)."""
 
 
+PROBE_SECONDS: Final = 10.0
+
+PROBE_AGAIN_SECONDS: Final = 60.0
+"""A probe that starts a program: every attach asks what is missing, and packages seldom come."""
+
+
 class Abilities:
     """``without``: those not to be used even where they are there."""
 
@@ -40,10 +49,15 @@ class Abilities:
     ) -> None:
         self._without = frozenset(without)
         self._programs_path = programs_path
-        self._probes: dict[str, Callable[[], bool]] = {RESERVATIONS: self._can_reserve}
+        self._probed_at: float | None = None
+        self._found_iscsi = False
+        self._probes: dict[str, Callable[[], bool]] = {
+            RESERVATIONS: self._can_reserve,
+            GUEST_INITIATOR: self._has_initiator,
+        }
 
     def has(self, libvirt: tuple[int, int, int], ability: str) -> bool:
-        """Asks the host anew: packages come and go."""
+        """Asks the host: packages come and go."""
         since = SINCE[ability]
         if ability in self._without or since is None or libvirt < since:
             return False
@@ -59,6 +73,25 @@ class Abilities:
 
     def _can_reserve(self) -> bool:
         return shutil.which(RESERVING_PROGRAM, path=self._programs_path) is not None
+
+    def _has_initiator(self) -> bool:
+        now = time.monotonic()
+        if self._probed_at is None or now >= self._probed_at + PROBE_AGAIN_SECONDS:
+            self._found_iscsi, self._probed_at = self._speaks_iscsi(), now
+        return self._found_iscsi
+
+    def _speaks_iscsi(self) -> bool:
+        """QEMU's driver is a module that distributions pack apart. It is asked for a volume without
+        an address: a driver that is there says what it lacks, and calls nobody."""
+        program = shutil.which("qemu-img", path=self._programs_path)
+        if program is None:
+            return False
+        asked = [program, "info", 'json:{"driver":"iscsi"}']
+        try:
+            said = subprocess.run(asked, capture_output=True, timeout=PROBE_SECONDS, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return False
+        return b"portal" in said.stderr
 
 
 def version_of(number: int) -> tuple[int, int, int]:

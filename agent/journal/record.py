@@ -243,6 +243,7 @@ class Held:
             "volume_id": self.attachment.volume_id,
             "generation": self.attachment.generation,
             "multiattach": self.attachment.multiattach,
+            "initiator": self.attachment.initiator,
             "access_mode": "ro" if self.attachment.read_only else "rw",
             "driver_volume_type": self.attachment.connection.driver_volume_type,
             "targets": list(self.attachment.connection.targets),

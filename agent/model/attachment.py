@@ -2,11 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StrictBool, StrictStr, model_validator
+from pydantic import BeforeValidator, StrictBool, StrictStr, model_validator
 
-from agent.model.connection import AnyConnection, refuse_flat
+from agent.model.connection import AnyConnection, Connection, IscsiConnection, refuse_flat
 from agent.model.device import is_blank
 from agent.model.disk import Disk
+from agent.model.guest_iscsi import GuestIscsiConnection
 from agent.model.secret import GuestSecret
 from agent.model.value import Count, Id, Positive, Secret, Uuid, Value
 
@@ -64,9 +65,8 @@ class Attachment(Value):
     instance_id: Uuid
     volume_id: Id
     generation: Count | None = None
-    connection: Annotated[
-        AnyConnection, BeforeValidator(refuse_flat), Field(alias="connection_info")
-    ]
+    connection_info: Annotated[AnyConnection, BeforeValidator(refuse_flat)]
+    initiator: Literal["host", "instance"] = "host"
     multiattach: StrictBool = False
     max_writers: Positive | None = None
     shared_targets: StrictBool | None = None
@@ -77,6 +77,16 @@ class Attachment(Value):
     identity: Identity | None = None
     encryption: Encryption | None = None
     disk: Disk = Disk()
+
+    @property
+    def connection(self) -> Connection:
+        """The way to the volume: of this host, or of the guest itself."""
+        of_host = self.connection_info
+        if self.initiator == "host" or not isinstance(of_host, IscsiConnection):
+            return of_host
+        if of_host.driver_volume_type != "iscsi":
+            return of_host
+        return GuestIscsiConnection.of(of_host.data, self.instance_id)
 
     @property
     def alias(self) -> str:
@@ -112,17 +122,19 @@ class Attachment(Value):
     def reserves(self) -> bool:
         """The guest may make SCSI persistent reservations in this host's name: to the target all
         sessions of a host's kernel are one."""
-        return self.disk.reservations is not None
+        return self.disk.reservations is not None and self.initiator == "host"
 
     @property
     def secrets(self) -> tuple[GuestSecret, ...]:
         """What libvirt must tell QEMU before the guest can have the disk."""
-        usages = {"volume": self.encryption is not None}
-        return tuple(
-            GuestSecret(usage=usage, volume_id=self.volume_id)
-            for usage, is_needed in usages.items()
-            if is_needed
-        )
+        found = []
+        if self.encryption is not None:
+            found.append(GuestSecret(usage="volume", volume_id=self.volume_id))
+        if isinstance(self.connection, GuestIscsiConnection) and self.connection.user is not None:
+            found.append(
+                GuestSecret(usage="iscsi", volume_id=self.volume_id, instance_id=self.instance_id)
+            )
+        return tuple(found)
 
     def secret_uuid(self, usage: str) -> str | None:
         return next((secret.uuid for secret in self.secrets if secret.usage == usage), None)
@@ -159,7 +171,9 @@ def _contradictions(attachment: Attachment) -> list[str]:
             "a qcow2 file cannot be shared by several writers: multiattach needs format raw",
         ),
         (
-            disk.type == "lun" and connection.source_type != "block",
+            disk.type == "lun"
+            and connection.source_type != "block"
+            and not isinstance(connection, GuestIscsiConnection),
             "disk.type lun needs a block device, and this connection gives a "
             f"{connection.source_type}",
         ),
@@ -182,4 +196,30 @@ def _contradictions(attachment: Attachment) -> list[str]:
             "(and could overwrite) the raw ciphertext",
         ),
     ]
+    if attachment.initiator == "instance":
+        rules += _limits_of_own_initiator(attachment)
     return [message for broken, message in rules if broken]
+
+
+def _limits_of_own_initiator(attachment: Attachment) -> list[tuple[bool, str]]:
+    connection = attachment.connection
+    return [
+        (
+            not isinstance(connection, GuestIscsiConnection),
+            "initiator instance needs driver_volume_type iscsi: for "
+            f"{connection.driver_volume_type} QEMU is no initiator",
+        ),
+        (
+            isinstance(connection, GuestIscsiConnection) and connection.lacks_credentials,
+            "auth_method CHAP needs auth_username and auth_password",
+        ),
+        (
+            attachment.identity is not None,
+            "identity cannot be proven with initiator instance: this host does not see the "
+            "device; leave it out",
+        ),
+        (
+            attachment.require_all_paths,
+            "require_all_paths needs initiator host: QEMU's own initiator has one path",
+        ),
+    ]

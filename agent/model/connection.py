@@ -127,6 +127,8 @@ class IscsiData(Data):
     target_portals: tuple[StrictStr, ...] | None = None
     target_iqns: tuple[StrictStr, ...] | None = None
     target_luns: tuple[Count, ...] | None = None
+    auth_method: StrictStr | None = None
+    auth_username: StrictStr | None = None
 
     @model_validator(mode="after")
     def _one_complete_path(self) -> "IscsiData":

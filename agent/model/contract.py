@@ -13,6 +13,7 @@ from agent.model.request import (
     AttachRequest,
     Command,
     ConnectInstanceRequest,
+    ConnectorOf,
     DetachRequest,
     DisconnectInstanceRequest,
     ExtendRequest,
@@ -48,7 +49,7 @@ COMMANDS: Mapping[str, type[Command] | None] = {
 QUESTIONS: Mapping[str, type[Value] | None] = {
     "ping": Nothing,
     "describe": Nothing,
-    "get_connector": Nothing,
+    "get_connector": ConnectorOf,
     "get_instance": InstanceRef,
     "get_operation": OperationRef,
     "list_operations": ListOperations,

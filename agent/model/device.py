@@ -19,7 +19,8 @@ class Device(Value):
     """A host block device, file or network image; valid until reboot.
 
     ``path`` is what the disk XML names and is stable (/dev/disk/by-id/…, never /dev/sdX);
-    for a network disk it is ``rbd:pool/image``. ``identity`` is what the device says of itself
+    for a network disk it is ``rbd:pool/image``, or target and initiator. ``identity`` is what the
+    device says of itself
     ({name: value}; names as in model.attachment.Identity, and ``path`` where it has nothing
     better). ``device_info`` is os-brick's, handed back at disconnect: without it os-brick skips
     the flush. ``scsi``: it takes SCSI commands, as a guest's ``lun`` must; None: nobody has looked.
@@ -37,6 +38,11 @@ class Device(Value):
     paths_expected: Count = 1
     paths_missing: tuple[StrictStr, ...] = ()
     doubts: tuple[StrictStr, ...] = ()
+
+    @property
+    def is_here(self) -> bool:
+        """On this host, and not what a guest reaches over the network by itself."""
+        return self.path.startswith("/")
 
     @property
     def degraded(self) -> str | None:

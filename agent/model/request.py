@@ -245,6 +245,12 @@ class InstanceRef(Value):
     instance_id: Uuid
 
 
+class ConnectorOf(Value):
+    """Of the host; or of one instance, whose QEMU is an initiator of its own."""
+
+    instance_id: Uuid | None = None
+
+
 class VolumeRef(Value):
     volume_id: Id
 

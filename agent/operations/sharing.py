@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from agent.errors import SharingConflict
 from agent.model.attachment import Attachment
-from agent.steps.users import ONE_NEXUS
+from agent.steps.users import ONE_NEXUS, TWO_WAYS
 
 
 def refuse_sharing(attachment: Attachment, others: Sequence[Attachment]) -> None:
@@ -35,6 +35,11 @@ def _refuse_beside(attachment: Attachment, other: Attachment) -> None:
             f"{attachment.volume_id} {'with' if other.encryption else 'without'} "
             "encryption, this attachment asks for the other: both must ask for the same; "
             "nothing was touched"
+        )
+    if attachment.initiator != other.initiator:
+        raise SharingConflict(
+            f"instance {other.instance_id} (attachment {other.attachment_id}) "
+            f"{TWO_WAYS[attachment.initiator]}; nothing was touched"
         )
     if attachment.reserves and other.reserves:
         raise SharingConflict(

@@ -9,8 +9,10 @@ from agent.journal.book import Book
 from agent.journal.record import Record
 from agent.journal.store import Journal
 from agent.model.contract import WIRE_VERSION, arguments_of
+from agent.model.guest_iscsi import initiator_name
 from agent.model.request import (
     AttachmentFilters,
+    ConnectorOf,
     InstanceRef,
     ListAttachments,
     ListOperations,
@@ -27,6 +29,7 @@ from agent.operations.admit import Policy
 from agent.ports import DomainLook, Host
 from agent.service.audit import audit
 from agent.service.preview import preview
+from agent.steps.guest_checks import refuse_no_initiator
 from agent.steps.users import Halves, halves
 
 
@@ -91,8 +94,13 @@ class Queries:
             "open_operations": self._journal.read(lambda book: book.count_open()),
         }
 
-    def _connector(self, _: Nothing) -> dict[str, Any]:
-        return {"connector": dict(self._host.connectors.properties())}
+    def _connector(self, asked: ConnectorOf) -> dict[str, Any]:
+        """Raises Unsupported where QEMU has no initiator of its own."""
+        connector = dict(self._host.connectors.properties())
+        if asked.instance_id is not None:
+            refuse_no_initiator(self._host.domains.capabilities())
+            connector.update(initiator=initiator_name(asked.instance_id), multipath=False)
+        return {"connector": connector}
 
     def _instance(self, asked: InstanceRef) -> dict[str, Any]:
         look = self._host.domains.look(asked.instance_id)

@@ -16,7 +16,7 @@ from agent.guest.disk_xml import differences
 from agent.guest.domain_xml import DiskFacts, DomainFacts
 from agent.guest.placement import choose_places
 from agent.model.attachment import Attachment
-from agent.ports import RESERVATIONS, DomainLook, Host
+from agent.ports import GUEST_INITIATOR, RESERVATIONS, Capabilities, DomainLook, Host
 from agent.saga.plan import Learnt, Scene, Step
 from agent.steps.users import Halves, halves, refuse_conflicts
 
@@ -41,8 +41,7 @@ class CheckGuest(Step):
         host = scene.host
         guest = find_guest(host, self.attachments[0].instance_id)
         for attachment in self.attachments:
-            refuse_old_libvirt(host, attachment)
-            refuse_no_reservations(host, attachment)
+            refuse_missing_abilities(host, attachment)
             refuse_missing_iothread(guest, attachment)
             refuse_taken_boot_order(guest, attachment)
             refuse_other_disk(host, guest, attachment, attachment.connection.known_source)
@@ -110,11 +109,23 @@ def refuse_old_libvirt(host: Host, attachment: Attachment) -> None:
         )
 
 
-def refuse_no_reservations(host: Host, attachment: Attachment) -> None:
+def refuse_missing_abilities(host: Host, attachment: Attachment) -> None:
+    """What libvirt and QEMU of this host cannot do for it, whatever the guest."""
+    refuse_old_libvirt(host, attachment)
     if attachment.reserves and RESERVATIONS in host.domains.capabilities().missing:
         raise Unsupported(
             "disk.reservations managed needs libvirt 4.4.0 or newer, and qemu-pr-helper, which "
             "libvirt starts for the guest (Debian: qemu-system-common); nothing was touched"
+        )
+    if attachment.initiator == "instance":
+        refuse_no_initiator(host.domains.capabilities())
+
+
+def refuse_no_initiator(able: Capabilities) -> None:
+    if GUEST_INITIATOR in able.missing:
+        raise Unsupported(
+            "initiator instance needs libvirt 4.7.0 or newer, and QEMU's iSCSI driver, of which "
+            "qemu-img tells (Debian: qemu-block-extra, qemu-utils); nothing was touched"
         )
 
 

@@ -103,6 +103,7 @@ def _known_otherwise(
         if (
             promise.volume_id == attachment.volume_id
             and not shown & known
+            and device.is_here  # else every guest has an address of its own
             and connectors.present(promise.device)
         ):
             yield f"the volume is connected here as another device, {promise.device.path}"

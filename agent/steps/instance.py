@@ -13,7 +13,7 @@ from agent.saga.plan import Commit, Learnt, Scene, Step
 from agent.steps.guest_checks import (
     forced_caches,
     refuse_job,
-    refuse_old_libvirt,
+    refuse_missing_abilities,
     refuse_other_serial,
 )
 from agent.steps.users import halves, refuse_conflicts, uses_of
@@ -34,7 +34,7 @@ class CheckVolumes(Step):
         if look is not None:
             refuse_job(look)
         for attachment in self.attachments:
-            refuse_old_libvirt(host, attachment)
+            refuse_missing_abilities(host, attachment)
             refuse_conflicts(host, attachment, attachment.connection.known_source)
         return {"warnings": forced_caches(self.attachments)}
 

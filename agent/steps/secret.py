@@ -155,6 +155,10 @@ def remake_secrets(host: Host, attachment: Attachment) -> bool:
 
 def _value(host: Host, attachment: Attachment, secret: GuestSecret) -> bytes | None:
     """None: it came by value, and nobody knows it any more."""
+    if secret.usage == "iscsi":
+        password = attachment.connection.data.auth_password
+        assert password is not None, "checked when parsed"
+        return password.get_secret_value().encode()
     encryption = attachment.encryption
     assert secret.usage == "volume"
     assert encryption is not None
@@ -215,7 +219,7 @@ def _drop_unless_used(scene: Scene, attachment: Attachment) -> None:
     device = host.journal.device_of(attachment.attachment_id) or scene.device
     source = source_of(scene, attachment, device)
     with host.locks.volume(volume_id):
-        if users(host, volume_id, source, besides=scene.operation_id):
-            return
         for secret in attachment.secrets:
-            host.secrets.drop(secret.uuid)
+            asks, whose = scene.operation_id, secret.instance_id
+            if not users(host, volume_id, source, besides=asks, instance_id=whose):
+                host.secrets.drop(secret.uuid)

@@ -12,6 +12,7 @@ from agent.errors import SharingConflict
 from agent.guest.domain_xml import DiskFacts, DomainFacts, parse_domain
 from agent.model.attachment import Attachment
 from agent.model.device import Device
+from agent.model.guest_iscsi import is_guests_own
 from agent.ports import DomainLook, Domains, Host, Promises
 from agent.saga.plan import Scene
 
@@ -21,6 +22,18 @@ ONE_NEXUS = (
     "on another host"
 )
 """Why a second guest may not reserve."""
+
+TWO_WAYS = {
+    "host": (
+        "reaches the volume by an initiator of its own, and this attachment would by the host's: "
+        "all guests of a volume on one host say the same (initiator)"
+    ),
+    "instance": (
+        "reaches the volume by this host's initiator, and this attachment would by one of its own: "
+        "all guests of a volume on one host say the same (initiator)"
+    ),
+}
+"""Why the two cannot be told apart when one of them leaves, by what is asked."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +70,11 @@ class Use:
     domain: DomainLook
     disk: DiskFacts
 
+    @property
+    def is_guests_own(self) -> bool:
+        """QEMU's own initiator has it, and not this host's."""
+        return is_guests_own(self.disk.source)
+
     def __str__(self) -> str:
         return f"domain {self.domain.name} ({self.domain.instance_id}) as {self.disk.target_dev}"
 
@@ -87,14 +105,22 @@ def source_of(scene: Scene, attachment: Attachment, device: Device | None) -> st
     return scene.known.get("source") or attachment.connection.known_source
 
 
-def users(host: Host, volume_id: str, source: str | None, besides: str) -> list[str]:
-    """Who needs the volume here, in words; ``besides`` is the operation that asks."""
+def users(
+    host: Host, volume_id: str, source: str | None, besides: str, *, instance_id: str | None = None
+) -> list[str]:
+    """Who needs the volume here, in words; ``besides`` is the operation that asks.
+
+    With ``instance_id`` only what that instance needs of it."""
     promised = [
         f"attachment {promise.attachment_id} of instance {promise.instance_id}"
         for promise in host.journal.promises(besides)
-        if promise.volume_id == volume_id
+        if promise.volume_id == volume_id and instance_id in (None, promise.instance_id)
     ]
-    return promised + [str(use) for use in uses_of(host, volume_id, source)]
+    return promised + [
+        str(use)
+        for use in uses_of(host, volume_id, source)
+        if instance_id in (None, use.domain.instance_id)
+    ]
 
 
 def refuse_conflicts(host: Host, attachment: Attachment, source: str | None) -> None:
@@ -121,6 +147,8 @@ def refuse_conflicts(host: Host, attachment: Attachment, source: str | None) -> 
                 "this attachment wants it otherwise: one of the two would see ciphertext, and "
                 "write over it"
             )
+        if use.is_guests_own != (attachment.initiator == "instance"):
+            raise SharingConflict(f"{use} {TWO_WAYS[attachment.initiator]}")
         if use.disk.reserves and attachment.reserves:
             raise SharingConflict(f"{use} {ONE_NEXUS}")
         if not use.disk.shareable:

@@ -6,6 +6,7 @@ from typing import ClassVar
 from agent.errors import WrongDevice
 from agent.model.attachment import Attachment
 from agent.model.device import DEGRADED, Device
+from agent.model.guest_iscsi import is_guests_own
 from agent.ports import Connectors, Host, Locks
 from agent.saga.plan import Lane, Learnt, Scene, Step
 from agent.steps.users import source_of, users
@@ -88,6 +89,8 @@ class LookForUsers(Step):
         host, volume_id, asks = scene.host, self.volume_id, scene.operation_id
         with host.locks.volume(volume_id):
             stays = _why_quarantined_stays(host, volume_id)
+            if is_guests_own(scene.known.get("source")) and not stays:
+                return {"disconnected": True}
             is_used = bool(users(host, volume_id, scene.known.get("source"), besides=asks))
             if stays or is_used or host.journal.in_motion(volume_id, besides=asks):
                 return {"disconnected": False, "warnings": stays}
@@ -127,7 +130,9 @@ def disconnect_unless_used(scene: Scene, attachment: Attachment, device: Device 
             host.journal.disconnected(volume_id)
             return {"disconnected": True, "warnings": others}
         source = source_of(scene, attachment, device)
-        if users(host, volume_id, source, besides=scene.operation_id):
+        # What a guest reaches by itself nobody shares with it, and each is mapped by itself.
+        is_shared = attachment.initiator == "host"
+        if is_shared and users(host, volume_id, source, besides=scene.operation_id):
             return {"disconnected": False}
         with host.locks.targets(attachment.connection.targets):
             gone = host.connectors.disconnect(attachment, device)

@@ -160,7 +160,7 @@ class SimulatedDomains:
         assert guest.inactive is not None
         assert guest.live is None
         for disk in _disks(guest.inactive):
-            source = _source_of(disk)
+            source = source_of(disk)
             assert source is None or self.can_open(source), f"{guest.name} cannot open {source}"
             self.unlock(disk)
         guest.sizes = {
@@ -198,7 +198,7 @@ class SimulatedDomains:
 
     def _can_start_with(self, disk: XmlElement) -> bool:
         """Its device is there, and its secrets: libvirt begins without ours."""
-        source = _source_of(disk)
+        source = source_of(disk)
         if source is not None and not self.can_open(source):
             return False
         try:
@@ -240,7 +240,7 @@ class SimulatedDomains:
         found = []
         for guest in self.guests.values():
             for half, xml in (("running", guest.live), ("defined", guest.inactive)):
-                sources = (_source_of(disk) for disk in _disks(xml))
+                sources = (source_of(disk) for disk in _disks(xml))
                 if any(source in names for source in sources):
                     found.append(f"{guest.name} ({half})")
         return found
@@ -390,7 +390,7 @@ class SimulatedDomains:
 
     def _refuse_source(self, guest: Guest, device: XmlElement) -> None:
         """What QEMU says: the file must be there, and its lock free."""
-        source = _source_of(device)
+        source = source_of(device)
         if source is None:
             return
         if not self.can_open(source):
@@ -398,7 +398,7 @@ class SimulatedDomains:
         self.unlock(device)
         for other in self.guests.values():
             for disk in _disks(other.live):
-                theirs = _source_of(disk)
+                theirs = source_of(disk)
                 if theirs is None or not self.canonical(theirs) & self.canonical(source):
                     continue
                 if not (_may_share(disk) and _may_share(device)):
@@ -445,9 +445,13 @@ def _alias_of(device: XmlElement) -> str | None:
     return None if alias is None else alias.get("name")
 
 
-def _source_of(device: XmlElement) -> str | None:
+def source_of(device: XmlElement) -> str | None:
     source = device.find("source")
-    return None if source is None else source.get("dev") or source.get("file")
+    if source is None or source.get("protocol") is None:
+        return None if source is None else source.get("dev") or source.get("file")
+    initiator = source.find("initiator/iqn")
+    whose = "" if initiator is None else f"?initiator={initiator.get('name')}"
+    return f"{source.get('protocol')}:{source.get('name')}{whose}"
 
 
 def _may_share(disk: XmlElement) -> bool:

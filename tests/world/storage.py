@@ -20,6 +20,7 @@ from agent.errors import (
 from agent.model.attachment import Attachment
 from agent.model.connection import Connection, IscsiConnection, LocalConnection
 from agent.model.device import Device, Disconnected
+from agent.model.guest_iscsi import GuestIscsiConnection
 from agent.model.outcome import Problem
 from agent.ports import HEADER_BYTES
 from agent.steps.secret import LUKS_MAGIC, LUKS_PAYLOAD_OFFSET, LUKS_SECTOR_BYTES
@@ -41,7 +42,8 @@ PAYLOAD_OFFSET_BYTES = 2 << 20
 @dataclass
 class Lun:
     """What the storage shows at one place. ``passphrase``: it begins with a LUKS header of
-    ``luks_version``, which that opens."""
+    ``luks_version``, which that opens. ``chap``: the password that a guest's own initiator
+    needs."""
 
     volume_id: str
     size_bytes: int = 1 << 30
@@ -49,6 +51,7 @@ class Lun:
     scsi: bool = True
     exports: int = 1
     passphrase: bytes | None = None
+    chap: bytes | None = None
     luks_version: int = 1
 
     @property
@@ -170,7 +173,9 @@ class SimulatedConnectors:
         return frozenset({source})
 
     def present(self, device: Device) -> bool:
-        return any(found.wwn == device.identity.get("wwn") for found in self.devices.values())
+        return not device.is_here or any(
+            found.wwn == device.identity.get("wwn") for found in self.devices.values()
+        )
 
     def in_place(self, device: Device) -> bool:
         return self.present(device)
@@ -180,6 +185,8 @@ class SimulatedConnectors:
 
     def lun_of(self, path: str) -> Lun:
         """What the device of this name holds."""
+        if (path, 0) in self.luns and _is_network((path, 0)):
+            return self.luns[path, 0]
         return next(
             self.luns[place] for place, device in self.devices.items() if path in device.names
         )
@@ -194,7 +201,8 @@ class SimulatedConnectors:
 
     def is_open(self, path: str) -> bool:
         """Could QEMU open it?"""
-        return any(path in device.names for device in self.devices.values())
+        is_shown = _is_network((path, 0)) and (path, 0) in self.luns
+        return is_shown or any(path in device.names for device in self.devices.values())
 
     def lose_power(self) -> None:
         """The host's own: what the storage shows stays as it is."""
@@ -233,6 +241,8 @@ class SimulatedConnectors:
 
     def _connect(self, attachment: Attachment) -> Device:
         place = _place(attachment.connection)
+        if _is_network(place):  # nobody on this host looks
+            return Device(path=place[0], identity={"path": place[0]}, size_bytes=0)
         if place not in self.devices:
             self.connects += 1
             if _is_remote(place):
@@ -281,6 +291,9 @@ class SimulatedConnectors:
     def _disconnect(self, attachment: Attachment) -> Disconnected:
         place = _place(attachment.connection)
         device = self.devices.get(place)
+        if _is_network(place):
+            users = self.in_use(frozenset({place[0]}))
+            assert not users, f"{place[0]} is left while {', '.join(users)} has it"
         if device is not None:
             users = self.in_use(device.names)
             assert not users, f"{device.path} was pulled from under {', '.join(users)}"
@@ -310,10 +323,17 @@ def _is_remote(place: Place) -> bool:
     return not place[0].startswith("/")
 
 
+def _is_network(place: Place) -> bool:
+    """QEMU reaches it by itself: there is no session of this host, and no device."""
+    return place[0].startswith("iscsi:")
+
+
 def _place(connection: Connection) -> Place:
     if isinstance(connection, LocalConnection):
         return connection.data.device_path, 0
-    assert isinstance(connection, IscsiConnection), "the simulated storage speaks iSCSI and local"
+    if isinstance(connection, GuestIscsiConnection):
+        return connection.known_source, 0
+    assert isinstance(connection, IscsiConnection), "simulated: iSCSI and local"
     return connection.targets[0], connection.lun
 
 

@@ -296,7 +296,11 @@ def check_host(world: World) -> None:
         for device in world.storage.devices.values()
         if world.domains.in_use(device.names) or world.domains.says(device.volume_id)
     }
-    promised = {row.attachment.volume_id for row in held if row.promised}
+    promised = {
+        row.attachment.volume_id
+        for row in held
+        if row.promised and row.attachment.connection.source_type != "network"
+    }
     assert connected - quarantined == (used | promised) - quarantined
     assert world.storage.sessions == world.storage.targets
     needed = {secret.uuid for row in held if row.promised for secret in row.attachment.secrets}

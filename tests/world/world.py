@@ -32,7 +32,7 @@ from agent.saga.plan import Lane
 from agent.service.agent import Agent
 from agent.service.lost import LostVolumes
 from agent.service.reconnect import Reconnection, Report, run
-from tests.world.domains import SimulatedDomains
+from tests.world.domains import SimulatedDomains, source_of
 from tests.world.instants import Instants
 from tests.world.locks import SimulatedLocks
 from tests.world.secrets import SimulatedSecrets
@@ -272,17 +272,19 @@ class World:
 
     def _unlock(self, disk: XmlElement) -> None:
         """As QEMU opens it, with what libvirt tells."""
-        secret, source = disk.find("source/encryption/secret"), disk.find("source")
-        if secret is None or source is None:
-            return
-        value = self.secrets.values.get(secret.get("uuid", ""))
-        if value is None:
-            raise Unavailable("libvirt", "a secret of the volume has gone")
-        lun = self.storage.lun_of(source.get("dev", ""))
-        if lun.passphrase is None:
-            raise NotEncrypted("simulated: not in LUKS format")
-        if lun.passphrase != value:
-            raise AuthFailed("simulated: the passphrase opens no key slot")
+        for kind in ("auth", "encryption"):
+            secret = disk.find(f"source/{kind}/secret")
+            if secret is None:
+                continue
+            lun = self.storage.lun_of(source_of(disk) or "")
+            wanted = lun.chap if kind == "auth" else lun.passphrase
+            value = self.secrets.values.get(secret.get("uuid", ""))
+            if value is None:
+                raise Unavailable("libvirt", "a secret of the volume has gone")
+            if wanted is None and kind == "encryption":
+                raise NotEncrypted("simulated: not in LUKS format")
+            if wanted != value:
+                raise AuthFailed(f"simulated: the secret of {kind} is another")
 
     def _size_of(self, disk: XmlElement) -> int:
         """What QEMU finds now, behind the header of an encrypted one."""

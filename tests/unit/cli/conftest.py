@@ -251,7 +251,7 @@ class PlayedAgent:
             "open_operations": 1,
         }
 
-    def get_connector(self) -> dict[str, Any]:
+    def get_connector(self, instance_id: str | None = None) -> dict[str, Any]:
         return {"host": HOST, "ip": "192.0.2.11", "initiator": "iqn.1993-08:1"}
 
     def get_instance(self, instance_id: str) -> dict[str, Any]:

@@ -43,8 +43,8 @@ class Client:
     def abandon_operation(self, operation_id: str) -> Answer:
         return self._operation("abandon_operation", operation_id)
 
-    def get_connector(self) -> Any:
-        return self._ask("get_connector")["connector"]
+    def get_connector(self, instance_id: str | None = None) -> Any:
+        return self._ask("get_connector", instance_id=instance_id)["connector"]
 
     def get_instance(self, instance_id: str) -> Any:
         return self._ask("get_instance", instance_id=instance_id)

@@ -32,6 +32,17 @@ RBD = {
         "secret_uuid": "457eb676-33da-42ec-9a8c-9293d545c337",
     },
 }
+ISCSI_WITH_CHAP = {
+    "driver_volume_type": "iscsi",
+    "data": {
+        "target_portals": ["[2001:db8::1]:3261", "192.0.2.1:3260"],
+        "target_iqns": ["iqn.2026-01.org.example:target"] * 2,
+        "target_luns": [7, 7],
+        "auth_method": "CHAP",
+        "auth_username": "user",
+        "auth_password": "secret",
+    },
+}
 NFS = {
     "driver_volume_type": "nfs",
     "data": {"export": "192.0.2.3:/srv", "name": "volume-1", "format": "qcow2"},
@@ -86,6 +97,24 @@ CASES: dict[str, dict[str, Any]] = {
     "scsi-lun-reservations": {
         "multiattach": True,
         "disk": {"bus": "scsi", "type": "lun", "reservations": "managed"},
+    },
+    "lun-by-its-own-initiator": {
+        "connection_info": ISCSI_WITH_CHAP,
+        "initiator": "instance",
+        "multiattach": True,
+        "disk": {"bus": "scsi", "type": "lun", "reservations": "managed"},
+    },
+    "luks-by-its-own-initiator": {
+        "connection_info": {
+            "driver_volume_type": "iscsi",
+            "data": {
+                "target_portal": "192.0.2.1:3260",
+                "target_iqn": "iqn.2026-01.org.example:target",
+                "target_lun": 0,
+            },
+        },
+        "initiator": "instance",
+        "encryption": LUKS,
     },
     "rbd": {"connection_info": RBD, "multiattach": True},
     "nfs-qcow2": {"connection_info": NFS},

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from agent.host.libvirt_abilities import RESERVING_PROGRAM, Abilities
-from agent.ports import RESERVATIONS
+from agent.ports import GUEST_INITIATOR, RESERVATIONS
 
 
 def install(packages: Path) -> None:
@@ -32,3 +32,25 @@ def test_what_is_switched_off_is_missing(tmp_path: Path) -> None:
     install(tmp_path)
     abilities = Abilities({RESERVATIONS}, programs_path=str(tmp_path))
     assert RESERVATIONS in abilities.missing((9, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("says", "can"),
+    [
+        ("Need all of transport, portal and target options", True),
+        ("Unknown driver 'iscsi'", False),
+        (None, False),
+    ],
+    ids=["there", "its-module-is-not", "no-qemu-img"],
+)
+def test_a_guests_own_initiator_needs_qemus_driver(
+    tmp_path: Path, says: str | None, can: bool
+) -> None:
+    """The words are those of QEMU 7.2."""
+    if says is not None:
+        program = tmp_path / "qemu-img"
+        program.write_text(f'#!/bin/sh\necho "qemu-img: Could not open: {says}" >&2\nexit 1\n')
+        program.chmod(0o755)
+    abilities = Abilities(programs_path=str(tmp_path))
+    assert abilities.has((4, 7, 0), GUEST_INITIATOR) is can
+    assert not abilities.has((4, 6, 0), GUEST_INITIATOR)

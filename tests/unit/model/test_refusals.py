@@ -60,6 +60,7 @@ WRONG_ATTACHMENTS: list[tuple[str, dict[str, Any], str]] = [
     ("multiattach", {"multiattach": None}, "boolean"),
     ("max_writers", {"max_writers": 0, "multiattach": True}, "greater than"),
     ("max_writers", {"max_writers": "1", "multiattach": True}, "integer"),
+    ("initiator", {"initiator": CANARY}, "'instance'"),
     ("shared_targets", {"shared_targets": CANARY}, "boolean"),
     ("require_all_paths", {"require_all_paths": 1}, "boolean"),
     ("service_uuid", {"service_uuid": 4711}, "string"),
@@ -173,6 +174,26 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         "block_size cannot be set for type lun",
     ),
     ({"max_writers": 1}, "max_writers needs multiattach"),
+    (
+        {"initiator": "instance", **connection("local", {"device_path": "/dev/x"})},
+        "initiator instance needs driver_volume_type iscsi",
+    ),
+    (
+        {"initiator": "instance", **connection("iser", ISCSI)},
+        "initiator instance needs driver_volume_type iscsi",
+    ),
+    (
+        {"initiator": "instance", **connection("iscsi", ISCSI), "identity": {"wwn": "0x5000"}},
+        "identity cannot be proven with initiator instance",
+    ),
+    (
+        {"initiator": "instance", **connection("iscsi", ISCSI), "require_all_paths": True},
+        "require_all_paths needs initiator host",
+    ),
+    (
+        {"initiator": "instance", **connection("iscsi", ISCSI, auth_method="CHAP")},
+        "auth_method CHAP needs auth_username and auth_password",
+    ),
     ({"disk": {"bus": "scsi", "reservations": "managed"}}, "reservations need type lun"),
     ({"disk": {"bus": "scsi", "iothread": 1}}, "only virtio disks take one"),
     ({"disk": {"bus": "scsi", "queues": 2}}, "queues needs bus virtio"),
@@ -266,6 +287,12 @@ def test_wishes_that_exclude_each_other(different: dict[str, Any], why: str) -> 
         {"disk": {"io": "native", "cache": "writeback"}, "multiattach": True},
         {"disk": {"type": "lun", "bus": "scsi", "reservations": "managed"}},
         {"disk": {"type": "lun", "bus": "scsi"}, "volume_id": "v" * 64},
+        {
+            "initiator": "instance",
+            **connection("iscsi", ISCSI),
+            "disk": {"type": "lun", "bus": "scsi"},
+        },
+        {"initiator": "host", **connection("iscsi", ISCSI), "identity": {"wwn": "0x5000"}},
         {"disk": {"target_dev": "vdzz", "queues": 4, "iothread": 1, "boot_order": 1}},
         {"disk": {"iotune": {"total_bytes_sec": 0, "read_bytes_sec": 5}}},
         {"disk": {"iotune": {"total_bytes_sec": 5, "read_iops_sec": 5}}},

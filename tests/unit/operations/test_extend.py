@@ -191,7 +191,12 @@ class TestAfterIt:
         grown(2 * GIB)(world)
         new = attachment(1)["connection_info"]
         new["data"]["auth_password"] = "neu"
-        ask(world, extend(1, 2 * GIB, connection_info=new))
+        extend(1, 2 * GIB, connection_info=new).send(world)
+        [open_one] = world.journal.read(lambda book: book.open_operations())
+        assert open_one.parts[0].attachment is not None
+        assert open_one.parts[0].attachment.connection.properties()["auth_password"] == "neu"
+        world.run()
+        assert world.record(request_id(1)).state == "done"
         row = world.journal.read(lambda book: book.attachment("att-1"))
         assert row is not None
         assert row.attachment.connection.properties()["auth_password"] == "geheim"

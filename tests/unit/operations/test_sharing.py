@@ -6,6 +6,7 @@ import pytest
 
 from tests.unit.operations.test_admit import accepted, refused, sent
 from tests.unit.saga.stories import ONE, RESERVING, SHARED, TWO, lose_journal
+from tests.unit.saga.stories_of_networks import PASSWORD, fabric, own, two_own
 from tests.world.story import INSTANCES, attach, attached, detach, request_id
 from tests.world.world import World
 
@@ -104,3 +105,48 @@ class TestReservations:
         cause = crowd.record(request_id(1)).cause
         assert cause is not None
         assert "reservations is False, not True" in cause.detail
+
+
+class TestInitiators:
+    """Who reaches the volume by the host's initiator, and who by one of his own."""
+
+    @pytest.mark.parametrize("is_own", [(True, False), (False, True)], ids=["own-first", "last"])
+    def test_on_one_host_all_guests_of_a_volume_say_the_same(
+        self, crowd: World, is_own: tuple[bool, bool]
+    ) -> None:
+        fabric()(crowd)
+        first, second = (own() if one else SHARED for one in is_own)
+        accepted(crowd, attach(1, 1, **first))
+        refusal = attach(2, 2, **{**second, "instance": 2})
+        assert refused(crowd, refusal) == "sharing-conflict"
+        assert "all guests of a volume on one host say the same" in detail(crowd, refusal)
+
+    @pytest.mark.parametrize("is_own", [(True, False), (False, True)], ids=["own-first", "last"])
+    def test_the_disk_of_somebody_else_counts(
+        self, crowd: World, is_own: tuple[bool, bool]
+    ) -> None:
+        fabric()(crowd)
+        first, second = (own() if one else SHARED for one in is_own)
+        attached(crowd, 1, **first)
+        lose_journal(crowd)
+        accepted(crowd, attach(2, 2, **{**second, "instance": 2}))
+        cause = crowd.record(request_id(2)).cause
+        assert cause is not None
+        assert (cause.code, "guest-1" in cause.detail) == ("sharing-conflict", True)
+
+    def test_a_detach_that_is_repeated_says_that_the_guests_own_way_is_gone(
+        self, crowd: World
+    ) -> None:
+        """The other guest has the volume still, by a mapping of its own."""
+        two_own(crowd)
+        for request in (1, 2):
+            accepted(crowd, detach(request, 1))
+            result = crowd.record(request_id(request)).result
+            assert result is not None
+            assert result["disconnected"] is True
+
+    def test_a_password_belongs_to_one_guest(self, crowd: World) -> None:
+        two_own(crowd)
+        assert sorted(crowd.secrets.values.values()) == [
+            f"{PASSWORD} {number}".encode() for number in (1, 2)
+        ]

@@ -10,6 +10,7 @@ import pytest
 
 from tests.unit.saga.stories import STORIES
 from tests.unit.saga.stories_of_changes import CHANGES
+from tests.unit.saga.stories_of_networks import NETWORK
 from tests.unit.saga.stories_of_several import SEVERAL
 from tests.world.instants import Fault
 from tests.world.story import Story, Telling
@@ -19,7 +20,9 @@ DRAWN = 3
 
 
 TOLD = [
-    story for story in STORIES + SEVERAL + CHANGES if not any(ask.refused for ask in story.asks)
+    story
+    for story in STORIES + SEVERAL + CHANGES + NETWORK
+    if not any(ask.refused for ask in story.asks)
 ]
 """Whether a request is refused is a matter of a moment that a failure puts off."""
 

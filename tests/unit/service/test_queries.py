@@ -5,6 +5,7 @@ import pytest
 from agent.model.contract import COMMANDS, QUESTIONS, REQUESTS
 from agent.model.request import WaitRequest
 from tests.unit.saga.stories import ONE, TWO
+from tests.unit.saga.stories_of_networks import no_initiator
 from tests.world.story import VOLUMES, attach, attached, attachment, moment, request_id
 from tests.world.world import World
 
@@ -78,6 +79,19 @@ def test_a_wrong_object_is_named_without_the_form_that_was_tried(
 ) -> None:
     error = attach(1, connection_info=connection_info).send(world)["error"]
     assert error["detail"].startswith("attachment.connection_info: ")
+
+
+def test_an_instance_has_a_connector_of_its_own_where_qemu_can(world: World) -> None:
+    host = world.agent.query("get_connector", {})["connector"]
+    own = world.agent.query("get_connector", {"instance_id": ONE})["connector"]
+    name = f"iqn.2008-11.org.linux-kvm:{ONE}"
+    assert own == {**host, "initiator": name, "multipath": False}
+    assert host["initiator"] != name, "the host's own was changed"
+    no_initiator(world)
+    refusal = world.agent.query("get_connector", {"instance_id": ONE})["error"]
+    assert refusal["code"] == "unsupported"
+    assert "qemu-block-extra" in refusal["detail"]
+    assert world.agent.query("get_connector", {})["connector"] == host
 
 
 def test_an_instance_that_is_not_here_has_every_field(world: World) -> None:

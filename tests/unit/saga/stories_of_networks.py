@@ -1,0 +1,153 @@
+"""Volumes that QEMU reaches by itself: this host has no device of them, and keeps their secrets."""
+
+from typing import Any
+
+from agent.model.guest_iscsi import initiator_name
+from agent.ports import GUEST_INITIATOR
+from tests.unit.saga.stories import (
+    DONE,
+    ONE,
+    SHARED,
+    TWO,
+    UNDONE,
+    because,
+    connected,
+    host,
+    result,
+    secrets,
+    then,
+    untouched,
+)
+from tests.world.storage import Lun
+from tests.world.story import (
+    TARGET,
+    VOLUMES,
+    Act,
+    Story,
+    Together,
+    attach,
+    attached,
+    attachment,
+    connect_instance,
+    detach,
+    disconnect_instance,
+)
+from tests.world.world import World
+
+OWN: dict[str, Any] = {
+    **SHARED,
+    "initiator": "instance",
+    "disk": {"bus": "scsi", "type": "lun", "reservations": "managed"},
+}
+"""Volume 1, which each guest reaches by an initiator of its own, and reserves."""
+
+PASSWORD = "the password of CHAP"
+
+
+def own(instance: int = 1, password: str | None = None) -> dict[str, Any]:
+    data = {"target_portal": "127.0.0.1:3260", "target_iqn": TARGET, "target_lun": 1}
+    if password is not None:
+        chap = {"auth_method": "CHAP", "auth_username": "agent", "auth_password": password}
+        data = {**data, **chap}
+    return {
+        **OWN,
+        "instance": instance,
+        "connection_info": {"driver_volume_type": "iscsi", "data": data},
+    }
+
+
+def with_chap(instance: int = 1) -> dict[str, Any]:
+    """Each guest has a password of its own."""
+    return own(instance, f"{PASSWORD} {instance}")
+
+
+def fabric(*, chap: bool = False) -> Act:
+    """Volume 1 is shown to two guests."""
+
+    def begin(world: World) -> None:
+        host()(world)
+        world.domains.add(TWO)
+        for number, instance_id in enumerate((ONE, TWO), start=1):
+            place = f"iscsi:{TARGET}/1?initiator={initiator_name(instance_id)}"
+            password = f"{PASSWORD} {number}".encode() if chap else None
+            world.storage.luns[place, 0] = Lun(VOLUMES[0], chap=password)
+
+    return begin
+
+
+def two_own(world: World) -> None:
+    fabric(chap=True)(world)
+    attached(world, 1, **with_chap(1))
+    attached(world, 2, **with_chap(2))
+
+
+def no_initiator(world: World) -> None:
+    world.domains.missing = (*world.domains.missing, GUEST_INITIATOR)
+
+
+def no_session(world: World) -> None:
+    """Of this host: the target knows the guest alone."""
+    assert world.storage.sessions == set()
+
+
+NETWORK = (
+    Story(
+        "attach by an initiator of the guest's own",
+        fabric(),
+        (attach(1, **own()),),
+        (DONE,),
+        then(no_session, secrets(0)),
+    ),
+    Story(
+        "attach to two guests that both reserve",
+        fabric(chap=True),
+        (
+            Together(
+                (
+                    attach(1, 1, **with_chap(1)),
+                    attach(2, 2, **with_chap(2)),
+                )
+            ),
+        ),
+        (DONE, DONE),
+        then(no_session, secrets(2)),
+    ),
+    Story(
+        "attach by the guest's initiator with a wrong password",
+        fabric(chap=True),
+        (attach(1, **own(password="another")),),
+        (UNDONE,),
+        then(because(1, "auth-failed"), connected(), secrets(0)),
+    ),
+    Story(
+        "attach by the guest's initiator where QEMU has none",
+        then(fabric(), no_initiator),
+        (attach(1, **own()),),
+        (UNDONE,),
+        then(because(1, "unsupported"), untouched),
+    ),
+    Story(
+        "detach one of two that have initiators of their own",
+        two_own,
+        (detach(1),),
+        (DONE,),
+        then(result(1, disconnected=True, instance_present=True), secrets(1)),
+    ),
+    Story(
+        "detach both that have initiators of their own",
+        two_own,
+        (Together((detach(1), detach(2, 2, instance=2))),),
+        (DONE, DONE),
+        then(connected(), secrets(0), result(2, disconnected=True)),
+    ),
+    Story(
+        "connect an instance by its own initiator, and disconnect it",
+        fabric(chap=True),
+        (
+            connect_instance(1, attachment(1, **with_chap(1))),
+            disconnect_instance(2, 1),
+        ),
+        (DONE, DONE),
+        then(connected(), secrets(0)),
+    ),
+)

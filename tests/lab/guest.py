@@ -256,6 +256,12 @@ class Guest:
     def let_go(self, disk: str) -> None:
         self._ask("release", disk)
 
+    def persist(self, disk: str, *options: str) -> list[str]:
+        """SCSI persistent reservations: sg_persist in the guest.
+
+        GuestRefused when the target says no."""
+        return self._ask("persist", disk, *options)
+
     def rescan(self) -> None:
         """Look again for PCI devices, SCSI devices and their sizes."""
         self._ask("rescan")

@@ -6,7 +6,8 @@
             vmlinux                 Debian's kernel, unpacked: emulated, that takes seconds
             modules/                the disk drivers with what they need
             modules/order           their names, in the order in which they load
-        initramfs-<digest>.cpio     busybox, guest_init.sh, modules: digest of all of them
+        tools-<digest>/             sg_persist and its libraries, by their places in the guest
+        initramfs-<digest>.cpio     busybox, guest_init.sh, modules, tools: digest of all of them
 
 Complete when it is there: each is made beside its place and then renamed.
 """
@@ -31,6 +32,10 @@ _META_PACKAGE = "linux-image-amd64"
 _DRIVERS = ("virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod")
 _KERNEL_RECIPE = f"1 {_META_PACKAGE} {' '.join(_DRIVERS)}"  # another number builds it anew
 _BUSYBOX = Path("/bin/busybox")
+_TOOL = "sg_persist"
+_TOOL_PACKAGE = "sg3-utils"
+_TOOLS_RECIPE = f"1 {_TOOL_PACKAGE} {_TOOL}"
+_LIBC = (Path("/lib/x86_64-linux-gnu/libc.so.6"), Path("/lib64/ld-linux-x86-64.so.2"))
 _INIT = Path(__file__).with_name("guest_init.sh")
 _APPLETS = (
     *("sh", "cat", "dd", "dmesg", "echo", "grep", "head", "insmod", "kill", "md5sum", "mkdir"),
@@ -66,16 +71,19 @@ def guest_image(cache: Path) -> GuestImage:
     """The image, built when it is not in the cache. Needs apt's package lists only then."""
     cache.mkdir(parents=True, exist_ok=True)
     kernel = cache / f"kernel-{_digest(_KERNEL_RECIPE.encode())}"
+    tools = cache / f"tools-{_digest(_TOOLS_RECIPE.encode())}"
     with _locked(cache / "lock"):
         if not kernel.exists():
             _make_kernel(kernel)
-        parts = [*_files(kernel / "modules")]
+        if not tools.exists():
+            _make_tools(tools)
+        parts = [*_files(kernel / "modules"), *_files(tools / "bin"), *_files(tools / "lib")]
         digest = _digest(
             b"".join(p.read_bytes() for p in (_BUSYBOX, _INIT, Path(__file__), *parts))
         )
         initramfs = cache / f"initramfs-{digest}.cpio"
         if not initramfs.exists():
-            _make_initramfs(initramfs, kernel / "modules")
+            _make_initramfs(initramfs, kernel / "modules", tools)
     return GuestImage(kernel / "vmlinux", initramfs)
 
 
@@ -124,11 +132,16 @@ def _make_kernel(place: Path) -> None:
 
 def _kernel_package() -> str:
     """The package that the meta package of this Debian release stands for today."""
-    for line in _run("apt-cache", "depends", "--important", _META_PACKAGE).splitlines():
+    return _depends_on(_META_PACKAGE, "")
+
+
+def _depends_on(package: str, beginning: str) -> str:
+    """The first package with a name that begins so, on which this one depends."""
+    for line in _run("apt-cache", "depends", "--important", package).splitlines():
         word, _, name = line.strip().partition(" ")
-        if word == "Depends:":
+        if word == "Depends:" and name.startswith(beginning):
             return name
-    raise LabError(f"apt knows no package behind {_META_PACKAGE}; run apt-get update")
+    raise LabError(f"apt knows no package behind {package}; run apt-get update")
 
 
 def _download(package: str, directory: Path) -> Path:
@@ -164,12 +177,34 @@ def _in_load_order(tree: Path, release: str) -> list[Path]:
     return list(found)
 
 
+# --- the tools ---------------------------------------------------------------------
+
+
+def _make_tools(place: Path) -> None:
+    """The program out of its package, with the library that the package names; libc is ours."""
+    with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
+        tree, made = Path(scratch) / "tree", Path(scratch) / "made"
+        for directory in ("bin", "lib", "lib64"):
+            (made / directory).mkdir(parents=True)
+        for package in (_TOOL_PACKAGE, _depends_on(_TOOL_PACKAGE, "libsgutils2")):
+            _run("dpkg", "-x", _download(package, Path(scratch)), tree)
+            for archive in Path(scratch).glob("*.deb"):
+                archive.unlink()
+        shutil.copy(tree / "usr/bin" / _TOOL, made / "bin")
+        for library in (tree / "usr/lib/x86_64-linux-gnu").glob("libsgutils2*.so.2"):
+            shutil.copy(library, made / "lib")
+        libc, loader = _LIBC
+        shutil.copy(libc, made / "lib")
+        shutil.copy(loader, made / "lib64")
+        made.rename(place)
+
+
 # --- the initramfs ---------------------------------------------------------------
 
 
-def _make_initramfs(place: Path, modules: Path) -> None:
+def _make_initramfs(place: Path, modules: Path, tools: Path) -> None:
     archive = _Cpio()
-    for name in ("bin", "dev", "proc", "sys", "tmp", "modules"):
+    for name in ("bin", "dev", "lib", "lib64", "proc", "sys", "tmp", "modules"):
         archive.add(name, stat.S_IFDIR | 0o755)
     archive.add("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
     archive.add("bin/busybox", stat.S_IFREG | 0o755, _BUSYBOX.read_bytes())
@@ -178,6 +213,10 @@ def _make_initramfs(place: Path, modules: Path) -> None:
     archive.add("init", stat.S_IFREG | 0o755, _INIT.read_bytes())
     for module in _files(modules):
         archive.add(f"modules/{module.name}", stat.S_IFREG | 0o644, module.read_bytes())
+    for directory in ("bin", "lib", "lib64"):
+        for file in _files(tools / directory):
+            mode = stat.S_IFREG | 0o755
+            archive.add(f"{directory}/{file.name}", mode, file.read_bytes())
     unfinished = place.with_suffix(f".{os.getpid()}")
     unfinished.write_bytes(archive.finished())
     unfinished.rename(place)

@@ -56,6 +56,12 @@ release() { # disk
     kill "$(cat "/tmp/holder.$1")" 2> /tmp/reason && rm "/tmp/holder.$1"
 }
 
+persist() { # disk, sg_persist's options
+    disk=$1
+    shift
+    sg_persist --no-inquiry "$@" "/dev/$disk" 2> /tmp/reason
+}
+
 rescan() {
     echo 1 > /sys/bus/pci/rescan
     for scsi in /sys/class/scsi_host/*/scan; do
@@ -70,7 +76,7 @@ obey() {
     case $1 in
         hello) cat /proc/sys/kernel/random/boot_id ;;
         list | rescan) "$1" ;;
-        write | peek | checksum | hold | release) "$@" ;;
+        write | peek | checksum | hold | persist | release) "$@" ;;
         errors) dmesg | grep 'I/O error' || true ;;
         poweroff | reboot) (sleep 0.2; "$1" -f) > /dev/null 2>&1 3>&- & ;;
         *) echo "no such command: $1" > /tmp/reason; return 1 ;;

@@ -68,7 +68,8 @@ class Domains(Protocol):
     def plug(self, instance_id: str, device_xml: str) -> None:
         """Put a device (disk, controller) into the running guest.
 
-        Raises PlugRefused, NoFreeAddress, UnknownInstance."""
+        Raises PlugRefused, NoFreeAddress, UnknownInstance; AuthFailed, ConnectFailed of what QEMU
+        reaches by itself."""
 
     def define(self, instance_id: str, device_xml: str) -> None:
         """Put a device into the domain's configuration.  Raises as plug."""

@@ -15,6 +15,7 @@ from agent.errors import (
     AgentError,
     AuthFailed,
     Busy,
+    ConnectFailed,
     Invalid,
     MigrationFailed,
     NoFreeAddress,
@@ -60,6 +61,10 @@ _LOCKED: Final = re.compile(r'Failed to get (shared )?"\w+" lock')
 
 _WRONG_PASSPHRASE: Final = re.compile(r"Invalid password, cannot unlock any keyslot")
 _NOT_LUKS: Final = re.compile(r"not in LUKS format|LUKS version \d+ is not supported")
+
+_NO_LOGIN: Final = re.compile(r"iSCSI: .*(Authentication|Authorization) failure")
+_NO_TARGET: Final = re.compile(r"iSCSI: ")
+"""What QEMU's own initiator met: every message of it begins so (block/iscsi.c)."""
 
 _NO_JOB: Final = re.compile(r"no job is active|only be started while outgoing migration")
 
@@ -161,6 +166,13 @@ def refusal(code: int | None, domain: int | None, message: str, *, doing: str) -
         )
     if _NOT_LUKS.search(message):
         return NotEncrypted(f"{doing}: the volume is not encrypted as asked ({text})")
+    if _NO_LOGIN.search(message):
+        return AuthFailed(
+            f"{doing}: the target refused the guest's own initiator ({text}): give it the right "
+            "credentials, or map the volume to what get_connector(instance_id) says"
+        )
+    if _NO_TARGET.search(message):
+        return ConnectFailed(f"{doing}: QEMU did not reach the volume ({text})")
     if _NO_ADDRESS.search(message):
         return NoFreeAddress(
             f"{doing}: libvirt found the place taken or none free ({text}); leave out "

@@ -5,7 +5,9 @@ import pytest
 
 from agent.errors import (
     AgentError,
+    AuthFailed,
     Busy,
+    ConnectFailed,
     NoFreeAddress,
     PlugRefused,
     Unavailable,
@@ -58,6 +60,20 @@ REFUSALS: list[tuple[int | None, int | None, str, type[AgentError]]] = [
         "internal error: unable to execute QEMU command 'device_add': "
         'Failed to get "write" lock\nIs another process using the image [/dev/loop1]?',
         PlugRefused,
+    ),
+    (
+        1,
+        QEMU,
+        "internal error: unable to execute QEMU command 'blockdev-add': iSCSI: Failed to connect "
+        "to LUN : Failed to log in to target. Status: Authentication failure(513)",
+        AuthFailed,
+    ),
+    (
+        1,
+        QEMU,
+        "internal error: unable to execute QEMU command 'blockdev-add': iSCSI: Failed to connect "
+        "to LUN : iscsi_service failed with : iscsi_service_reconnect_if_loggedin: Connection refused",
+        ConnectFailed,
     ),
     (67, DOMAIN, "unsupported configuration: non unique alias detected: ua-a", PlugRefused),
     (67, QEMU, "unsupported configuration: io='native' needs either no disk cache", PlugRefused),

@@ -81,7 +81,8 @@ def _source(attachment: Attachment, device: Device) -> XmlElement:
     connection = attachment.connection
     encryption = _encryption(attachment)
     if isinstance(connection, RbdConnection):
-        return _rbd_source(connection, encryption)
+        secret_uuid = attachment.secret_uuid("ceph") or connection.data.secret_uuid
+        return _rbd_source(connection, secret_uuid, encryption)
     if isinstance(connection, GuestIscsiConnection):
         return _iscsi_source(connection, attachment.secret_uuid("iscsi"), encryption)
     if connection.source_type == "file":
@@ -97,11 +98,13 @@ def _encryption(attachment: Attachment) -> XmlElement | None:
     return element("encryption", secret, format=attachment.encryption.format)
 
 
-def _rbd_source(connection: RbdConnection, encryption: XmlElement | None) -> XmlElement:
+def _rbd_source(
+    connection: RbdConnection, secret_uuid: str | None, encryption: XmlElement | None
+) -> XmlElement:
     data = connection.data
     auth = element(
         "auth",
-        element("secret", type=data.secret_type, uuid=data.secret_uuid),
+        element("secret", type=data.secret_type, uuid=secret_uuid),
         username=data.auth_username,
     )
     return element(

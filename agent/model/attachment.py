@@ -4,11 +4,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, StrictBool, StrictStr, model_validator
 
-from agent.model.connection import AnyConnection, Connection, IscsiConnection, refuse_flat
+from agent.model.connection import (
+    AnyConnection,
+    Connection,
+    IscsiConnection,
+    RbdConnection,
+    refuse_flat,
+)
 from agent.model.device import is_blank
 from agent.model.disk import Disk
 from agent.model.guest_iscsi import GuestIscsiConnection
-from agent.model.secret import GuestSecret
+from agent.model.secret import GuestSecret, Usage
 from agent.model.value import Count, Id, Positive, Secret, Uuid, Value
 
 SERIAL_LENGTH = 36
@@ -127,14 +133,22 @@ class Attachment(Value):
     @property
     def secrets(self) -> tuple[GuestSecret, ...]:
         """What libvirt must tell QEMU before the guest can have the disk."""
-        found = []
-        if self.encryption is not None:
-            found.append(GuestSecret(usage="volume", volume_id=self.volume_id))
-        if isinstance(self.connection, GuestIscsiConnection) and self.connection.user is not None:
-            found.append(
-                GuestSecret(usage="iscsi", volume_id=self.volume_id, instance_id=self.instance_id)
+        by_usage: dict[Usage, bool] = {
+            "volume": self.encryption is not None,
+            "ceph": isinstance(self.connection, RbdConnection) and self.connection.brings_key,
+            "iscsi": isinstance(self.connection, GuestIscsiConnection)
+            and self.connection.user is not None,
+        }
+        return tuple(
+            GuestSecret(
+                usage=usage,
+                volume_id=self.volume_id,
+                # LUKS opens the same for all; credentials are of who asks.
+                instance_id=None if usage == "volume" else self.instance_id,
             )
-        return tuple(found)
+            for usage, is_needed in by_usage.items()
+            if is_needed
+        )
 
     def secret_uuid(self, usage: str) -> str | None:
         return next((secret.uuid for secret in self.secrets if secret.usage == usage), None)

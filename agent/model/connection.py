@@ -5,6 +5,7 @@ Shapes: facts/nova-and-cinder §2.4 (what the volume service's drivers write) an
 connectors (what they read).
 """
 
+import base64
 import re
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -113,6 +114,11 @@ class Connection(Value):
     @property
     def known_source(self) -> str | None:
         """What a disk of this volume names as its source, where that is known before connect."""
+        return None
+
+    @property
+    def kept_secret(self) -> str | None:
+        """The uuid of a secret that the operator must have given libvirt."""
         return None
 
     def properties(self) -> dict[str, Any]:
@@ -300,6 +306,9 @@ class NfsConnection(Connection):
 
 
 class RbdData(Data):
+    """``keyring`` is the text of a Ceph keyring, or the bare key; ``secret_uuid`` names a secret of
+    libvirt's that the operator keeps. A key that comes is used rather than one that is kept."""
+
     name: StrictStr
     hosts: tuple[StrictStr, ...] = ()
     ports: tuple[StrictStr, ...] = ()
@@ -315,9 +324,22 @@ class RbdData(Data):
             raise ValueError("name must be pool/image")
         if len(self.hosts) != len(self.ports):
             raise ValueError("hosts and ports must have the same length")
-        if self.auth_enabled and not (self.auth_username and self.secret_uuid):
-            raise ValueError("auth_enabled needs auth_username and secret_uuid")
+        if self.auth_enabled and not (self.auth_username and (self.secret_uuid or self.keyring)):
+            raise ValueError("auth_enabled needs auth_username, and secret_uuid or keyring")
+        if self.auth_enabled and self.keyring and not self.key:
+            raise ValueError("keyring has no key of auth_username, in base64")
         return self
+
+    @property
+    def key(self) -> bytes | None:
+        """Of ``auth_username``, as Ceph's tools decode it; None: the keyring has none."""
+        text = "" if self.keyring is None else self.keyring.get_secret_value()
+        keys = dict(re.findall(r"\[client\.([^\]\s]+)\][^\[]*?^\s*key\s*=\s*(\S+)", text, re.M))
+        found = keys.get(self.auth_username, "") if "[" in text else text.strip()
+        try:
+            return base64.b64decode(found, validate=True) or None
+        except ValueError:
+            return None
 
 
 class RbdConnection(Connection):
@@ -333,6 +355,16 @@ class RbdConnection(Connection):
     @property
     def known_source(self) -> str:
         return f"rbd:{self.data.name}"
+
+    @property
+    def kept_secret(self) -> str | None:
+        is_needed = self.data.auth_enabled and not self.brings_key
+        return self.data.secret_uuid if is_needed else None
+
+    @property
+    def brings_key(self) -> bool:
+        """Else the operator's secret tells Ceph who asks, or nothing need."""
+        return self.data.auth_enabled and self.data.keyring is not None
 
     @property
     def source_type(self) -> Literal["block", "file", "network"]:

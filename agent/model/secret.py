@@ -8,6 +8,8 @@ from agent.model.value import Id, Uuid, Value
 _NAMESPACE = uuid.UUID("6a4d7f0e-3b0c-4f7e-9c53-2a7c0f7be1d4")
 """Ours alone; changing it would orphan the secrets that definitions name."""
 
+Usage = Literal["volume", "ceph", "iscsi"]
+
 PREFIX = "attachment-agent"
 """What libvirt shows our secrets to be used for begins with it."""
 
@@ -18,7 +20,7 @@ class GuestSecret(Value):
     ``usage`` is libvirt's word for what it is used for: ``volume`` opens LUKS, ``ceph`` and
     ``iscsi`` tell a storage who asks."""
 
-    usage: Literal["volume", "ceph", "iscsi"]
+    usage: Usage
     volume_id: Id
     instance_id: Uuid | None = None
 

@@ -45,7 +45,9 @@ def prepare(attachments: Sequence[Attachment]) -> Iterator[Step]:
 def connect(attachments: Sequence[Attachment]) -> Iterator[Step]:
     """Every volume is here, proven, and QEMU may open it: nothing of a guest is touched before."""
     with_secrets = [attachment for attachment in attachments if attachment.secrets]
-    yield from map(CheckSecrets, with_secrets)
+    for attachment in attachments:
+        if attachment.secrets or attachment.connection.kept_secret:
+            yield CheckSecrets(attachment)
     yield from map(ConnectVolume, attachments)
     yield from map(VerifyIdentity, attachments)
     for attachment in attachments:

@@ -8,8 +8,9 @@ crash.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from agent.errors import NotEncrypted, PassphraseLost, Unsupported
+from agent.errors import Invalid, NotEncrypted, PassphraseLost, Unsupported
 from agent.model.attachment import Attachment, Encryption
+from agent.model.connection import Connection, RbdConnection
 from agent.model.device import Device
 from agent.model.secret import GuestSecret
 from agent.ports import LUKS2, Host
@@ -46,6 +47,7 @@ class CheckSecrets(Step):
             host.secrets.has(secret.uuid)  # does libvirt keep secrets at all?
             if _value(host, self.attachment, secret) is None:
                 raise _lost()
+        _refuse_unknown_secret(host, self.attachment.connection)
         return {}
 
 
@@ -155,6 +157,9 @@ def remake_secrets(host: Host, attachment: Attachment) -> bool:
 
 def _value(host: Host, attachment: Attachment, secret: GuestSecret) -> bytes | None:
     """None: it came by value, and nobody knows it any more."""
+    if secret.usage == "ceph":
+        assert isinstance(attachment.connection, RbdConnection)
+        return attachment.connection.data.key
     if secret.usage == "iscsi":
         password = attachment.connection.data.auth_password
         assert password is not None, "checked when parsed"
@@ -180,6 +185,15 @@ def _refuse_luks2(host: Host) -> None:
         raise Unsupported(
             "encryption.format luks2: QEMU opens LUKS version 1 only; convert the volume "
             "('cryptsetup convert --type luks1', where its key slots allow it), or make it anew"
+        )
+
+
+def _refuse_unknown_secret(host: Host, connection: Connection) -> None:
+    uuid = connection.kept_secret
+    if uuid is not None and not host.secrets.has(uuid):
+        raise Invalid(
+            f"connection_info.data.secret_uuid: libvirt on this host has no secret {uuid}: define "
+            "it (virsh secret-define, secret-set-value), or send the keyring"
         )
 
 

@@ -18,7 +18,7 @@ from agent.errors import (
     Unsupported,
 )
 from agent.model.attachment import Attachment
-from agent.model.connection import Connection, IscsiConnection, LocalConnection
+from agent.model.connection import Connection, IscsiConnection, LocalConnection, RbdConnection
 from agent.model.device import Device, Disconnected
 from agent.model.guest_iscsi import GuestIscsiConnection
 from agent.model.outcome import Problem
@@ -42,8 +42,8 @@ PAYLOAD_OFFSET_BYTES = 2 << 20
 @dataclass
 class Lun:
     """What the storage shows at one place. ``passphrase``: it begins with a LUKS header of
-    ``luks_version``, which that opens. ``chap``: the password that a guest's own initiator
-    needs."""
+    ``luks_version``, which that opens. ``credentials``: the password or key by which QEMU
+    itself reaches it."""
 
     volume_id: str
     size_bytes: int = 1 << 30
@@ -51,7 +51,7 @@ class Lun:
     scsi: bool = True
     exports: int = 1
     passphrase: bytes | None = None
-    chap: bytes | None = None
+    credentials: bytes | None = None
     luks_version: int = 1
 
     @property
@@ -325,15 +325,15 @@ def _is_remote(place: Place) -> bool:
 
 def _is_network(place: Place) -> bool:
     """QEMU reaches it by itself: there is no session of this host, and no device."""
-    return place[0].startswith("iscsi:")
+    return place[0].startswith(("iscsi:", "rbd:"))
 
 
 def _place(connection: Connection) -> Place:
     if isinstance(connection, LocalConnection):
         return connection.data.device_path, 0
-    if isinstance(connection, GuestIscsiConnection):
+    if isinstance(connection, GuestIscsiConnection | RbdConnection):
         return connection.known_source, 0
-    assert isinstance(connection, IscsiConnection), "simulated: iSCSI and local"
+    assert isinstance(connection, IscsiConnection), "simulated: iSCSI, local and RBD"
     return connection.targets[0], connection.lun
 
 

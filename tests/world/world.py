@@ -277,8 +277,11 @@ class World:
             if secret is None:
                 continue
             lun = self.storage.lun_of(source_of(disk) or "")
-            wanted = lun.chap if kind == "auth" else lun.passphrase
-            value = self.secrets.values.get(secret.get("uuid", ""))
+            wanted = lun.credentials if kind == "auth" else lun.passphrase
+            uuid = secret.get("uuid", "")
+            if uuid in self.secrets.operators:
+                continue
+            value = self.secrets.values.get(uuid)
             if value is None:
                 raise Unavailable("libvirt", "a secret of the volume has gone")
             if wanted is None and kind == "encryption":

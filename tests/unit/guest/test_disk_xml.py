@@ -43,6 +43,15 @@ ISCSI_WITH_CHAP = {
         "auth_password": "secret",
     },
 }
+RBD_WITH_KEY = {
+    "driver_volume_type": "rbd",
+    "data": {
+        "name": "volumes/volume-1",
+        "auth_enabled": True,
+        "auth_username": "openstack",
+        "keyring": "AQD0LLRkAAAAABAA1nXnGTzJkPxWZAB0bPcpVg==",
+    },
+}
 NFS = {
     "driver_volume_type": "nfs",
     "data": {"export": "192.0.2.3:/srv", "name": "volume-1", "format": "qcow2"},
@@ -117,6 +126,7 @@ CASES: dict[str, dict[str, Any]] = {
         "encryption": LUKS,
     },
     "rbd": {"connection_info": RBD, "multiattach": True},
+    "rbd-with-its-key": {"connection_info": RBD_WITH_KEY},
     "nfs-qcow2": {"connection_info": NFS},
     "luks": {"encryption": LUKS},
     "luks-shared": {"encryption": LUKS, "multiattach": True},

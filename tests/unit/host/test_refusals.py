@@ -72,7 +72,7 @@ REFUSALS: list[tuple[int | None, int | None, str, type[AgentError]]] = [
         1,
         QEMU,
         "internal error: unable to execute QEMU command 'blockdev-add': iSCSI: Failed to connect "
-        "to LUN : iscsi_service failed with : iscsi_service_reconnect_if_loggedin: Connection refused",
+        "to LUN : iscsi_service failed with : iscsi_service_reconnect_if_loggedin",
         ConnectFailed,
     ),
     (67, DOMAIN, "unsupported configuration: non unique alias detected: ua-a", PlugRefused),

@@ -28,6 +28,7 @@ MAY_SEE: dict[str, tuple[str, ...]] = {
 """Besides itself."""
 
 PURE = {
+    "base64",
     "collections",
     "contextlib",
     "dataclasses",

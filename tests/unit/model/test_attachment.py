@@ -1,10 +1,12 @@
 """What follows from what was asked: alias, serial, cache, sharing, shared targets."""
 
+from base64 import b64encode
 from typing import Any
 
 import pytest
 
 from agent.model.attachment import Attachment
+from agent.model.connection import RbdConnection
 from agent.model.disk import IoTune
 from tests.samples import VOLUMES, attachment, attachment_payload
 
@@ -130,3 +132,25 @@ class TestWhatFollows:
         noun = attachment()
         with pytest.raises(ValueError, match="frozen"):
             noun.multiattach = True  # type: ignore[misc]
+
+
+CEPH = b"the key of the agent"
+CEPH_TEXT = b64encode(CEPH).decode()
+
+
+@pytest.mark.parametrize(
+    "keyring",
+    [
+        CEPH_TEXT,
+        f"{CEPH_TEXT}\n",
+        f"[client.agent]\n\tkey = {CEPH_TEXT}\n",
+        f"[client.other]\n\tkey = QQ==\n[client.agent]\n\tcaps mon = x\n\tkey = {CEPH_TEXT}\n",
+    ],
+)
+def test_the_key_of_a_keyring_is_that_of_the_user(keyring: str) -> None:
+    image = {"name": "pool/image", "auth_enabled": True, "auth_username": "agent"}
+    info = {"driver_volume_type": "rbd", "data": {**image, "keyring": keyring}}
+    found = attachment(connection_info=info)
+    assert isinstance(found.connection, RbdConnection)
+    assert found.connection.data.key == CEPH
+    assert [secret.usage for secret in found.secrets] == ["ceph"]

@@ -131,7 +131,14 @@ WRONG_ATTACHMENTS: list[tuple[str, dict[str, Any], str]] = [
     ("data", connection("rbd", RBD, name=CANARY), "pool/image"),
     ("data", connection("rbd", RBD, name=f"{CANARY}/"), "pool/image"),
     ("data", connection("rbd", RBD, ports=[]), "the same length"),
-    ("data", connection("rbd", RBD, auth_enabled=True), "auth_username and secret_uuid"),
+    ("data", connection("rbd", RBD, auth_enabled=True), "and secret_uuid or keyring"),
+    (
+        "data",
+        connection(
+            "rbd", RBD, auth_enabled=True, auth_username="a", keyring="[client.b]\n key = QQ=="
+        ),
+        "no key of auth_username",
+    ),
     ("device_path", connection("local", {"device_path": CANARY}), "absolute path"),
     ("device_path", connection("local", {"device_path": f"/dev/../{CANARY}"}), "absolute path"),
     ("device_path", connection("local", {}), "required"),

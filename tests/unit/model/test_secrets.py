@@ -140,7 +140,7 @@ def test_what_is_no_secret_stays_readable() -> None:
                     "auth_username": "cinder",
                     "secret_type": "ceph",
                     "secret_uuid": INSTANCES[5],
-                    "keyring": "the key",
+                    "keyring": "dGhlIGtleQ==",
                     "discard": True,
                 },
             }

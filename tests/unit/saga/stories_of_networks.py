@@ -1,5 +1,6 @@
 """Volumes that QEMU reaches by itself: this host has no device of them, and keeps their secrets."""
 
+from base64 import b64encode
 from typing import Any
 
 from agent.model.guest_iscsi import initiator_name
@@ -70,7 +71,7 @@ def fabric(*, chap: bool = False) -> Act:
         for number, instance_id in enumerate((ONE, TWO), start=1):
             place = f"iscsi:{TARGET}/1?initiator={initiator_name(instance_id)}"
             password = f"{PASSWORD} {number}".encode() if chap else None
-            world.storage.luns[place, 0] = Lun(VOLUMES[0], chap=password)
+            world.storage.luns[place, 0] = Lun(VOLUMES[0], credentials=password)
 
     return begin
 
@@ -79,6 +80,29 @@ def two_own(world: World) -> None:
     fabric(chap=True)(world)
     attached(world, 1, **with_chap(1))
     attached(world, 2, **with_chap(2))
+
+
+CEPH_KEY = b"a key of Ceph"
+
+KEPT_SECRET = "457eb676-33da-42ec-9a8c-9293d545c337"
+
+
+def rbd(**data: Any) -> dict[str, Any]:
+    """Volume 1 in Ceph."""
+    image = {"name": "volumes/volume-1", "auth_enabled": True, "auth_username": "agent"}
+    return {"connection_info": {"driver_volume_type": "rbd", "data": {**image, **data}}}
+
+
+RBD = rbd(keyring=f"[client.agent]\n\tkey = {b64encode(CEPH_KEY).decode()}\n")
+
+
+def ceph(world: World) -> None:
+    host()(world)
+    world.storage.luns["rbd:volumes/volume-1", 0] = Lun(VOLUMES[0], credentials=CEPH_KEY)
+
+
+def keep_secret(world: World) -> None:
+    world.secrets.operators.add(KEPT_SECRET)
 
 
 def no_initiator(world: World) -> None:
@@ -148,6 +172,35 @@ NETWORK = (
             disconnect_instance(2, 1),
         ),
         (DONE, DONE),
+        then(connected(), secrets(0)),
+    ),
+    Story("attach from Ceph with its key", ceph, (attach(1, **RBD),), (DONE,), secrets(1)),
+    Story(
+        "attach from Ceph with a key that is refused",
+        ceph,
+        (attach(1, **rbd(keyring=b64encode(b"another").decode())),),
+        (UNDONE,),
+        then(because(1, "auth-failed"), connected(), secrets(0)),
+    ),
+    Story(
+        "attach from Ceph with a secret that the operator keeps",
+        then(ceph, keep_secret),
+        (attach(1, **rbd(secret_uuid=KEPT_SECRET)),),
+        (DONE,),
+        secrets(0),
+    ),
+    Story(
+        "attach from Ceph with a secret that the operator does not keep",
+        ceph,
+        (attach(1, **rbd(secret_uuid=KEPT_SECRET)),),
+        (UNDONE,),
+        then(because(1, "invalid"), untouched),
+    ),
+    Story(
+        "detach what is Ceph's",
+        then(ceph, lambda world: attached(world, **RBD)),
+        (detach(1),),
+        (DONE,),
         then(connected(), secrets(0)),
     ),
 )

@@ -122,7 +122,10 @@ class Attachment(Value):
 
     @property
     def error_policy(self) -> str | None:
-        return self.disk.error_policy or ("report" if self.multiattach else None)
+        """``report`` also of a ``lun``: left out, QEMU would pause the guest where the storage is
+        full, and die when it is resumed (7.2: scsi_write_data, aiocb == NULL)."""
+        is_reported = self.multiattach or self.disk.type == "lun"
+        return self.disk.error_policy or ("report" if is_reported else None)
 
     @property
     def reserves(self) -> bool:

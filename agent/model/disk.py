@@ -165,6 +165,11 @@ def _contradictions(disk: Disk) -> list[str]:
             "block_size cannot be set for type lun: the guest sees the device's own",
         ),
         (
+            disk.type == "lun" and disk.error_policy in ("stop", "enospace"),
+            f"error_policy {disk.error_policy} cannot go with type lun: QEMU dies when the guest "
+            "that it has paused for a failed write is resumed; use report",
+        ),
+        (
             disk.reservations is not None and disk.type != "lun",
             "reservations need type lun on bus scsi",
         ),

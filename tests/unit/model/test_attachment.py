@@ -100,6 +100,7 @@ class TestWhatFollows:
     def test_a_shared_disk_reports_errors_unless_told_otherwise(self) -> None:
         assert attachment().error_policy is None
         assert attachment(multiattach=True).error_policy == "report"
+        assert attachment(disk={"bus": "scsi", "type": "lun"}).error_policy == "report"
         asked = attachment(multiattach=True, disk={"error_policy": "stop"})
         assert asked.error_policy == "stop"
 

@@ -180,6 +180,13 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         {"disk": {"type": "lun", "bus": "scsi", "block_size": {"logical": 512}}},
         "block_size cannot be set for type lun",
     ),
+    *(
+        (
+            {"disk": {"type": "lun", "bus": "scsi", "error_policy": policy}},
+            f"error_policy {policy} cannot go with type lun",
+        )
+        for policy in ("stop", "enospace")
+    ),
     ({"max_writers": 1}, "max_writers needs multiattach"),
     (
         {"initiator": "instance", **connection("local", {"device_path": "/dev/x"})},

@@ -290,6 +290,7 @@ class AttachmentFilters(Value):
     volume_id: Id | None = None
     generation: Count | None = None
     multiattach: StrictBool | None = None
+    initiator: Literal["host", "instance"] | None = None
     access_mode: Literal["rw", "ro"] | None = None
     driver_volume_type: StrictStr | None = None
     operation_id: Uuid | None = None

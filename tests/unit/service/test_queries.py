@@ -154,6 +154,10 @@ def test_attachments_are_found_by_what_is_listed(world: World) -> None:
     assert listed(generation=3, volume_id=VOLUMES[0]) == ["att-1"]
     assert listed(access_mode="ro") == ["att-2"]
     assert listed(driver_volume_type="iscsi") == ["att-1", "att-2"]
+    row = world.agent.query("list_attachments", {})["attachments"][0]
+    for name, value in row.items():
+        if isinstance(value, str | int | bool):
+            assert "att-1" in listed(**{name: value}), name
     assert world.agent.query("list_attachments", {"filters": {"colour": 1}})["error"]
 
 

@@ -69,6 +69,12 @@ def refuses_second(world: World) -> None:
     world.domains.refuses = frozenset({"ua-att-2"})
 
 
+def is_undoing(world: World) -> None:
+    """At once, unless a call failed."""
+    while (record := world.record(request_id(1))).open and record.direction != "undoing":
+        assert world.pass_time()
+
+
 def never_asked(world: World) -> None:
     """No guest was asked to give anything back, for nothing was plugged."""
     assert world.domains.guests[ONE].asked == 0
@@ -208,7 +214,7 @@ BATCHES = (
     Story(
         "batch is undone and abandoned while the guest does not let go",
         then(host(attitude="stubborn"), refuses_second),
-        (attach_batch(1, *BOTH), abandon(1)),
+        (attach_batch(1, *BOTH), is_undoing, abandon(1)),
         (UNDONE,),
         quarantined(*VOLUMES[:2]),
         is_timed=True,

@@ -85,6 +85,19 @@ class Domains(Protocol):
 
         What is not limited is 0 or not named. Unavailable where it does not run."""
 
+    def defined_limits(self, instance_id: str, target_dev: str) -> Mapping[str, int | str]:
+        """As limits, of the domain's configuration. Unavailable for a transient domain."""
+
+    def limit(self, instance_id: str, target_dev: str, limits: Mapping[str, int | str]) -> None:
+        """Change what holds back a disk of the running guest, in one go; what is not named stays.
+
+        Raises PlugRefused."""
+
+    def define_limits(
+        self, instance_id: str, target_dev: str, limits: Mapping[str, int | str]
+    ) -> None:
+        """As limit, in the domain's configuration."""
+
     def size(self, instance_id: str, target_dev: str) -> int:
         """QEMU's word on how many bytes the running guest has of a disk: of an encrypted one those
         behind its header. Unavailable where it does not run."""

@@ -118,6 +118,26 @@ class CommandCalls:
             connection_info=None if connection_info is None else dict(connection_info),
         )
 
+    def set_iotune(
+        self,
+        attachment_id: str,
+        iotune: Mapping[str, int | str],
+        *,
+        generation: int | None = None,
+        **envelope: Unpack[Envelope],
+    ) -> Answer:
+        """Change what holds back a disk, under its running guest and in the definition.
+
+        ``iotune``: all of its limits from now on, by libvirt's names; {} is none. ``result`` has
+        what is in force."""
+        return self._command(
+            "set_iotune",
+            envelope,
+            attachment_id=attachment_id,
+            generation=generation,
+            iotune=dict(iotune),
+        )
+
     def command(self, verb: str, request: Mapping[str, Any]) -> Answer:
         """Any command, ``request`` as it goes over the wire.  Raises Unreachable, and Refused for
         a verb that the agent does not know."""

@@ -179,7 +179,11 @@ def _acting(commands: Any) -> None:
     extend = _command(commands, "extend", "show a volume's new size to the host and its guests")
     for parser in (extend, _command(verbs, "extend", "what an extend would do")):
         _extension(parser)
-    _waiting(extend)
+    limits = _command(commands, "set-iotune", "change the limits of a disk, under its guest")
+    for parser in (limits, _command(verbs, "set-iotune", "what set-iotune would do")):
+        _limits(parser)
+    for parser in (extend, limits):
+        _waiting(parser)
 
 
 def _extension(parser: argparse.ArgumentParser) -> None:
@@ -202,6 +206,18 @@ def _several(parser: argparse.ArgumentParser, name: str) -> None:
     else:
         parser.add_argument("-f", "--file", metavar="FILE", required=True, help=BATCH_HELP)
     _deadline(parser)
+
+
+def _limits(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("attachment_id", metavar="ATTACHMENT", help="its full id")
+    parser.add_argument(
+        "limits",
+        nargs="*",
+        metavar="NAME=VALUE",
+        help="all limits from now on, by libvirt's names: total_iops_sec=500 …",
+    )
+    parser.add_argument("--unlimited", action="store_true", help="take all limits away")
+    _envelope(parser)
 
 
 def _attachment(parser: argparse.ArgumentParser) -> None:

@@ -15,6 +15,7 @@ from agent.cli.requests import (
     detach_request,
     disconnect_request,
     extend_request,
+    iotune_request,
 )
 from agent.cli.session import Session
 from agent.cli.trouble import Exit, not_found
@@ -172,6 +173,7 @@ COMMANDS: Mapping[str, Callable[[Session, Namespace], Exit]] = {
     "connect-instance": by_name,
     "disconnect-instance": by_name,
     "extend": by_name,
+    "set-iotune": by_name,
     "plan": plan,
     "operations list": list_operations,
     "operations cancel": cancel,
@@ -259,6 +261,8 @@ def _request(session: Session, verb: str, args: Namespace) -> Row:
         return attach_request(args, _now())
     if verb == "detach":
         return detach_request(args, _now(), look_up)
+    if verb == "set_iotune":
+        return iotune_request(args, _now(), look_up)
     if verb == "extend":
         return extend_request(args, _now())
     if verb == "disconnect_instance":

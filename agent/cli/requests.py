@@ -89,6 +89,25 @@ def extend_request(flags: Namespace, now: datetime) -> Payload:
     return _checked("extend", {**request, **_flagged(flags, ENVELOPE)}, now)
 
 
+def iotune_request(
+    flags: Namespace, now: datetime, look_up: Callable[[str], Mapping[str, Any] | None]
+) -> Payload:
+    """``look_up`` gives the agent's row of an attachment, for its generation. Raises Trouble."""
+    if flags.unlimited == bool(flags.limits):
+        raise usage("give the limits as NAME=VALUE, or --unlimited; nothing was sent")
+    named = _named(
+        {"attachment_id": flags.attachment_id}, look_up(flags.attachment_id), vars(flags)
+    )
+    named.pop("instance_id", None)
+    request = {**named, "iotune": dict(_limit(text) for text in flags.limits)}
+    return _checked("set_iotune", {**request, **_flagged(flags, ENVELOPE)}, now)
+
+
+def _limit(text: str) -> tuple[str, int | str]:
+    name, _, value = text.partition("=")
+    return name, int(value) if value.isascii() and value.isdecimal() else value
+
+
 def read_structure(name: str, stdin: TextIO | None = None) -> Payload:
     """The object in a JSON or YAML file; ``-`` is standard input.  Raises Trouble (usage)."""
     where = "standard input" if name == "-" else name

@@ -15,6 +15,7 @@ from agent.host.refusals import refusal, unknown
 Answer = TypeVar("Answer")
 
 _LIVE: Final = libvirt.VIR_DOMAIN_AFFECT_LIVE
+_CONFIG: Final = libvirt.VIR_DOMAIN_AFFECT_CONFIG
 
 
 class LibvirtDisks:
@@ -26,11 +27,18 @@ class LibvirtDisks:
     def limits(self, instance_id: str, target_dev: str) -> Mapping[str, int | str]:
         """Asked of QEMU: the XML shows what was wanted, also where QEMU refused it."""
 
-        def ask(connection: VirConnect) -> Mapping[str, int | str]:
-            domain = connection.lookupByUUIDString(instance_id)
-            return dict(domain.blockIoTune(target_dev, _LIVE))
+        return self._limits(instance_id, target_dev, _LIVE)
 
-        return self._question(ask)
+    def defined_limits(self, instance_id: str, target_dev: str) -> Mapping[str, int | str]:
+        return self._limits(instance_id, target_dev, _CONFIG)
+
+    def limit(self, instance_id: str, target_dev: str, limits: Mapping[str, int | str]) -> None:
+        self._limit(instance_id, target_dev, limits, _LIVE)
+
+    def define_limits(
+        self, instance_id: str, target_dev: str, limits: Mapping[str, int | str]
+    ) -> None:
+        self._limit(instance_id, target_dev, limits, _CONFIG)
 
     def size(self, instance_id: str, target_dev: str) -> int:
         """Of a guest that does not run libvirt would tell what the file has, header and all."""
@@ -53,6 +61,23 @@ class LibvirtDisks:
             domain.blockResize(target_dev, size_bytes, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
 
         self._change(ask, f"making {target_dev} of domain {instance_id} {size_bytes} bytes large")
+
+    def _limits(self, instance_id: str, target_dev: str, half: int) -> Mapping[str, int | str]:
+        def ask(connection: VirConnect) -> Mapping[str, int | str]:
+            return dict(connection.lookupByUUIDString(instance_id).blockIoTune(target_dev, half))
+
+        return self._question(ask)
+
+    def _limit(
+        self, instance_id: str, target_dev: str, limits: Mapping[str, int | str], half: int
+    ) -> None:
+        """One half a call: for both at once the binding has no words."""
+
+        def ask(connection: VirConnect) -> None:
+            domain = connection.lookupByUUIDString(instance_id)
+            domain.setBlockIoTune(target_dev, dict(limits), half)
+
+        self._change(ask, f"changing the iotune of {target_dev} of domain {instance_id}")
 
     def _question(self, ask: Callable[[VirConnect], Answer]) -> Answer:
         try:

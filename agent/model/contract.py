@@ -23,6 +23,7 @@ from agent.model.request import (
     Nothing,
     OperationRef,
     PlanQuery,
+    SetIotuneRequest,
     VolumeRef,
     WaitRequest,
 )
@@ -37,7 +38,7 @@ COMMANDS: Mapping[str, type[Command] | None] = {
     "detach": DetachRequest,
     "swap": None,
     "extend": ExtendRequest,
-    "set_iotune": None,
+    "set_iotune": SetIotuneRequest,
     "connect_instance": ConnectInstanceRequest,
     "disconnect_instance": DisconnectInstanceRequest,
     "prepare_migration": None,

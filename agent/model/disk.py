@@ -1,5 +1,6 @@
 """What the guest's disk shall look like, and which wishes go together."""
 
+from collections.abc import Mapping
 from itertools import product
 from typing import Annotated, Literal
 
@@ -118,6 +119,29 @@ class IoTune(Value):
     def limits(self) -> dict[str, int | str]:
         """The limits that were given, by libvirt's names."""
         return self.model_dump(exclude_none=True)
+
+    def complete(self, group_name: str) -> dict[str, int | str]:
+        """Every limit that there is, 0 for none: what was set before is not to stay.
+
+        ``group_name``: of a disk that shares its limits with no other. libvirt would leave it in
+        the group that it was in; one without any limit leaves by itself."""
+        numbers = {name: 0 for name in IoTune.model_fields if name != "group_name"}
+        group = {"group_name": group_name} if self.rates() else {}
+        return {**numbers, **group, **self.limits()}
+
+    def not_in(self, found: Mapping[str, int | str]) -> list[str]:
+        """In words, what of ``found`` is otherwise than here; empty: these limits are in force.
+
+        How long a burst lasts that nobody gave a length for is QEMU's to say."""
+        wanted = self.complete("")
+        names = [name for name in wanted if not name.endswith("_length") or wanted[name]]
+        if self.group_name is None:
+            names = [name for name in names if name != "group_name"]
+        return [
+            f"{name} is {found.get(name, 0)}"
+            for name in names
+            if found.get(name, 0) != wanted[name]
+        ]
 
     def rates(self) -> dict[str, int]:
         """Those limits that hold something back: 0 is none, and a length is not one by itself."""

@@ -18,6 +18,7 @@ from pydantic import (
 
 from agent.model.attachment import Attachment
 from agent.model.connection import AnyConnection, Connection, refuse_flat
+from agent.model.disk import IoTune
 from agent.model.outcome import State
 from agent.model.value import Count, Id, Positive, Uuid, Value, without_secrets
 
@@ -237,6 +238,22 @@ class ExtendRequest(Request):
         return {"size_bytes": self.size_bytes}
 
 
+class SetIotuneRequest(Request):
+    """``iotune``: all limits that the disk shall have from now on; what is left out is none."""
+
+    attachment_id: Id
+    generation: Count | None = None
+    iotune: IoTune
+
+    @property
+    def instance_id(self) -> None:
+        """That of the attachment, which the agent knows."""
+
+    @property
+    def wishes(self) -> dict[str, Any]:
+        return {"iotune": self.iotune.limits()}
+
+
 class Nothing(Value):
     """A query without arguments."""
 
@@ -323,6 +340,7 @@ Command = (
     | AttachBatchRequest
     | DetachRequest
     | ExtendRequest
+    | SetIotuneRequest
     | ConnectInstanceRequest
     | DisconnectInstanceRequest
 )

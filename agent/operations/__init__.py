@@ -9,6 +9,7 @@ from agent.operations.connect_instance import plan_connect_instance
 from agent.operations.detach import plan_detach
 from agent.operations.disconnect_instance import plan_disconnect_instance
 from agent.operations.extend import plan_extend
+from agent.operations.set_iotune import plan_set_iotune
 from agent.saga.plan import Plan
 
 VERBS: dict[str, Callable[[Record], Plan]] = {
@@ -16,6 +17,7 @@ VERBS: dict[str, Callable[[Record], Plan]] = {
     "attach_batch": plan_attach_batch,
     "detach": plan_detach,
     "extend": plan_extend,
+    "set_iotune": plan_set_iotune,
     "connect_instance": plan_connect_instance,
     "disconnect_instance": plan_disconnect_instance,
 }

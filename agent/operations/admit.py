@@ -30,6 +30,7 @@ from agent.model.request import (
     DisconnectInstanceRequest,
     ExtendRequest,
     Request,
+    SetIotuneRequest,
 )
 from agent.operations import plan_of
 from agent.operations.sharing import refuse_sharing
@@ -77,6 +78,8 @@ class Admission:
         if isinstance(request, ExtendRequest):
             self._volume_is_settled(request.volume_id)
             return users_of_volume(self.book, request)
+        if isinstance(request, SetIotuneRequest):
+            return (self._staying(request),)
         return tuple(self._joining(attachment) for attachment in request.connects)
 
     def draft(self, verb: str, request: Command, digest: str) -> Record:
@@ -87,7 +90,7 @@ class Admission:
             operation_id=request.request_id,
             verb=verb,
             digest=digest,
-            instance_id=request.instance_id,
+            instance_id=_instance_of(request, parts),
             parts=parts,
             steps=(),
             commit=0,
@@ -151,6 +154,20 @@ class Admission:
             role="leaves",
             generation=generation,
         )
+
+    def _staying(self, asked: SetIotuneRequest) -> Part:
+        attachment_id, generation = asked.attachment_id, asked.generation
+        attachment = self._attachment_here(attachment_id)
+        if attachment is None:
+            raise UnknownAttachment(
+                f"attachment {attachment_id} is not on this host: attach it with the iotune that "
+                "it shall have; nothing was touched"
+            )
+        fence = self.book.fence(attachment_id)
+        if fence is not None:
+            _refuse_older(attachment_id, generation, fence.newest)
+        self._attachment_is_free(attachment_id)
+        return Part.of(attachment, "stays").but(generation=generation)
 
     def _all_of(self, instance_id: str) -> list[AttachmentRef]:
         """What is here of the instance, or was accepted to come, by its newest generation."""
@@ -309,6 +326,13 @@ class Admission:
 
 def _parts_of(record: Record, volume_id: str) -> list[Part]:
     return [part for part in record.parts if part.volume_id == volume_id]
+
+
+def _instance_of(request: Command, parts: tuple[Part, ...]) -> str | None:
+    """Of one attachment it is the attachment's; ``extend`` has as many as there are."""
+    if isinstance(request, SetIotuneRequest):
+        return parts[0].instance_id
+    return request.instance_id
 
 
 def _refuse_older(attachment_id: str, given: int | None, newest: int | None) -> None:

@@ -239,15 +239,12 @@ def _limits_that_are_not(
     scene: Scene, attachment: Attachment, disk: Mapping[str, Any]
 ) -> Iterator[str]:
     """libvirt plugs a disk whose limits QEMU refuses, and shows them as if they were in force."""
-    wanted = attachment.disk.iotune.rates() if attachment.disk.iotune else {}
-    if not wanted or not disk["live"]:
+    wanted = attachment.disk.iotune
+    if wanted is None or not wanted.rates() or not disk["live"]:
         return
-    found = scene.host.domains.limits(attachment.instance_id, disk["target_dev"])
-    wrong = [
-        f"{name} is {found.get(name, 0)}" for name in wanted if found.get(name) != wanted[name]
-    ]
+    wrong = wanted.not_in(scene.host.domains.limits(attachment.instance_id, disk["target_dev"]))
     if wrong:
-        yield f"iotune is not in force: {', '.join(wrong)}; set it anew, or detach the disk"
+        yield f"iotune is not in force: {', '.join(wrong)}; use set_iotune, or detach the disk"
 
 
 def _place(attachment: Attachment, guest: Halves) -> Place:

@@ -16,6 +16,7 @@ import pytest
 from lxml import etree
 
 from agent.errors import NoFreeAddress, PlugRefused, Unavailable, UnknownInstance
+from agent.model.disk import IoTune
 from agent.ports import LUKS2, DomainLook, Domains
 
 NAMESPACE = "urn:libvirt-attachment-agent:attachments:1"
@@ -298,6 +299,63 @@ class DomainsContract:
         assert limits.items() <= bench.domains.limits(active, disk.target_dev).items()
         found = bench.domains.limits(active, plain.target_dev)
         assert not any(found.get(name) for name in limits)
+
+    @pytest.mark.parametrize("burst", [{}, {"total_iops_sec_max": 1800}], ids=["plain", "burst"])
+    def test_limits_of_a_running_guest_change_and_go(
+        self, bench: Bench, active: str, burst: dict[str, int]
+    ) -> None:
+        """Each wish is the whole of it: what an earlier one asked for does not stay."""
+        disk = make_disk(bench)
+        bench.domains.plug(active, disk.xml())
+        for wish in (
+            IoTune(total_iops_sec=900, **burst),
+            IoTune(read_bytes_sec=8_000_000, write_iops_sec=300),
+            IoTune(total_iops_sec=500, group_name=f"group-{disk.target_dev}"),
+            IoTune(total_iops_sec=400),
+            IoTune(),
+        ):
+            limits = wish.complete(disk.alias)
+            for _ in range(2):
+                bench.domains.limit(active, disk.target_dev, limits)
+            found = bench.domains.limits(active, disk.target_dev)
+            assert wish.not_in(found) == []
+            assert (found.get("group_name") or None) == limits.get("group_name")
+
+    def test_limits_of_a_definition_change_and_go(self, bench: Bench) -> None:
+        disk = make_disk(bench)
+        bench.domains.define(bench.running, disk.xml())
+        for wish in (
+            IoTune(total_iops_sec=900, total_iops_sec_max=1800, total_iops_sec_max_length=2),
+            IoTune(read_bytes_sec=8_000_000, group_name="of-several"),
+            IoTune(read_bytes_sec=7_000_000),
+            IoTune(),
+        ):
+            limits = wish.complete(disk.alias)
+            bench.domains.define_limits(bench.running, disk.target_dev, limits)
+            found = bench.domains.defined_limits(bench.running, disk.target_dev)
+            assert wish.not_in(found) == []
+            assert (found.get("group_name") or None) == limits.get("group_name")
+        assert "<iotune>" not in (look(bench, bench.running).inactive_xml or "")
+
+    def test_limits_of_one_half_are_not_the_others(self, bench: Bench) -> None:
+        disk = make_disk(bench)
+        bench.domains.plug(bench.running, disk.xml())
+        bench.domains.define(bench.running, disk.xml())
+        wish = IoTune(total_iops_sec=900)
+        bench.domains.limit(bench.running, disk.target_dev, wish.complete(disk.alias))
+        assert wish.not_in(bench.domains.limits(bench.running, disk.target_dev)) == []
+        assert IoTune().not_in(bench.domains.defined_limits(bench.running, disk.target_dev)) == []
+
+    def test_limits_of_a_disk_that_is_not_there_are_refused(self, bench: Bench) -> None:
+        wish = IoTune(total_iops_sec=900).complete("ua-nobody")
+        with pytest.raises(PlugRefused):
+            bench.domains.limit(bench.running, "sdzzz", wish)
+        with pytest.raises(PlugRefused):
+            bench.domains.define_limits(bench.running, "sdzzz", wish)
+        with pytest.raises(Unavailable):
+            bench.domains.limit(bench.shut_off, "sda", wish)
+        with pytest.raises(Unavailable):
+            bench.domains.define_limits(bench.transient, "sda", wish)
 
     # how large it is
 

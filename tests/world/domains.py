@@ -116,6 +116,20 @@ class SimulatedDomains:
     def limits(self, instance_id: str, target_dev: str) -> Mapping[str, int | str]:
         return self._call("limits", lambda: self._limits(instance_id, target_dev))
 
+    def defined_limits(self, instance_id: str, target_dev: str) -> Mapping[str, int | str]:
+        return self._call("limits", lambda: self._defined_limits(instance_id, target_dev))
+
+    def limit(self, instance_id: str, target_dev: str, limits: Mapping[str, int | str]) -> None:
+        refusal = PlugRefused("simulated: QEMU does not take these limits")
+        self._change("limit", lambda: self._limit(instance_id, target_dev, limits), refusal)
+
+    def define_limits(
+        self, instance_id: str, target_dev: str, limits: Mapping[str, int | str]
+    ) -> None:
+        refusal = PlugRefused("simulated: libvirt does not take these limits")
+        change = "define limits"
+        self._change(change, lambda: self._define_limits(instance_id, target_dev, limits), refusal)
+
     def size(self, instance_id: str, target_dev: str) -> int:
         return self._call("size", lambda: self._size(instance_id, target_dev))
 
@@ -310,7 +324,29 @@ class SimulatedDomains:
                 return disk
         raise Unavailable("libvirt", f"there is no running {target_dev}")
 
+    def _defined_limits(self, instance_id: str, target_dev: str) -> dict[str, int | str]:
+        guest = self.guests.get(instance_id)
+        for disk in _disks(guest.inactive if guest else None):
+            if _target_of(disk) == target_dev:
+                limits = disk.iterfind("iotune/*")
+                return {str(limit.tag): _number(limit.text or "") for limit in limits}
+        raise Unavailable("libvirt", f"there is no defined {target_dev}")
+
     # effects
+
+    def _limit(self, instance_id: str, target_dev: str, limits: Mapping[str, int | str]) -> None:
+        guest = self._free_guest(instance_id)
+        if guest.live is None:
+            raise Unavailable("libvirt", "the domain has just stopped or started")
+        guest.live = _with_limits(guest.live, target_dev, limits)
+
+    def _define_limits(
+        self, instance_id: str, target_dev: str, limits: Mapping[str, int | str]
+    ) -> None:
+        guest = self._free_guest(instance_id)
+        if guest.inactive is None:
+            raise Unavailable("libvirt", "the domain has just stopped or started")
+        guest.inactive = _with_limits(guest.inactive, target_dev, limits)
 
     def _resize(self, instance_id: str, target_dev: str, size_bytes: int) -> None:
         guest, disk = self._free_guest(instance_id), self._live_disk(instance_id, target_dev)
@@ -536,6 +572,25 @@ def _without_alias(xml: str, alias: str) -> str:
             assert parent is not None
             parent.remove(disk)
     return _text(domain)
+
+
+def _with_limits(xml: str, target_dev: str, limits: Mapping[str, int | str]) -> str:
+    """What is not named stays; without any limit a disk is in no group."""
+    domain = etree.fromstring(xml)
+    for disk in domain.findall("devices/disk"):
+        if _target_of(disk) == target_dev:
+            before = disk.find("iotune")
+            merged = {} if before is None else {str(one.tag): one.text for one in before}
+            merged |= {name: str(value) for name, value in limits.items()}
+            if before is not None:
+                disk.remove(before)
+            given = {name: text for name, text in merged.items() if text != "0"}
+            if given.keys() - {"group_name"}:
+                iotune = etree.SubElement(disk, "iotune")
+                for name, text in given.items():
+                    etree.SubElement(iotune, name).text = text
+            return _text(domain)
+    raise PlugRefused(f"disk '{target_dev}' not found in domain")
 
 
 def _with_note(xml: str, metadata_xml: str) -> str:

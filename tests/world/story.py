@@ -516,6 +516,24 @@ def extend(
     return Ask("extend", payload, refused)
 
 
+def set_iotune(
+    request: int,
+    iotune: Mapping[str, Any],
+    number: int = 1,
+    *,
+    refused: str | None = None,
+    **envelope: Any,
+) -> Ask:
+    payload = {
+        "request_id": request_id(request),
+        "not_after": moment(86400),
+        "attachment_id": f"att-{number}",
+        "iotune": dict(iotune),
+        **envelope,
+    }
+    return Ask("set_iotune", payload, refused)
+
+
 def moment(seconds: float) -> str:
     """So many seconds after the world's beginning."""
     return rfc3339(datetime.fromtimestamp(BEGINNING + seconds, UTC))

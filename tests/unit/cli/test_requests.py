@@ -8,10 +8,16 @@ from typing import Any
 import pytest
 
 from agent.cli.arguments import parse
-from agent.cli.requests import attach_request, detach_request, extend_request, read_structure
+from agent.cli.requests import (
+    attach_request,
+    detach_request,
+    extend_request,
+    iotune_request,
+    read_structure,
+)
 from agent.cli.trouble import Exit, Trouble
 from agent.journal.store import Journal
-from agent.model.request import AttachRequest, DetachRequest, ExtendRequest
+from agent.model.request import AttachRequest, DetachRequest, ExtendRequest, SetIotuneRequest
 from tests.samples import INSTANCES, VOLUMES, attachment_payload, local
 from tests.unit.cli.conftest import NOW, PASSWORD, Attachctl, PlayedAgent
 
@@ -133,6 +139,26 @@ def test_an_extend_names_a_volume_and_its_size(tmp_path: Path) -> None:
 def test_a_size_that_is_none_is_not_sent() -> None:
     with pytest.raises(Trouble, match="size_bytes"):
         extend_request(parse(["extend", VOLUMES[0], "1000"]), MOMENT)
+
+
+def limits(*words: str) -> SetIotuneRequest:
+    row = {"attachment_id": "att-1", "instance_id": INSTANCES[0], "generation": 3}
+    flags = parse(["set-iotune", "att-1", *words])
+    return SetIotuneRequest.parse(iotune_request(flags, MOMENT, lambda _: row))
+
+
+def test_limits_are_words_and_the_generation_is_the_agents() -> None:
+    parsed = limits("total_iops_sec=500", "group_name=db")
+    assert parsed.iotune.limits() == {"total_iops_sec": 500, "group_name": "db"}
+    assert (parsed.attachment_id, parsed.generation) == ("att-1", 3)
+    assert limits("--unlimited", "--generation", "4").generation == 4
+    assert limits("--unlimited").iotune.limits() == {}
+
+
+@pytest.mark.parametrize("words", [[], ["total_iops_sec=5", "--unlimited"], ["total_iops_sec=x"]])
+def test_limits_are_given_or_none(words: list[str]) -> None:
+    with pytest.raises(Trouble, match="nothing was sent"):
+        limits(*words)
 
 
 def test_an_instance_that_is_named_is_not_asked_for() -> None:

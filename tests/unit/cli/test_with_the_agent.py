@@ -20,7 +20,7 @@ from tests.world.world import World
 
 ONE, TWO = INSTANCES[:2]
 
-CHANGING = {"attach", "detach", "extend", "cancel", "abandon", "release"}
+CHANGING = {"attach", "detach", "extend", "set-iotune", "cancel", "abandon", "release"}
 
 
 @dataclass
@@ -143,6 +143,15 @@ def test_a_volume_grows_for_both_of_its_guests(ctl: Any, files: list[str], world
     assert (code, [row["guest_size_bytes"] for row in done["result"]]) == (0, [2 * GIB] * 2)
     code, refused = ctl("extend", VOLUMES[0], str(GIB))
     assert (code, refused["error"]["code"]) == (1, "invalid")
+
+
+def test_the_limits_of_a_disk_come_and_go(ctl: Any, files: list[str]) -> None:
+    ctl("attach", "-f", files[0])
+    assert ctl("plan", "set-iotune", "att-1", "--unlimited")[1]["refusal"] is None
+    code, done = ctl("set-iotune", "att-1", "total_iops_sec=500")
+    assert (code, done["result"]["total_iops_sec"]) == (0, 500)
+    code, done = ctl("set-iotune", "att-1", "--unlimited")
+    assert (code, done["result"]["total_iops_sec"]) == (0, 0)
 
 
 def test_a_guest_that_does_not_let_go_is_waited_for_and_is_no_finding(

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from agent.guest.xml import parse
+from agent.model.disk import IoTune
 from tests.unit.saga.stories import (
     CANCELLED,
     DONE,
@@ -45,6 +47,7 @@ from tests.world.story import (
     detach,
     extend,
     request_id,
+    set_iotune,
 )
 from tests.world.world import World
 
@@ -328,4 +331,167 @@ EXTENDS = (
     ),
 )
 
-CHANGES = EXTENDS
+SLOW = {"total_iops_sec": 100, "read_bytes_sec": 1_000_000}
+SLOWER = {"write_iops_sec": 50}
+
+
+def limits(request: int, **wanted: int) -> Act:
+    """What the answer says, and what whoever plugs the disk anew will give it; no other limit."""
+
+    def check(world: World) -> None:
+        found = world.record(request_id(request)).result
+        assert isinstance(found, dict)
+        assert {name: value for name, value in found.items() if value} == {
+            **wanted,
+            **({"group_name": "ua-att-1"} if wanted else {}),
+        }
+        assert IoTune(**wanted).not_in(found) == []
+
+    return check
+
+
+def limited(*halves: str, **wanted: int) -> Act:
+    """These halves of the guest have just these limits, and so has the row."""
+
+    def check(world: World) -> None:
+        for half in halves:
+            assert IoTune(**wanted).not_in(shown(world, half)) == []
+        row = world.journal.read(lambda book: book.attachment("att-1"))
+        assert row is not None
+        assert row.attachment.disk.iotune == IoTune(**wanted)
+
+    return check
+
+
+def shown(world: World, half: str) -> dict[str, int | str]:
+    """In the XML of one half; asks no port."""
+    found = parse(getattr(world.domains.guests[ONE], half)).iterfind("devices/disk/iotune/*")
+    texts = {str(limit.tag): limit.text or "" for limit in found}
+    return {name: int(text) if text.isdecimal() else text for name, text in texts.items()}
+
+
+def not_limited(world: World) -> None:
+    assert (shown(world, "live"), shown(world, "inactive")) == ({}, {})
+
+
+BOTH_HALVES = ("live", "inactive")
+
+LIMITS = (
+    Story(
+        "limits of a running guest",
+        plugged(),
+        (set_iotune(1, SLOW),),
+        (DONE,),
+        then(limits(1, **SLOW), limited(*BOTH_HALVES, **SLOW)),
+    ),
+    Story(
+        "limits of a transient guest",
+        plugged(is_persistent=False),
+        (set_iotune(1, SLOW),),
+        (DONE,),
+        then(limits(1, **SLOW), limited("live", **SLOW)),
+    ),
+    Story(
+        "limits of a guest that is shut off, which then starts",
+        then(plugged(), destroy),
+        (set_iotune(1, SLOW), start),
+        (DONE,),
+        limited(*BOTH_HALVES, **SLOW),
+        is_timed=True,
+    ),
+    Story(
+        "limits are replaced, and taken away",
+        then(host(), attached_with(disk={"iotune": SLOW})),
+        (set_iotune(1, SLOWER), set_iotune(2, {})),
+        (DONE, DONE),
+        then(limits(1, **SLOWER), limits(2), limited(*BOTH_HALVES)),
+    ),
+    Story(
+        "limits twice at once",
+        plugged(),
+        (Together((set_iotune(1, SLOW), set_iotune(2, SLOWER))),),
+        (DONE, DONE),
+        limited(*BOTH_HALVES, **SLOWER),
+    ),
+    Story(
+        "limits for a guest that is started meanwhile",
+        then(plugged(), destroy, meanwhile("before define limits", start)),
+        (set_iotune(1, SLOW),),
+        (DONE,),
+        limited(*BOTH_HALVES, **SLOW),
+    ),
+    Story(
+        "limits for a guest that stops meanwhile",
+        then(plugged(), meanwhile("before limit", destroy)),
+        (set_iotune(1, SLOW),),
+        (DONE,),
+        limited("inactive", **SLOW),
+    ),
+    Story(
+        "limits for a disk that somebody took away",
+        then(plugged(), lose_half("live")),
+        (set_iotune(1, SLOW),),
+        (UNDONE,),
+        because(1, "wrong-device"),
+    ),
+    Story(
+        "limits for a disk that only runs",
+        then(plugged(), lose_half("inactive")),
+        (set_iotune(1, SLOW),),
+        (DONE,),
+        limited("live", **SLOW),
+    ),
+    Story(
+        "limits for a domain that has gone",
+        then(plugged(), undefine),
+        (set_iotune(1, SLOW),),
+        (UNDONE,),
+        because(1, "unknown-instance"),
+    ),
+    Story(
+        "limits for a guest that migrates",
+        then(plugged(), occupied(ONE)),
+        (set_iotune(1, SLOW),),
+        (UNDONE,),
+        because(1, "busy"),
+    ),
+    Story(
+        "limits while libvirt is away",
+        plugged(),
+        (away, set_iotune(1, SLOW), back),
+        (DONE,),
+        limited(*BOTH_HALVES, **SLOW),
+    ),
+    Story(
+        "limits are cancelled in time",
+        plugged(),
+        (away, set_iotune(1, SLOW), cancel(1), back),
+        (CANCELLED,),
+        not_limited,
+        is_timed=True,
+    ),
+    Story(
+        "limits and detach at once",
+        plugged(),
+        (Together((set_iotune(1, SLOW), detach(2))),),
+        (DONE, DONE),
+        connected(),
+    ),
+    Story(
+        "limits of what is not here",
+        host(),
+        (set_iotune(1, SLOW, refused="unknown-attachment"),),
+        (),
+        untouched,
+    ),
+    Story(
+        "limits while the guest is to let go",
+        then(plugged(), guest_is("stubborn")),
+        (detach(1), set_iotune(2, SLOW, refused="busy"), reset),
+        (DONE,),
+        connected(),
+        is_timed=True,
+    ),
+)
+
+CHANGES = (*EXTENDS, *LIMITS)

@@ -26,6 +26,7 @@ from tests.world.story import (
     attached,
     detach,
     extend,
+    set_iotune,
     volume,
 )
 from tests.world.world import World
@@ -126,6 +127,12 @@ PAIRS: dict[str, Pair] = {
         then(guests, has(1, **SHARED), has(2, **TWO), grown(3 * GIB)),
         extend(1, 3 * GIB),
         extend(2, 3 * GIB),
+        BOTH,
+    ),
+    "limits and extend": Pair(
+        then(guests, has(1), grown(2 * GIB)),
+        set_iotune(1, {"total_iops_sec": 100}),
+        extend(2, 2 * GIB),
         BOTH,
     ),
     "two volumes of one target": Pair(

@@ -90,9 +90,11 @@ class Trip:
         )
 
     def begin(self, **options: int | bool | str) -> None:
-        """The copy has begun."""
+        """The copy has begun; one that nothing holds back may be over before anybody looks."""
         self.migrations.start(self.guest.uuid, self.journey(**options))
-        self.wait_phase("precopy")
+        wait_until(
+            lambda: self.phase() not in ("setup", "not known"), "the copy has begun", seconds=60
+        )
 
     def phase(self) -> str | None:
         """None: nothing goes."""

@@ -413,6 +413,11 @@ def attachment(
     }
 
 
+def _enveloped(verb: str, request: int, fields: Mapping[str, Any], refused: str | None) -> Ask:
+    envelope = {"request_id": request_id(request), "not_after": moment(86400)}
+    return Ask(verb, {**envelope, **fields}, refused)
+
+
 def attach(
     request: int,
     number: int = 1,
@@ -421,13 +426,11 @@ def attach(
     refused: str | None = None,
     **different: Any,
 ) -> Ask:
-    payload = {
-        "request_id": request_id(request),
-        "not_after": moment(86400),
+    fields = {
         "attachment": attachment(number, **different),
         **(envelope or {}),
     }
-    return Ask("attach", payload, refused)
+    return _enveloped("attach", request, fields, refused)
 
 
 def attach_batch(
@@ -436,13 +439,11 @@ def attach_batch(
     refused: str | None = None,
     **envelope: Any,
 ) -> Ask:
-    payload = {
-        "request_id": request_id(request),
-        "not_after": moment(86400),
+    fields = {
         "attachments": list(attachments),
         **envelope,
     }
-    return Ask("attach_batch", payload, refused)
+    return _enveloped("attach_batch", request, fields, refused)
 
 
 def connect_instance(
@@ -452,14 +453,12 @@ def connect_instance(
     refused: str | None = None,
     **envelope: Any,
 ) -> Ask:
-    payload = {
-        "request_id": request_id(request),
-        "not_after": moment(86400),
+    fields = {
         "instance_id": INSTANCES[instance - 1],
         "attachments": list(attachments),
         **envelope,
     }
-    return Ask("connect_instance", payload, refused)
+    return _enveloped("connect_instance", request, fields, refused)
 
 
 def disconnect_instance(
@@ -470,14 +469,12 @@ def disconnect_instance(
     **envelope: Any,
 ) -> Ask:
     """Of all attachments where none is named."""
-    payload = {
-        "request_id": request_id(request),
-        "not_after": moment(86400),
+    fields = {
         "instance_id": INSTANCES[instance - 1],
         "attachments": [{"attachment_id": f"att-{number}"} for number in numbers] or "all",
         **envelope,
     }
-    return Ask("disconnect_instance", payload, refused)
+    return _enveloped("disconnect_instance", request, fields, refused)
 
 
 def detach(
@@ -488,14 +485,12 @@ def detach(
     refused: str | None = None,
     **envelope: Any,
 ) -> Ask:
-    payload = {
-        "request_id": request_id(request),
-        "not_after": moment(86400),
+    fields = {
         "attachment_id": f"att-{number}",
         "instance_id": INSTANCES[instance - 1],
         **envelope,
     }
-    return Ask("detach", payload, refused)
+    return _enveloped("detach", request, fields, refused)
 
 
 def extend(
@@ -506,14 +501,12 @@ def extend(
     refused: str | None = None,
     **envelope: Any,
 ) -> Ask:
-    payload = {
-        "request_id": request_id(request),
-        "not_after": moment(86400),
+    fields = {
         "volume_id": VOLUMES[volume - 1],
         "size_bytes": size_bytes,
         **envelope,
     }
-    return Ask("extend", payload, refused)
+    return _enveloped("extend", request, fields, refused)
 
 
 def set_iotune(
@@ -524,14 +517,12 @@ def set_iotune(
     refused: str | None = None,
     **envelope: Any,
 ) -> Ask:
-    payload = {
-        "request_id": request_id(request),
-        "not_after": moment(86400),
+    fields = {
         "attachment_id": f"att-{number}",
         "iotune": dict(iotune),
         **envelope,
     }
-    return Ask("set_iotune", payload, refused)
+    return _enveloped("set_iotune", request, fields, refused)
 
 
 def moment(seconds: float) -> str:

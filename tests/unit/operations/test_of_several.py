@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from lxml import etree
 
+from tests.unit.operations.asking import ask, refused
 from tests.unit.saga.stories import ONE, SHARED, TWO, away, device_stays, guest_is
 from tests.unit.saga.stories_of_several import BOTH, boots, connected_for, refuses_second
 from tests.world.story import (
@@ -20,22 +21,6 @@ from tests.world.story import (
     request_id,
 )
 from tests.world.world import World
-
-
-def refused(world: World, ask: Ask) -> tuple[str, str]:
-    """Code and detail; asserts that nothing was written."""
-    before = len(world.records())
-    answer = ask.send(world)
-    assert answer["state"] == "refused", answer
-    assert len(world.records()) == before
-    return answer["error"]["code"], answer["error"]["detail"]
-
-
-def ask(world: World, request: Ask) -> dict[str, Any]:
-    answer = request.send(world)
-    assert answer["state"] == "accepted", answer
-    world.run()
-    return world.record(str(request.request["request_id"])).answer().wire()
 
 
 class TestRequest:

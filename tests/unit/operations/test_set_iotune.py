@@ -5,26 +5,11 @@ from typing import Any
 import pytest
 
 from agent.model.disk import IoTune
+from tests.unit.operations.asking import ask, refused
 from tests.unit.saga.stories import ONE
 from tests.unit.saga.stories_of_changes import SLOW, SLOWER, shown
 from tests.world.story import Ask, attach, attached, detach, set_iotune
 from tests.world.world import World
-
-
-def refused(world: World, ask: Ask) -> tuple[str, str]:
-    """Code and detail; asserts that nothing was written."""
-    before = len(world.records())
-    answer = ask.send(world)
-    assert answer["state"] == "refused", answer
-    assert len(world.records()) == before
-    return answer["error"]["code"], answer["error"]["detail"]
-
-
-def ask(world: World, request: Ask) -> dict[str, Any]:
-    answer = request.send(world)
-    assert answer["state"] == "accepted", answer
-    world.run()
-    return world.record(str(request.request["request_id"])).answer().wire()
 
 
 class TestRequest:

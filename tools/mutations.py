@@ -83,9 +83,9 @@ MUTATIONS = (
     ),
     Mutation(
         "what is parked forgets when the guest was asked",
-        "saga/settle.py",
-        "waiting = record.learn(about, parked.learnt).but(",
-        "waiting = record.but(",
+        "saga/moves.py",
+        "return record.learn(about, parked.learnt).but(",
+        "return record.but(",
     ),
     Mutation(
         "an attach does not wait for the parked detach before it",
@@ -95,14 +95,14 @@ MUTATIONS = (
     ),
     Mutation(
         "deaths are forgotten while earlier steps look again",
-        "saga/settle.py",
+        "saga/moves.py",
         "return 0 if is_beyond else record.deaths",
         "return 0",
     ),
     Mutation(
         "deaths on the way back are not counted",
         "saga/settle.py",
-        "        if not step.only_looks:\n            record = self._save(_executing(record))\n",
+        "        if not step.only_looks:\n            record = self._save(executing(record))\n",
         "",
     ),
     Mutation(

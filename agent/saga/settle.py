@@ -36,6 +36,17 @@ from agent.journal.store import Journal
 from agent.model.outcome import Problem
 from agent.ports import Host
 from agent.saga.end import closed_of
+from agent.saga.moves import (
+    RETRY_SECONDS,
+    deaths_beyond,
+    delay_seconds,
+    executing,
+    parked_at,
+    stepped,
+    what_for,
+    what_is_shared,
+    while_waiting,
+)
 from agent.saga.news import notify, told_of
 from agent.saga.plan import Learnt, Parked, Plan, Scene, Step
 
@@ -46,9 +57,6 @@ DEATHS_BEFORE_UNDOING = 3
 
 LIBVIRT = "libvirt"
 """The part that ``Domains.answering`` is about, as Unavailable names it."""
-
-RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
-"""Back-off of steps that must succeed in the end; the last one for ever."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +133,11 @@ class Settler:
             return None
         now = self.host.clock.now()
         if now > record.not_after and not plan.touched(record.intended):
-            return Problem.of(Expired(f"not_after passed{_while(record)}"))
+            return Problem.of(Expired(f"not_after passed{while_waiting(record)}"))
         if record.cancel_wanted:
             return Problem.of(Cancelled("cancelled by request"))
         if record.deadline_at is not None and now > record.deadline_at:
-            return Problem.of(Deadline(f"deadline_seconds passed{_while(record)}"))
+            return Problem.of(Deadline(f"deadline_seconds passed{while_waiting(record)}"))
         return None
 
     def _earlier(self, record: Record) -> Parked | None:
@@ -145,7 +153,7 @@ class Settler:
         now = self.host.clock.now()
         ends = [record.not_after, record.deadline_at or record.not_after]
         return Parked(
-            f"the end of {other.verb} {other.operation_id} of {_shared(record, other)}",
+            f"the end of {other.verb} {other.operation_id} of {what_is_shared(record, other)}",
             wake_at=max(now + 1.0, min(now + RETRY_SECONDS[-1], *ends)),
         )
 
@@ -162,12 +170,12 @@ class Settler:
             return self._turn(record, plan, Problem.of(learnt))
         if step is plan.commit:
             return self._committed(record, plan, learnt)
-        return _stepped(record, step, learnt).but(position=record.position + 1)
+        return stepped(record, step, learnt).but(position=record.position + 1)
 
     def _turn(self, record: Record, plan: Plan, cause: Problem) -> Record:
         """Undo, unless the commit happened: an error means unknown, never not done."""
         if record.intended >= plan.commit_position:
-            record = self._save(_executing(record.but(cause=cause)))
+            record = self._save(executing(record.but(cause=cause)))
             scene = self._scene(record, plan.commit)
             asked = self._ask(lambda: plan.commit.happened(scene))
             if isinstance(asked, AgentError):
@@ -188,7 +196,7 @@ class Settler:
         return self._close(turned, plan) if record.intended < 0 else self._save(turned)
 
     def _committed(self, record: Record, plan: Plan, learnt: Learnt) -> Record:
-        committed = _stepped(record, plan.commit, learnt).but(
+        committed = stepped(record, plan.commit, learnt).but(
             direction="committed", position=plan.commit_position + 1
         )
         return committed if plan.onward else self._close(committed, plan)
@@ -207,7 +215,7 @@ class Settler:
                 return self._insist(record, learnt)
             problem = Problem.of(learnt)
             learnt = {"warnings": [f"{step.name}: {problem.detail}"], "failed": problem.reveal()}
-        moved = _stepped(record, step, learnt).but(position=record.position + 1)
+        moved = stepped(record, step, learnt).but(position=record.position + 1)
         return self._close(moved, plan) if moved.position == len(plan.steps) else moved
 
     # undoing
@@ -215,7 +223,7 @@ class Settler:
     def _revert_next(self, record: Record, plan: Plan) -> Record:
         step = plan.steps[record.intended]
         if not step.only_looks:
-            record = self._save(_executing(record))
+            record = self._save(executing(record))
         reverted = self._ask(lambda: step.revert(self._scene(record, step)))
         if isinstance(reverted, Parked):
             return self._park(record, step, reverted)
@@ -223,7 +231,7 @@ class Settler:
             return self._wait(record, reverted)
         if isinstance(reverted, AgentError):
             return self._insist(record, reverted)
-        left = _stepped(record, step, {}).but(intended=record.intended - 1)
+        left = stepped(record, step, {}).but(intended=record.intended - 1)
         return self._close(left, plan) if left.intended < 0 else left
 
     # one call into the world
@@ -237,7 +245,7 @@ class Settler:
         if step.promises:
             assert step.about is not None, "who promises is an attachment"
             record = record.but_part(step.about, promised=True)
-        intended = _executing(record).but(intended=max(record.intended, record.position))
+        intended = executing(record).but(intended=max(record.intended, record.position))
         intended = self._save(intended, "start" if record.intended < 0 else None)
         return intended, self._ask(lambda: step.apply(self._scene(intended, step)))
 
@@ -260,22 +268,12 @@ class Settler:
         if record.away != LIBVIRT or self.host.domains.answering():
             return None
         at_most = self.host.libvirt_retry_seconds
-        wake_at = self.host.clock.now() + _delay(record.failures, at_most)
+        wake_at = self.host.clock.now() + delay_seconds(record.failures, at_most)
         resting = record.but(failures=record.failures + 1, wake_at=wake_at)
         return self._save(resting) if record.wake_at is None else resting
 
     def _park(self, record: Record, step: Step | None, parked: Parked) -> Record:
-        about = None if step is None else step.about
-        waiting = record.learn(about, parked.learnt).but(
-            state="waiting",
-            executing=False,
-            deaths=_deaths(record),
-            failures=0,
-            away=None,
-            trouble=None,
-            waiting_for=parked.waiting_for,
-            wake_at=parked.wake_at,
-        )
+        waiting = parked_at(record, step, parked)
         if record.wake_at is not None and waiting.but(wake_at=record.wake_at) == record:
             return waiting  # it has not been tried, and waits for the same
         return self._save(waiting, "waiting")
@@ -287,11 +285,11 @@ class Settler:
         waiting = record.but(
             state="unsettled" if record.trouble else "waiting",
             executing=False,
-            deaths=_deaths(record),
+            deaths=deaths_beyond(record),
             failures=record.failures + 1,
             away=error.part if isinstance(error, Unavailable) else None,
-            waiting_for=_what_for(error),
-            wake_at=self.host.clock.now() + _delay(record.failures, at_most),
+            waiting_for=what_for(error),
+            wake_at=self.host.clock.now() + delay_seconds(record.failures, at_most),
         )
         return self._save(waiting, "waiting")
 
@@ -309,7 +307,7 @@ class Settler:
             away=None,
             trouble=Problem.of(error),
             waiting_for=f"another try of {record.steps[record.current]}",
-            wake_at=self.host.clock.now() + _delay(record.failures),
+            wake_at=self.host.clock.now() + delay_seconds(record.failures),
         )
         return self._save(unsettled, "error")
 
@@ -348,52 +346,3 @@ def refuse_late_cancel(record: Record, plan: Plan) -> None:
             f"{record.verb} {plan.commit.reached} and cannot be taken back; it goes on, "
             "watch the operation"
         )
-
-
-def _executing(record: Record) -> Record:
-    """To be written before the world is asked for anything: a restart finds who died in what."""
-    return record.but(
-        state="unsettled" if record.trouble else "running",
-        executing=True,
-        away=None,
-        waiting_for=None,
-        wake_at=None,
-    )
-
-
-def _shared(record: Record, other: Record) -> str:
-    """The attachment that both work on, in words."""
-    if len(record.parts) == 1:
-        return "this attachment"
-    return f"attachment {next(one for one in record.attachment_ids if one in other.attachment_ids)}"
-
-
-def _stepped(record: Record, step: Step, learnt: Learnt) -> Record:
-    return record.learn(step.about, learnt).but(
-        state="running",
-        executing=False,
-        deaths=_deaths(record),
-        failures=0,
-        away=None,
-        waiting_for=None,
-        wake_at=None,
-        trouble=None,
-    )
-
-
-def _deaths(record: Record) -> int:
-    """Those of a step count until it has returned, also while earlier ones are looked at anew."""
-    is_beyond = record.direction != "forward" or record.position >= record.intended
-    return 0 if is_beyond else record.deaths
-
-
-def _what_for(error: AgentError) -> str:
-    return f"{error.part} ({error.detail})" if isinstance(error, Unavailable) else error.detail
-
-
-def _while(record: Record) -> str:
-    return f" while waiting for {record.waiting_for}" if record.waiting_for else ""
-
-
-def _delay(failures: int, at_most: float = RETRY_SECONDS[-1]) -> float:
-    return min(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)], at_most)

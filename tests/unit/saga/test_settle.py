@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from agent.errors import ConnectFailed, Unsupported
-from agent.saga.settle import DEATHS_BEFORE_UNDOING, RETRY_SECONDS
+from agent.saga.moves import RETRY_SECONDS
+from agent.saga.settle import DEATHS_BEFORE_UNDOING
 from tests.unit.saga.stories import (
     ONE,
     away,

@@ -1,13 +1,16 @@
 """Stay with an operation until it is closed, or for a time; say what goes on."""
 
 import time
+from datetime import timedelta
 
 from agent.bus.client import AgentClient, Unreachable
 from agent.cli.screen import Screen
-from agent.model.outcome import Answer, StepState
+from agent.model.outcome import Answer, Progress, StepState
 
 LOOK_SECONDS = 1.0
 """How often the operation's state is shown. The agent answers at once when it is closed."""
+
+BAR_WIDTH = 20
 
 SILENT = "no answer from the agent at present; the operation does not need us"
 
@@ -21,7 +24,7 @@ def follow(client: AgentClient, answer: Answer, seconds: float, screen: Screen) 
     silence: Unreachable | None = None
     with screen.progress() as tell:
         while not answer.closed:
-            tell(phase(answer) if silence is None else SILENT)
+            tell(*((phase(answer), _moving(answer)) if silence is None else (SILENT, "")))
             left_seconds = deadline - time.monotonic()
             if left_seconds <= 0 or answer.operation_id is None:
                 break
@@ -44,11 +47,34 @@ def phase(answer: Answer) -> str:
         line += f": {step.name} ({answer.steps.index(step) + 1} of {len(answer.steps)})"
     elif answer.state == "unsettled" and answer.waiting_for:
         line += f", waiting for {answer.waiting_for}"
-    if answer.progress is not None:
-        line += f" [{answer.progress.done} of {answer.progress.total} {answer.progress.unit}]"
     if answer.error is not None:
         line += f" ({answer.error.code}: {answer.error.detail})"
     return line
+
+
+def bar(progress: Progress) -> str:
+    """How far it is, how fast it goes, how long it will take."""
+    full = BAR_WIDTH * min(progress.percent, 100) // 100
+    line = f"[{'#' * full}{'.' * (BAR_WIDTH - full)}] {progress.percent} %"
+    line += f", {_amount(progress.done, progress)} of {_amount(progress.total, progress)}"
+    if progress.rate is not None:
+        line += f", {_amount(progress.rate, progress)}/s"
+    if progress.eta_seconds is not None:
+        line += f", {timedelta(seconds=round(progress.eta_seconds))} left"
+    return line
+
+
+def _moving(answer: Answer) -> str:
+    return "" if answer.progress is None else bar(answer.progress)
+
+
+def _amount(number: float, progress: Progress) -> str:
+    if progress.unit != "bytes":
+        return f"{number:.0f} {progress.unit}"
+    for size, unit in ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number:.0f} bytes"
 
 
 def _current(answer: Answer) -> StepState | None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, Protocol, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -20,6 +20,10 @@ FEW_MORE = 4
 """Characters that are not worth cutting off an id."""
 
 UNLIMITED_WIDTH = 1000
+
+
+class Tell(Protocol):
+    def __call__(self, text: str, moving: str = "") -> None: ...
 
 
 class Screen:
@@ -100,26 +104,25 @@ class Screen:
         self._error.print(Text.assemble(("attachctl: ", "bold red"), text))
 
     @contextmanager
-    def progress(self) -> Iterator[Callable[[str], None]]:
+    def progress(self) -> Iterator["Tell"]:
         """Tell what goes on, as often as you like: each change is one line; silent with --json.
 
-        On a terminal the present state is a line that moves, and stays once it is past."""
+        On a terminal the present state is a line that moves, and stays once it is past; how far it
+        is (the second argument) is shown there alone."""
         if self.as_json:
-            yield lambda _: None
+            yield lambda _text, _moving="": None
             return
         status = self._error.status("") if self._error.is_terminal else None
         said = ""
 
-        def tell(text: str) -> None:
+        def tell(text: str, moving: str = "") -> None:
             nonlocal said
-            if text == said:
-                return
-            if status is None:
-                self.note(text)
-            else:
-                if said:
+            if status is not None:
+                if said and text != said:
                     self.note(said)
-                status.update(text)
+                status.update(Text(f"{moving} {text}".lstrip()))
+            elif text != said:
+                self.note(text)
             said = text
 
         with status or nullcontext():

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agent.cli.follow import phase
+from agent.cli.follow import bar, phase
 from agent.cli.screen import Screen, flat, plain
-from agent.model.outcome import Answer
+from agent.model.outcome import Answer, Progress
 
 Row = Mapping[str, Any]
 
@@ -82,6 +82,7 @@ def outcome(screen: Screen, answer: Answer) -> None:
     screen.fields(
         [
             *(() if answer.state == "refused" else [("operation", plain(answer.operation_id))]),
+            *_progress(answer.progress),
             *flat(row["result"]),
             *(("warning", warning) for warning in answer.warnings),
             *_retriable(row),
@@ -221,6 +222,7 @@ def _operation(screen: Screen, row: Row) -> None:
         [
             ("state", row["state"]),
             *flat({"waiting for": row["waiting_for"]}),
+            *_progress(row["progress"] and Progress.model_validate(row["progress"])),
             *_error(row),
             *(("attachment", attachment_id) for attachment_id in row["attachment_ids"]),
             *(("instance", instance_id) for instance_id in row["instance_ids"]),
@@ -232,6 +234,10 @@ def _operation(screen: Screen, row: Row) -> None:
             *(("warning", warning) for warning in row["warnings"]),
         ]
     )
+
+
+def _progress(progress: Progress | None) -> list[tuple[str, str]]:
+    return [] if progress is None else [("progress", bar(progress))]
 
 
 def _step(step: Row, row: Row) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from agent.model.attachment import Attachment
 from agent.model.device import Device
-from agent.model.outcome import CLOSED, Answer, Problem, State, StepState
+from agent.model.outcome import CLOSED, Answer, Problem, Progress, State, StepState
 from agent.model.request import rfc3339_of
 
 Direction = Literal["forward", "undoing", "committed"]
@@ -66,7 +66,7 @@ class Record:
     -1 for none: what undoing begins with. ``executing`` is true from an intent until its step has
     returned, so a restart can tell that the agent died in it (``deaths`` counts those).
     ``told`` is what the last notification of it said. ``away`` is the part of the host that it
-    waits for.
+    waits for. ``progress`` is how far that has come.
 
     ``parts`` are its attachments, each at most once; ``instance_id`` is None for an operation on
     several instances. ``subjects`` says of each step whose part it works on, ``known`` is what
@@ -98,6 +98,7 @@ class Record:
     known: dict[str, Any] = field(default_factory=dict)
     waiting_for: str | None = None
     wake_at: float | None = None
+    progress: Progress | None = None
     cause: Problem | None = None
     trouble: Problem | None = None
     result: dict[str, Any] | list[Any] | None = None
@@ -195,6 +196,7 @@ class Record:
             verb=self.verb,
             state=self.state,
             waiting_for=self.waiting_for,
+            progress=self.progress,
             result=self.result,
             warnings=self.warnings,
             error=self.trouble or self.cause,

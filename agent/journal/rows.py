@@ -7,7 +7,7 @@ from dataclasses import asdict
 from agent.journal.record import Held, Part, Record
 from agent.model.attachment import Attachment
 from agent.model.device import Device
-from agent.model.outcome import Problem
+from agent.model.outcome import Problem, Progress
 from agent.ports import Promise
 
 
@@ -20,8 +20,9 @@ def part_columns(record: Record, part: Part) -> tuple[bool, bool, str | None, st
 
 
 def record_json(record: Record) -> str:
-    plain = asdict(record.but(parts=(), cause=None, trouble=None))
+    plain = asdict(record.but(parts=(), progress=None, cause=None, trouble=None))
     del plain["parts"]
+    plain["progress"] = record.progress and record.progress.reveal()
     plain["cause"] = record.cause and record.cause.reveal()
     plain["trouble"] = record.trouble and record.trouble.reveal()
     return json.dumps(plain)
@@ -40,6 +41,8 @@ def record_of(
         plain[name] = tuple(plain[name])
     for name in ("cause", "trouble"):
         plain[name] = plain[name] and Problem.model_validate(plain[name])
+    if plain.get("progress") is not None:
+        plain["progress"] = Progress.model_validate(plain["progress"])
     return Record(**plain)
 
 

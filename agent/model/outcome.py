@@ -33,11 +33,18 @@ class Problem(Value):
 
 
 class Progress(Value):
+    """``rate`` is in units a second, over the last seconds."""
+
     done: int
     total: int
     unit: str
     rate: float | None = None
     eta_seconds: float | None = None
+
+    @property
+    def percent(self) -> int:
+        """Rounded down; of nothing it is all."""
+        return 100 * self.done // self.total if self.total else 100
 
 
 class StepState(Value):

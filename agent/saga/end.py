@@ -31,6 +31,7 @@ def closed_of(record: Record, plan: Plan) -> Record:
         away=None,
         waiting_for=None,
         wake_at=None,
+        progress=None,
         trouble=None,
         cause=cause,
         result=result,

@@ -31,6 +31,7 @@ def parked_at(record: Record, step: Step | None, parked: Parked) -> Record:
         trouble=None,
         waiting_for=parked.waiting_for,
         wake_at=parked.wake_at,
+        progress=parked.progress,
     )
 
 
@@ -50,6 +51,7 @@ def stepped(record: Record, step: Step, learnt: Learnt) -> Record:
         away=None,
         waiting_for=None,
         wake_at=None,
+        progress=None,
         trouble=None,
     )
 

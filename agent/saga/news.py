@@ -28,7 +28,9 @@ def notify(book: Book, host: str, record: Record, event: str) -> None:
 
 
 def told_of(record: Record, event: str) -> str:
-    """What a notification tells: the same is not told twice in a row."""
+    """What a notification tells: the same is not told twice in a row, and progress in percents."""
+    if event == "progress" and record.progress is not None:
+        return f"{event}: {record.waiting_for}, {record.progress.percent} %"
     about = record.trouble.code if event == "error" and record.trouble else record.waiting_for
     return f"{event}: {about}"
 

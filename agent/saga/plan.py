@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from agent.journal.book import Book
 from agent.journal.record import Record, device_in
 from agent.model.device import Device
+from agent.model.outcome import Progress
 from agent.ports import Host
 
 Lane = Literal["guest", "scsi", "nvme", "mounts", "other"]
@@ -20,11 +21,14 @@ Learnt = Mapping[str, Any]
 @dataclass(frozen=True)
 class Parked:
     """The step waits for the world: no thread, no lock. Woken by an event of the instance, or at
-    ``wake_at`` (seconds since the epoch); then it is applied (or reverted) again."""
+    ``wake_at`` (seconds since the epoch); then it is applied (or reverted) again.
+
+    ``progress``: how far what it waits for has come, where somebody tells."""
 
     waiting_for: str
     wake_at: float
     learnt: Learnt = field(default_factory=dict)
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True)

@@ -190,6 +190,7 @@ class Settler:
             away=None,
             waiting_for=None,
             wake_at=None,
+            progress=None,
             deaths=0,
             failures=0,
         )
@@ -276,7 +277,7 @@ class Settler:
         waiting = parked_at(record, step, parked)
         if record.wake_at is not None and waiting.but(wake_at=record.wake_at) == record:
             return waiting  # it has not been tried, and waits for the same
-        return self._save(waiting, "waiting")
+        return self._save(waiting, "waiting" if parked.progress is None else "progress")
 
     def _wait(self, record: Record, error: AgentError) -> Record:
         """The host cannot be asked, or is busy: unknown, so wait, whatever the direction."""

@@ -1,15 +1,17 @@
 """attach and detach stay with the operation they begin, and say how it goes on without them."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
 
 from agent.bus.client import Unreachable
-from agent.cli.follow import LOOK_SECONDS
+from agent.cli.follow import LOOK_SECONDS, bar, phase
+from agent.cli.screen import Screen
 from agent.errors import Busy
 from agent.journal.store import Journal
-from agent.model.outcome import Answer, Problem, StepState, refused
+from agent.model.outcome import Answer, Problem, Progress, StepState, refused
 from tests.unit.cli.conftest import (
     ATTACHMENTS,
     INSTANCES,
@@ -200,3 +202,30 @@ def test_a_detach_of_what_the_agent_does_not_have_needs_the_instance(
     ran = attachctl("detach", "nobody", agent=agent)
     assert (ran.code, agent.sent) == (2, [])
     assert "instance_id" in ran.err
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+COPY = Progress(done=3 << 30, total=12 << 30, unit="bytes", rate=float(1 << 20), eta_seconds=9216)
+
+
+def test_how_far_it_is_moves_on_a_terminal_and_is_no_line_of_a_log() -> None:
+    out, terminal, log = io.StringIO(), Terminal(), io.StringIO()
+    copying = at("waiting", waiting_for="the copy", progress=COPY)
+    for stream in (terminal, log):
+        with Screen(out, stream).progress() as tell:
+            for answer in (copying, copying):
+                tell(phase(answer), bar(COPY))
+    assert log.getvalue() == "attach waiting for the copy\n"
+    assert "[#####...............] 25 %, 3.0 GiB of 12.0 GiB, 1.0 MiB/s, 2:33:36 left a" in (
+        terminal.getvalue()
+    )
+
+
+def test_who_does_not_stay_is_told_how_far_it_is(attachctl: Attachctl, journal: Journal) -> None:
+    agent = PlayedAgent(journal, [at("waiting", waiting_for="the copy", progress=COPY)])
+    ran = attachctl("attach", "-f", FILE, "--no-wait", agent=agent)
+    assert "  progress   [#####...............] 25 %" in ran.out

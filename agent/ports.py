@@ -75,7 +75,9 @@ class Domains(Protocol):
         """Put a device into the domain's configuration.  Raises as plug."""
 
     def unplug(self, instance_id: str, alias: str) -> None:
-        """Ask the running guest to let go of the disk; returns at once, an event follows."""
+        """Ask the running guest to let go of the disk; returns at once, an event follows.
+
+        ``alias``: or what a disk without one is found by (model.mark); so in forget."""
 
     def forget(self, instance_id: str, alias: str) -> None:
         """Take the disk out of the domain's configuration."""

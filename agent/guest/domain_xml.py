@@ -10,12 +10,10 @@ from typing import Literal
 
 from agent.guest.xml import XmlElement, element, parse, to_text
 from agent.model.guest_iscsi import source_name
+from agent.model.mark import is_user_alias, mark_of
 
 NAMESPACE = "urn:libvirt-attachment-agent:attachments:1"
 """Our element of the domain's metadata."""
-
-USER_ALIAS = "ua-"
-"""libvirt keeps a user's alias only with this prefix; other aliases are its own and change."""
 
 Address = dict[str, str]
 """The attributes of an <address>, as libvirt writes them."""
@@ -34,7 +32,7 @@ class Note:
 class DiskFacts:
     """One <disk>. ``source`` is a path, or ``rbd:pool/image`` (``protocol:name``) on a network.
 
-    ``alias`` is a user's, what disks are found by; ``libvirt_alias`` is whatever libvirt shows.
+    ``alias`` is a user's; ``libvirt_alias`` is whatever libvirt shows.
     ``luks_secret`` is the uuid of the secret that QEMU opens it with. ``reserves``: the guest may
     make SCSI persistent reservations, in this host's name."""
 
@@ -52,6 +50,11 @@ class DiskFacts:
     libvirt_alias: str | None = None
     luks_secret: str | None = None
     reserves: bool = False
+
+    @property
+    def mark(self) -> str:
+        """What it is found by (model.mark)."""
+        return mark_of(self.alias, self.target_dev, self.serial)
 
 
 @dataclass(frozen=True)
@@ -81,11 +84,12 @@ class DomainFacts:
     notes: dict[str, Note]
 
     @cached_property
-    def _by_alias(self) -> dict[str, DiskFacts]:
-        return {disk.alias: disk for disk in self.disks if disk.alias}
+    def _by_mark(self) -> dict[str, DiskFacts]:
+        return {disk.mark: disk for disk in self.disks}
 
     def disk_by_alias(self, alias: str) -> DiskFacts | None:
-        return self._by_alias.get(alias)
+        """``alias``: or the mark of a disk that has none."""
+        return self._by_mark.get(alias)
 
 
 @lru_cache(maxsize=256)
@@ -143,7 +147,7 @@ def _disk(disk: XmlElement) -> DiskFacts:
     alias = _of(disk, "alias", "name")
     return DiskFacts(
         device=disk.get("device", "disk"),
-        alias=alias if alias and alias.startswith(USER_ALIAS) else None,
+        alias=alias if alias and is_user_alias(alias) else None,
         target_dev=_of(disk, "target", "dev") or "",
         bus=_of(disk, "target", "bus"),
         serial=disk.findtext("serial"),
@@ -211,8 +215,7 @@ def _boot_orders(devices: XmlElement) -> dict[int, frozenset[str]]:
         if order is None or device is None:
             continue
         alias, target = _of(device, "alias", "name") or "", _of(device, "target", "dev") or ""
-        is_ours = alias.startswith(USER_ALIAS)
-        who = alias if is_ours else f"{device.tag} {target or alias}".strip()
+        who = alias if is_user_alias(alias) else f"{device.tag} {target or alias}".strip()
         orders[order] = orders.get(order, frozenset()) | {who}
     return orders
 

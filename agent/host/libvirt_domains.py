@@ -5,7 +5,8 @@ out of the configuration at once even if the guest never lets go, and refuses to
 one half because the other has it.
 
 Disks are taken out by alias. Given XML, libvirt takes out whatever sits at its target name, so
-below 4.4 the XML is the one that libvirt itself shows for the alias, read just before.
+below 4.4, and of a disk without a user's alias, the XML is the one that libvirt itself shows for
+what the disk is found by, read just before.
 """
 
 import threading
@@ -29,6 +30,7 @@ from agent.host.refusals import (
     is_not_yet,
     is_on_its_way_here,
 )
+from agent.model.mark import is_user_alias, mark_of
 from agent.ports import Capabilities, DomainLook, DomainState
 
 VirDomain = Any
@@ -198,7 +200,7 @@ class LibvirtDomains(LibvirtDisks):
             try:
                 domain = connection.lookupByUUIDString(instance_id)
                 version = version_of(connection.getLibVersion())
-                if self._abilities.has(version, DETACH_BY_ALIAS):
+                if is_user_alias(alias) and self._abilities.has(version, DETACH_BY_ALIAS):
                     domain.detachDeviceAlias(alias, half.affect)
                 else:
                     _detach_by_xml(domain, alias, half)
@@ -337,7 +339,7 @@ def _ids(connection: VirConnect, flags: int) -> frozenset[str]:
 
 
 def _detach_by_xml(domain: VirDomain, alias: str, half: _Half) -> None:
-    found = (device for device in _devices(_xml_of(domain, half)) if _alias(device) == alias)
+    found = (device for device in _devices(_xml_of(domain, half)) if _found_by(device) == alias)
     device = next(found, None)
     if device is not None:
         domain.detachDeviceFlags(etree.tostring(device, encoding="unicode"), half.affect)
@@ -363,6 +365,14 @@ def _devices(domain_xml: str | None) -> Iterator[Any]:
 def _alias(device: Any) -> str | None:
     alias = device.find("alias")
     return None if alias is None else alias.get("name")
+
+
+def _found_by(device: Any) -> str | None:
+    """What a disk is found by; of other devices the alias."""
+    target = device.find("target")
+    if device.tag != "disk" or target is None:
+        return _alias(device)
+    return mark_of(_alias(device), target.get("dev", ""), device.findtext("serial"))
 
 
 def _controller(device: Any) -> tuple[str | None, str | None, str | None]:

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from agent.guest.disk_xml import differences
-from agent.guest.domain_xml import USER_ALIAS
 from agent.journal.book import Book
 from agent.journal.record import Held, Record
 from agent.journal.store import Journal
 from agent.model.device import Device
+from agent.model.mark import USER_ALIAS
 from agent.ports import DomainLook, Host
 from agent.steps.users import Halves, halves
 

@@ -16,6 +16,7 @@ import pytest
 from lxml import etree
 
 from agent.errors import NoFreeAddress, PlugRefused, Unavailable, UnknownInstance
+from agent.guest.domain_xml import parse_domain
 from agent.model.disk import IoTune
 from agent.ports import LUKS2, DomainLook, Domains
 
@@ -30,8 +31,8 @@ NOBODY = "00000000-0000-4000-8000-000000000000"
 @dataclass(frozen=True)
 class Bench:
     """``make_volume`` gives the path of a new one, of 1 MiB, which ``grow`` makes larger (so many
-    bytes); ``wait_released`` returns once the guest has let go of the disk with that alias, or
-    fails."""
+    bytes); ``wait_released`` returns once the guest has let go of the disk with that alias (or
+    mark), or fails."""
 
     domains: Domains
     running: str
@@ -112,6 +113,23 @@ def disks(half: str) -> list[etree._Element]:
 def alias_of(disk: etree._Element) -> str | None:
     alias = disk.find("alias")
     return None if alias is None else alias.get("name")
+
+
+def targets(half: str | None) -> set[str]:
+    assert half is not None, "the domain has no such half"
+    return {disk.target_dev for disk in parse_domain(half).disks}
+
+
+def by_hand(disk: Disk, serial: str | None) -> str:
+    """As somebody plugs it who knows nothing of aliases."""
+    xml = etree.fromstring(disk.xml())
+    for name in ("alias", "serial"):
+        own = xml.find(name)
+        assert own is not None
+        xml.remove(own)
+    if serial is not None:
+        etree.SubElement(xml, "serial").text = serial
+    return etree.tostring(xml, encoding="unicode")
 
 
 def note_xml(*aliases: str) -> str:
@@ -478,6 +496,29 @@ class DomainsContract:
         bench.domains.forget(persistent, disk.alias)
         bench.domains.forget(persistent, disk.alias)
         assert not disk.is_in(look(bench, persistent).inactive_xml)
+
+    @pytest.mark.parametrize("serial", ["of-the-volume", None])
+    def test_a_disk_without_an_alias_goes_by_target_and_serial(
+        self, bench: Bench, serial: str | None
+    ) -> None:
+        going, staying = make_disk(bench), make_disk(bench)
+        mark = f"{going.target_dev} {serial}" if serial else going.target_dev
+        for put in (bench.domains.plug, bench.domains.define):
+            put(bench.running, by_hand(going, serial))
+            put(bench.running, by_hand(staying, serial))
+        for another in (f"{going.target_dev} another", f"{staying.target_dev} another"):
+            bench.domains.unplug(bench.running, another)
+            bench.domains.forget(bench.running, another)
+        found = look(bench, bench.running)
+        assert {going.target_dev, staying.target_dev} <= targets(found.live_xml)
+        assert {going.target_dev, staying.target_dev} <= targets(found.inactive_xml)
+        bench.domains.unplug(bench.running, mark)
+        bench.wait_released(bench.running, mark)
+        bench.domains.forget(bench.running, mark)
+        found = look(bench, bench.running)
+        for half in (found.live_xml, found.inactive_xml):
+            assert going.target_dev not in targets(half)
+            assert staying.target_dev in targets(half)
 
     def test_what_is_not_there_is_out_already(self, bench: Bench, any_instance: str) -> None:
         before = look(bench, any_instance)

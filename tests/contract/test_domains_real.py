@@ -12,6 +12,7 @@ import pytest
 from lxml import etree
 
 from agent.errors import Busy, NoFreeAddress, PlugRefused, Unavailable
+from agent.guest.domain_xml import parse_domain
 from agent.host.libvirt_abilities import DETACH_BY_ALIAS
 from agent.host.libvirt_connection import LibvirtConnection
 from agent.host.libvirt_domains import ASK_AGAIN_SECONDS, LibvirtDomains
@@ -77,7 +78,7 @@ def make_bench(lab: Lab, domains: Domains, guests: tuple[Guest, Guest, Guest]) -
         found = domains.look(instance_id)
         assert found is not None
         assert found.live_xml is not None
-        return alias not in {alias_of(disk) for disk in disks(found.live_xml)}
+        return parse_domain(found.live_xml).disk_by_alias(alias) is None
 
     def wait_released(instance_id: str, alias: str) -> None:
         wait_until(lambda: is_released(instance_id, alias), f"{alias} is let go", seconds=20)

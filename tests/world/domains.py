@@ -16,6 +16,7 @@ from lxml import etree
 
 from agent.errors import AgentError, NoFreeAddress, PlugRefused, Unavailable, UnknownInstance
 from agent.guest.xml import XmlElement
+from agent.model.mark import mark_of
 from agent.ports import LUKS2, Capabilities, DomainLook, DomainState
 from tests.world.instants import Instants
 from tests.world.locks import SimulatedLocks
@@ -490,18 +491,23 @@ def source_of(device: XmlElement) -> str | None:
     return f"{source.get('protocol')}:{source.get('name')}{whose}"
 
 
+def _mark_of(disk: XmlElement) -> str:
+    return mark_of(_alias_of(disk), _target_of(disk) or "", disk.findtext("serial"))
+
+
 def _may_share(disk: XmlElement) -> bool:
     return disk.find("shareable") is not None
 
 
 def _has_alias(xml: str, alias: str) -> bool:
-    return any(_alias_of(disk) == alias for disk in _disks(xml))
+    """``alias``: or what a disk without one is found by."""
+    return any(_mark_of(disk) == alias for disk in _disks(xml))
 
 
 def _is_there(xml: str, device: XmlElement) -> bool:
     """An alias, or a controller's index, that the half has already is left as it is."""
     if device.tag == "disk":
-        return _has_alias(xml, _alias_of(device) or "")
+        return _alias_of(device) is not None and _has_alias(xml, _mark_of(device))
     kind, index = device.get("type"), device.get("index")
     same = f"devices/controller[@type='{kind}'][@index='{index}']"
     return etree.fromstring(xml).find(same) is not None
@@ -567,7 +573,7 @@ def _free_port(devices: XmlElement) -> XmlElement:
 def _without_alias(xml: str, alias: str) -> str:
     domain = etree.fromstring(xml)
     for disk in domain.findall("devices/disk"):
-        if _alias_of(disk) == alias:
+        if _mark_of(disk) == alias:
             parent = disk.getparent()
             assert parent is not None
             parent.remove(disk)

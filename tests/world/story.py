@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from agent.guest.domain_xml import USER_ALIAS, parse_domain
+from agent.guest.domain_xml import parse_domain
 from agent.journal.record import Part, Record
+from agent.model.mark import USER_ALIAS
 from agent.model.outcome import CLOSED
 from agent.model.request import rfc3339
 from tests.world.instants import Crash

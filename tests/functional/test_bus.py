@@ -567,8 +567,8 @@ def outbox() -> ListedOutbox:
 
 
 @contextmanager
-def publishing(broker: Broker, outbox: ListedOutbox) -> Iterator[Publisher]:
-    publisher = Publisher(cfg.CONF, outbox, "hypervisor-7", url=broker.url)
+def publishing(broker: Broker, host: str, outbox: ListedOutbox) -> Iterator[Publisher]:
+    publisher = Publisher(cfg.CONF, outbox, host, url=broker.url)
     publisher.start()
     try:
         yield publisher
@@ -577,9 +577,13 @@ def publishing(broker: Broker, outbox: ListedOutbox) -> Iterator[Publisher]:
 
 
 class Listener:
-    """An orchestrator's notification listener, as oslo.messaging has it."""
+    """An orchestrator's notification listener, as oslo.messaging has it.
 
-    def __init__(self, broker: Broker) -> None:
+    It keeps what ``host`` says: at least once means that the broker may bring what an earlier
+    listener has heard but not acknowledged before it left."""
+
+    def __init__(self, broker: Broker, host: str) -> None:
+        self._publisher_id = f"attachment-agent.{host}"
         self.heard: list[tuple[str, str, dict[str, Any], str]] = []
         self._transport = notification_transport(cfg.CONF, broker.url)
         self._server = oslo_messaging.get_notification_listener(
@@ -592,7 +596,8 @@ class Listener:
     def info(
         self, ctxt: Any, publisher_id: str, event_type: str, payload: Any, metadata: Any
     ) -> None:
-        self.heard.append((publisher_id, event_type, payload, metadata["message_id"]))
+        if publisher_id == self._publisher_id:
+            self.heard.append((publisher_id, event_type, payload, metadata["message_id"]))
 
     @property
     def sequences(self) -> list[int]:
@@ -608,21 +613,21 @@ class Listener:
 
 
 @pytest.fixture
-def listener(broker: Broker) -> Iterator[Listener]:
-    listener = Listener(broker)
+def listener(broker: Broker, host: str) -> Iterator[Listener]:
+    listener = Listener(broker, host)
     yield listener
     listener.close()
 
 
 def test_a_listener_hears_who_what_and_which(
-    broker: Broker, outbox: ListedOutbox, listener: Listener
+    broker: Broker, host: str, outbox: ListedOutbox, listener: Listener
 ) -> None:
     outbox.write()
-    with publishing(broker, outbox):
+    with publishing(broker, host, outbox):
         listener.wait_for(1)
     assert listener.heard == [
         (
-            "attachment-agent.hypervisor-7",
+            f"attachment-agent.{host}",
             "attachment.attach.end",
             {"event_id": "event-1", "sequence": 1},
             "event-1",
@@ -631,23 +636,23 @@ def test_a_listener_hears_who_what_and_which(
 
 
 def test_notifications_wait_in_the_broker_for_the_first_listener(
-    broker: Broker, outbox: ListedOutbox
+    broker: Broker, host: str, outbox: ListedOutbox
 ) -> None:
     outbox.write(3)
-    with publishing(broker, outbox):
+    with publishing(broker, host, outbox):
         outbox.wait_empty()
     broker.restart()
-    listener = Listener(broker)
+    listener = Listener(broker, host)
     listener.wait_for(3)
     listener.close()
     assert listener.sequences == [1, 2, 3]
 
 
 def test_order_and_at_least_once_over_restarts_of_the_broker(
-    broker: Broker, outbox: ListedOutbox, listener: Listener
+    broker: Broker, host: str, outbox: ListedOutbox, listener: Listener
 ) -> None:
     count, restarts = 200, 2
-    with publishing(broker, outbox) as publisher:
+    with publishing(broker, host, outbox) as publisher:
         for _ in range(restarts):
             outbox.write(count)
             broker.kill()
@@ -661,23 +666,23 @@ def test_order_and_at_least_once_over_restarts_of_the_broker(
 
 
 def test_killed_after_the_broker_confirmed_it_is_sent_again_as_the_same(
-    broker: Broker, listener: Listener
+    broker: Broker, host: str, listener: Listener
 ) -> None:
     outbox = ListedOutbox(forgetful=True)
     outbox.write()
-    with publishing(broker, outbox):
+    with publishing(broker, host, outbox):
         outbox.wait_empty()
         wait_until(lambda: len(listener.heard) == 2, "it comes twice", seconds=LONG)
     assert {message_id for *_, message_id in listener.heard} == {"event-1"}
 
 
 def test_a_publisher_starts_without_a_broker_and_stops_without_one(
-    broker: Broker, outbox: ListedOutbox
+    broker: Broker, host: str, outbox: ListedOutbox
 ) -> None:
     broker.stop()
     begun = time.monotonic()
     try:
-        with publishing(broker, outbox) as publisher:
+        with publishing(broker, host, outbox) as publisher:
             outbox.write()
             publisher._thread.join(1.0)
             assert publisher.turning()
@@ -688,9 +693,9 @@ def test_a_publisher_starts_without_a_broker_and_stops_without_one(
 
 
 def test_a_stop_sends_what_is_written(
-    broker: Broker, outbox: ListedOutbox, listener: Listener
+    broker: Broker, host: str, outbox: ListedOutbox, listener: Listener
 ) -> None:
-    with publishing(broker, outbox):
+    with publishing(broker, host, outbox):
         outbox.write(50)
     listener.wait_for(50)
     assert len(outbox.letters(100)) == 0

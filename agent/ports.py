@@ -203,6 +203,23 @@ class Migrations(Protocol):
         Nothing to do where it stands already. libvirt starts it again here if the copy fails."""
 
 
+@dataclass(frozen=True)
+class Sighting:
+    """An instance on another host, by its agent's word; ``state`` None: it is not there.
+
+    ``job`` as in DomainLook."""
+
+    state: DomainState | None
+    job: str | None = None
+
+
+class Peers(Protocol):
+    """The agents of other hosts. What they answer is a look, and never changes anything there."""
+
+    def look(self, host: str, instance_id: str) -> Sighting:
+        """Raises Unavailable: the agent there, or its libvirt, does not answer."""
+
+
 class Connectors(Protocol):
     def check(self, connection: Connection) -> None:
         """Raises Invalid or Unsupported if this host would never connect it. Touches nothing."""
@@ -345,6 +362,7 @@ class Host:
     clock: Clock
     journal: Promises
     secrets: Secrets
+    peers: Peers
     unplug_retry_seconds: float = 60.0
     libvirt_retry_seconds: float = 2.0
 

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agent.bus.client import AgentClient
+from agent.bus.peers import BusPeers
 from agent.guest.disk_xml import disk_xml
 from agent.guest.domain_xml import NAMESPACE, Note, metadata_xml, parse_domain
 from agent.guest.placement import choose_place
@@ -225,6 +226,7 @@ def in_process(lab: Lab, times: Times) -> Iterator[DeskInProcess]:
         clock=clock,
         journal=journal,
         secrets=LibvirtSecrets(connection, KeyFiles(())),
+        peers=BusPeers(cfg.CONF),
     )
     agent = Agent(host, journal, Policy(), lane_pools())  # type: ignore[arg-type]
     events = LibvirtEvents(connection, agent.workers.stir, agent.workers.stir_all)

@@ -138,6 +138,34 @@ class CommandCalls:
             iotune=dict(iotune),
         )
 
+    def prepare_migration(
+        self,
+        migration_id: str,
+        instance_id: str,
+        attachments: Sequence[Mapping[str, Any]],
+        *,
+        source_host: str | None = None,
+        lease_seconds: int | None = None,
+        **envelope: Unpack[Envelope],
+    ) -> Answer:
+        """To the destination: connect the volumes of an instance that is to come, all or none.
+
+        ``attachments``: each with ``replaces``, the attachment where it comes from; ``result`` has
+        the ``parts`` for migrate."""
+        return self._command(
+            "prepare_migration",
+            envelope,
+            migration_id=migration_id,
+            instance_id=instance_id,
+            source=None if source_host is None else {"host": source_host},
+            attachments=[dict(one) for one in attachments],
+            lease_seconds=lease_seconds,
+        )
+
+    def cancel_migration(self, migration_id: str, **envelope: Unpack[Envelope]) -> Answer:
+        """To either side: it keeps nothing of the migration, and takes no further part in it."""
+        return self._command("cancel_migration", envelope, migration_id=migration_id)
+
     def command(self, verb: str, request: Mapping[str, Any]) -> Answer:
         """Any command, ``request`` as it goes over the wire.  Raises Unreachable, and Refused for
         a verb that the agent does not know."""

@@ -170,6 +170,7 @@ def _acting(commands: Any) -> None:
     for name, about in (
         ("attach-batch", "attach several volumes to one instance, all or none"),
         ("connect-instance", "connect an instance's volumes, before its domain is defined"),
+        ("prepare-migration", "connect the volumes of an instance that is to migrate to the host"),
         ("disconnect-instance", "take an instance's volumes off the host; it does not run"),
     ):
         command = _command(commands, name, about)
@@ -182,7 +183,11 @@ def _acting(commands: Any) -> None:
     limits = _command(commands, "set-iotune", "change the limits of a disk, under its guest")
     for parser in (limits, _command(verbs, "set-iotune", "what set-iotune would do")):
         _limits(parser)
-    for parser in (extend, limits):
+    cancel = _command(commands, "cancel-migration", "take no further part in a migration")
+    for parser in (cancel, _command(verbs, "cancel-migration", "what that would do")):
+        parser.add_argument("migration_id", metavar="MIGRATION", help="its full id")
+        _deadline(parser)
+    for parser in (extend, limits, cancel):
         _waiting(parser)
 
 

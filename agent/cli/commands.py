@@ -12,6 +12,7 @@ from agent.cli.offline import audit_here
 from agent.cli.requests import (
     attach_request,
     batch_request,
+    cancel_migration_request,
     detach_request,
     disconnect_request,
     extend_request,
@@ -174,6 +175,8 @@ COMMANDS: Mapping[str, Callable[[Session, Namespace], Exit]] = {
     "disconnect-instance": by_name,
     "extend": by_name,
     "set-iotune": by_name,
+    "prepare-migration": by_name,
+    "cancel-migration": by_name,
     "plan": plan,
     "operations list": list_operations,
     "operations cancel": cancel,
@@ -265,6 +268,8 @@ def _request(session: Session, verb: str, args: Namespace) -> Row:
         return iotune_request(args, _now(), look_up)
     if verb == "extend":
         return extend_request(args, _now())
+    if verb == "cancel_migration":
+        return cancel_migration_request(args, _now())
     if verb == "disconnect_instance":
         return disconnect_request(args, _now(), look_up)
     return batch_request(verb, args, _now())
@@ -300,5 +305,5 @@ def _say_how_to_look(session: Session, answer: Answer) -> None:
     note(f"note: {answer.verb} {operation_id} goes on")
     note(f"  look at it: attachctl show {operation_id}")
     # A guest that was asked for its disk cannot be told to keep it, nor can what went come back.
-    if answer.verb not in ("detach", "disconnect_instance"):
+    if answer.verb not in ("detach", "disconnect_instance", "cancel_migration"):
         note(f"  undo it: attachctl operations cancel {operation_id}")

@@ -60,9 +60,9 @@ def detach_request(
 
 
 def batch_request(verb: str, flags: Namespace, now: datetime) -> Payload:
-    """Of attach_batch and connect_instance: whole attachments, from a file.  Raises Trouble."""
+    """Of verbs that take whole attachments of an instance, from a file.  Raises Trouble."""
     filed = _given(flags)
-    if verb == "connect_instance" and "instance_id" not in filed:
+    if verb != "attach_batch" and "instance_id" not in filed:
         attachments = filed.get("attachments")
         first = attachments[0] if isinstance(attachments, list) and attachments else {}
         filed |= _named({"instance_id": _mapping(first, "attachments.0").get("instance_id")})
@@ -79,6 +79,12 @@ def disconnect_request(
     ]
     request = {"instance_id": flags.instance_id, "attachments": attachments or "all"}
     return _checked("disconnect_instance", {**request, **_flagged(flags, ENVELOPE)}, now)
+
+
+def cancel_migration_request(flags: Namespace, now: datetime) -> Payload:
+    """Raises Trouble (usage)."""
+    request = {"migration_id": flags.migration_id}
+    return _checked("cancel_migration", {**request, **_flagged(flags, ENVELOPE)}, now)
 
 
 def extend_request(flags: Namespace, now: datetime) -> Payload:

@@ -211,6 +211,7 @@ def _attachment(screen: Screen, row: Row) -> None:
             *flat({"generation": row["generation"]}),
             *flat({name: row[name] for name in rest}),
             *([("paths", paths)] if (paths := _paths_missing(row)) else ()),
+            *flat({"lease": row.get("lease")}),
             *_io_errors(screen, row),
         ]
     )

@@ -48,6 +48,13 @@ def disk_xml(attachment: Attachment, device: Device, place: Place) -> str:
     )
 
 
+def host_side_xml(attachment: Attachment, device: Device) -> str:
+    """What of the <disk> is of the host that has it: the rest goes along with the guest."""
+    driver = element("driver", cache=attachment.cache, io=attachment.disk.io)
+    source_type = attachment.connection.source_type
+    return to_text(element("disk", driver, _source(attachment, device), type=source_type))
+
+
 def differences(
     disk: DiskFacts, attachment: Attachment, names: Names, source: str | None
 ) -> list[str]:

@@ -44,12 +44,23 @@ class Book:
         return self._operations(open=True, attachment_id=attachment_id, volume_id=volume_id)
 
     def earlier(self, record: Record) -> Record | None:
-        """One that is open on an attachment of the record's, and was accepted before it."""
-        for attachment_id in record.attachment_ids:
-            for other in self.open_operations(attachment_id=attachment_id):
-                if other.sequence < record.sequence:
-                    return other
-        return None
+        """One that is open on an attachment of the record's, or that it calls off, and was
+        accepted before it."""
+        others = [self.operation(one) for one in record.calls_off]
+        for one in record.attachment_ids:
+            others += self.open_operations(attachment_id=one)
+        return next((o for o in others if o and o.open and o.sequence < record.sequence), None)
+
+    def open_on(self, instance_id: str) -> list[Record]:
+        """Open operations that concern the instance, by themselves or by an attachment."""
+        rows = self._db.execute(
+            "SELECT operation_id FROM operations"
+            " WHERE open = 1 AND json_extract(body, '$.instance_id') = ?1"
+            " UNION SELECT operation_id FROM operation_parts WHERE open = 1 AND instance_id = ?1",
+            (instance_id,),
+        )
+        ids = [operation_id for (operation_id,) in rows]
+        return [record for one in ids for record in self._operations(operation_id=one)]
 
     def all_operations(
         self,
@@ -170,6 +181,10 @@ class Book:
         if volume_id is None:
             return self._attachments("")
         return self._attachments("WHERE volume_id = ?", volume_id)
+
+    def leased(self) -> list[Held]:
+        """Those whose instance is to come by a migration."""
+        return self._attachments("WHERE json_extract(body, '$.lease') IS NOT NULL")
 
     def keep(self, held: Held) -> None:
         self._db.execute(

@@ -1,7 +1,7 @@
 """One operation as it is written down: what was asked, how far it is, what it learnt."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import zip_longest
 from typing import Any, Literal
 
@@ -137,6 +137,11 @@ class Record:
     def volume_ids(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(part.volume_id for part in self.parts if part.volume_id))
 
+    @property
+    def calls_off(self) -> tuple[str, ...]:
+        """Operations that it has had cancelled, and whose end it waits for."""
+        return tuple(self.known.get("calls_off", ()))
+
     def subject_ids(self) -> dict[str, Any]:
         """Whom it is about, as the wire says it: an id is null where there are several."""
         one = self.parts[0] if len(self.parts) == 1 else None
@@ -219,10 +224,28 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Lease:
+    """For how long an attachment is kept for an instance that is to come by a migration.
+
+    ``replaces``: its attachment where it comes from; ``source_host``: the agent there, None where
+    nobody said; ``expires_at``: seconds since the epoch."""
+
+    migration_id: str
+    replaces: str
+    source_host: str | None
+    expires_at: float
+    waiting_for: str | None = None
+
+    def listed(self) -> dict[str, Any]:
+        return {**asdict(self), "expires_at": rfc3339_of(self.expires_at)}
+
+
+@dataclass(frozen=True)
 class Held:
     """An attachment that is in place (or whose detach is open): the journal's word for it.
 
-    ``io_errors``: what its guest met since, {errors, first_at, last_at, action, reason}."""
+    ``io_errors``: what its guest met since, {errors, first_at, last_at, action, reason}.
+    ``lease``: its instance is still to come."""
 
     attachment: Attachment
     operation_id: str
@@ -230,6 +253,7 @@ class Held:
     disk: dict[str, Any]
     promised: bool = True
     io_errors: dict[str, Any] | None = None
+    lease: Lease | None = None
 
     @property
     def awaits_domain(self) -> bool:
@@ -259,6 +283,7 @@ class Held:
             "paths_expected": device and device.paths_expected,
             "disk": self.disk,
             "io_errors": self.io_errors,
+            "lease": self.lease and self.lease.listed(),
             "operation_id": self.operation_id,
             "promised": self.promised,
         }

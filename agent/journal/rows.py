@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict
 
-from agent.journal.record import Held, Part, Record
+from agent.journal.record import Held, Lease, Part, Record
 from agent.model.attachment import Attachment
 from agent.model.device import Device
 from agent.model.outcome import Problem, Progress
@@ -62,6 +62,7 @@ def held_of(promised: int, device: str | None, attachment: str, body: str) -> He
         disk=plain["disk"],
         promised=bool(promised),
         io_errors=plain.get("io_errors"),
+        lease=Lease(**plain["lease"]) if plain.get("lease") else None,
     )
 
 
@@ -70,6 +71,8 @@ def held_json(held: Held) -> str:
     plain = {"operation_id": held.operation_id, "disk": held.disk}
     if held.io_errors is not None:
         plain["io_errors"] = held.io_errors
+    if held.lease is not None:
+        plain["lease"] = asdict(held.lease)
     return json.dumps(plain)
 
 

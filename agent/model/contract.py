@@ -8,10 +8,10 @@ and its answer in service.queries. Everything else asks these tables.
 from collections.abc import Mapping
 
 from agent.errors import Unsupported
+from agent.model.move import CancelMigrationRequest, PrepareMigrationRequest
 from agent.model.request import (
     AttachBatchRequest,
     AttachRequest,
-    Command,
     ConnectInstanceRequest,
     ConnectorOf,
     DetachRequest,
@@ -32,6 +32,18 @@ from agent.model.value import Value
 WIRE_VERSION = "1.0"
 """Of requests and of notifications: grows by what is added, nothing is renamed."""
 
+Command = (
+    AttachRequest
+    | AttachBatchRequest
+    | DetachRequest
+    | ExtendRequest
+    | SetIotuneRequest
+    | ConnectInstanceRequest
+    | DisconnectInstanceRequest
+    | PrepareMigrationRequest
+    | CancelMigrationRequest
+)
+
 COMMANDS: Mapping[str, type[Command] | None] = {
     "attach": AttachRequest,
     "attach_batch": AttachBatchRequest,
@@ -41,9 +53,9 @@ COMMANDS: Mapping[str, type[Command] | None] = {
     "set_iotune": SetIotuneRequest,
     "connect_instance": ConnectInstanceRequest,
     "disconnect_instance": DisconnectInstanceRequest,
-    "prepare_migration": None,
+    "prepare_migration": PrepareMigrationRequest,
     "migrate": None,
-    "cancel_migration": None,
+    "cancel_migration": CancelMigrationRequest,
 }
 """Each takes one argument, ``request``: this noun."""
 

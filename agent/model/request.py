@@ -99,7 +99,7 @@ class AttachRequest(Request):
         return (self.attachment,)
 
 
-def _all_apart(attachments: tuple[Attachment, ...]) -> tuple[Attachment, ...]:
+def all_apart(attachments: tuple[Attachment, ...]) -> tuple[Attachment, ...]:
     """Several attachments of one instance.  Raises ValueError where they would collide in it."""
     wishes: dict[str, list[object]] = {
         "attachment_id": [one.attachment_id for one in attachments],
@@ -121,7 +121,7 @@ LARGEST_BATCH = 256
 """Attachments in one request; a virtio-scsi controller has as many units."""
 
 Together = Annotated[
-    tuple[Attachment, ...], Field(max_length=LARGEST_BATCH), AfterValidator(_all_apart)
+    tuple[Attachment, ...], Field(max_length=LARGEST_BATCH), AfterValidator(all_apart)
 ]
 
 
@@ -333,17 +333,6 @@ class PlanQuery(Value):
 
     verb: StrictStr
     request: dict[str, Any]
-
-
-Command = (
-    AttachRequest
-    | AttachBatchRequest
-    | DetachRequest
-    | ExtendRequest
-    | SetIotuneRequest
-    | ConnectInstanceRequest
-    | DisconnectInstanceRequest
-)
 
 
 def digest(payload: dict[str, Any]) -> str:

@@ -5,10 +5,12 @@ from collections.abc import Callable
 from agent.journal.record import Record
 from agent.operations.attach import plan_attach
 from agent.operations.attach_batch import plan_attach_batch
+from agent.operations.cancel_migration import plan_cancel_migration
 from agent.operations.connect_instance import plan_connect_instance
 from agent.operations.detach import plan_detach
 from agent.operations.disconnect_instance import plan_disconnect_instance
 from agent.operations.extend import plan_extend
+from agent.operations.prepare_migration import plan_prepare_migration
 from agent.operations.set_iotune import plan_set_iotune
 from agent.saga.plan import Plan
 
@@ -20,6 +22,8 @@ VERBS: dict[str, Callable[[Record], Plan]] = {
     "set_iotune": plan_set_iotune,
     "connect_instance": plan_connect_instance,
     "disconnect_instance": plan_disconnect_instance,
+    "prepare_migration": plan_prepare_migration,
+    "cancel_migration": plan_cancel_migration,
 }
 
 

@@ -23,9 +23,10 @@ from agent.errors import (
 from agent.journal.book import Book
 from agent.journal.record import Fence, Part, Record
 from agent.model.attachment import Attachment
+from agent.model.contract import Command
+from agent.model.move import CancelMigrationRequest, PrepareMigrationRequest
 from agent.model.request import (
     AttachmentRef,
-    Command,
     DetachRequest,
     DisconnectInstanceRequest,
     ExtendRequest,
@@ -33,8 +34,16 @@ from agent.model.request import (
     SetIotuneRequest,
 )
 from agent.operations import plan_of
+from agent.operations.moving import (
+    open_of_migration,
+    parts_of_migration,
+    refuse_cancelled,
+    refuse_while_anything_is_open,
+    refuse_while_moving,
+)
 from agent.operations.sharing import refuse_sharing
 from agent.operations.staying import refuse_while_extended, users_of_volume
+from agent.saga.settle import refuse_late_cancel
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,13 @@ class Admission:
     def admit(self, request: Command) -> tuple[Part, ...]:
         """The attachments to work on.  Raises the refusal: all of them are taken, or none."""
         self._envelope(request)
+        if isinstance(request, CancelMigrationRequest):
+            return parts_of_migration(self.book, request.migration_id)
+        parts = self._parts(request)
+        self._nobody_moves(request, parts)
+        return parts
+
+    def _parts(self, request: Command) -> tuple[Part, ...]:
         if isinstance(request, DetachRequest):
             return (self._leaving(request, request.instance_id, request.attachment),)
         if isinstance(request, DisconnectInstanceRequest):
@@ -98,7 +114,7 @@ class Admission:
             deadline_at=None if deadline is None else self.now + deadline,
             created_at=self.now,
             updated_at=self.now,
-            known=request.wishes,
+            known={**request.wishes, **self._calls_off(request)},
         )
         for part in parts:
             ended = None if part.attachment else self.book.fence(part.attachment_id)
@@ -187,6 +203,28 @@ class Admission:
             AttachmentRef(attachment_id=one, generation=None if fence is None else fence.newest)
             for one, fence in fences.items()
         ]
+
+    # migrations
+
+    def _nobody_moves(self, request: Command, parts: tuple[Part, ...]) -> None:
+        """libvirt would hold up whoever touches a domain that moves, and then lose it."""
+        if isinstance(request, PrepareMigrationRequest):
+            refuse_cancelled(self.book, request.migration_id)
+            refuse_while_anything_is_open(self.book, request.instance_id)
+            refuse_while_moving(self.book, request.instance_id, besides=request.migration_id)
+            return
+        own = () if request.instance_id is None else (request.instance_id,)
+        for instance_id in dict.fromkeys((*own, *(part.instance_id for part in parts))):
+            refuse_while_moving(self.book, instance_id)
+
+    def _calls_off(self, request: Command) -> dict[str, Any]:
+        """Raises TooLate where an operation of the migration can only go on."""
+        if not isinstance(request, CancelMigrationRequest):
+            return {}
+        open_here = open_of_migration(self.book, request.migration_id)
+        for record in open_here:
+            refuse_late_cancel(record, plan_of(record))
+        return {"calls_off": [record.operation_id for record in open_here]}
 
     # the envelope
 
@@ -331,6 +369,8 @@ def _parts_of(record: Record, volume_id: str) -> list[Part]:
 def _instance_of(request: Command, parts: tuple[Part, ...]) -> str | None:
     """Of one attachment it is the attachment's; ``extend`` has as many as there are."""
     if isinstance(request, SetIotuneRequest):
+        return parts[0].instance_id
+    if isinstance(request, CancelMigrationRequest) and parts:
         return parts[0].instance_id
     return request.instance_id
 

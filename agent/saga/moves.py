@@ -37,6 +37,8 @@ def parked_at(record: Record, step: Step | None, parked: Parked) -> Record:
 
 def what_is_shared(record: Record, other: Record) -> str:
     """The attachment that both work on, in words."""
+    if other.operation_id in record.calls_off:
+        return "this migration"
     if len(record.parts) == 1:
         return "this attachment"
     return f"attachment {next(one for one in record.attachment_ids if one in other.attachment_ids)}"

@@ -14,17 +14,14 @@ from agent.errors import AgentError, Busy, Cancelled, Invalid, WrongHost
 from agent.journal.book import Book
 from agent.journal.record import Held, Part, Record
 from agent.journal.store import Journal
-from agent.model.contract import noun_of
+from agent.model.contract import Command, noun_of
 from agent.model.device import Device
+from agent.model.move import CancelMigrationRequest
 from agent.model.outcome import Problem, refused
-from agent.model.request import (
-    Command,
-    OperationRef,
-    WaitRequest,
-    digest,
-)
+from agent.model.request import OperationRef, WaitRequest, digest
 from agent.operations import plan_of
 from agent.operations.admit import Admission, Policy
+from agent.operations.moving import fence_migration
 from agent.ports import Host
 from agent.saga.news import notify
 from agent.saga.plan import Lane, Plan
@@ -135,6 +132,8 @@ class Agent:
                 about = ", ".join(record.attachment_ids)
                 LOG.info("accepted %s %s of %s", verb, record.operation_id, about)
                 self.workers.accept(record)
+        for other in record.calls_off if is_new else ():
+            self.workers.cancel(other)
         return record
 
     def _refuse_unconnectable(self, request: Command) -> None:
@@ -183,6 +182,10 @@ class Agent:
                 volume_id=part.volume_id,
                 source=_source(part, book.attachment(part.attachment_id)),
             )
+        for other in record.calls_off:
+            book.cancel(other)
+        if isinstance(request, CancelMigrationRequest):
+            fence_migration(book, request.migration_id, judge.now)
         return record, True
 
     # what changes an operation from outside

@@ -17,6 +17,7 @@ from oslo_config import cfg
 
 from agent import conf as options
 from agent.bus.outbox import Publisher
+from agent.bus.peers import BusPeers
 from agent.bus.servers import Servers
 from agent.conf import Settings
 from agent.errors import AgentError
@@ -44,6 +45,7 @@ from agent.service.begin import (
     opened,
 )
 from agent.service.io_errors import TELL_AGAIN_SECONDS, IoErrors
+from agent.service.leases import LEASE_SECONDS, Leases
 from agent.service.letters import Letters
 from agent.service.lost import LOST_SECONDS, LostVolumes, lost_pools
 from agent.service.lost_secrets import LostSecrets
@@ -128,12 +130,21 @@ class Daemon:
                 trouble="not everything could be looked at",
             ),
             Turns(
+                "leases",
+                Leases(host, journal, self._cancel_migration).look,
+                LEASE_SECONDS,
+                trouble="leases of migrations could not be looked at",
+            ),
+            Turns(
                 "journal upkeep",
                 upkeep.turn,
                 UPKEEP_SECONDS,
                 trouble="the journal was not tidied up",
             ),
         )
+
+    def _cancel_migration(self, request: dict[str, Any]) -> dict[str, Any]:
+        return self._agent.command("cancel_migration", {"request": request}, addressed=True)
 
     def _on_change(self, record: Record) -> None:
         self._letters.written()
@@ -166,6 +177,7 @@ class Daemon:
             clock=self._clock,
             journal=self._journal,
             secrets=LibvirtSecrets(self._libvirt, KeyFiles(settings.secret_directories)),
+            peers=BusPeers(self._conf),
             unplug_retry_seconds=settings.unplug_retry_seconds,
             libvirt_retry_seconds=settings.libvirt_retry_seconds,
         )

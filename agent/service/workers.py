@@ -175,7 +175,8 @@ class Workers:
         self._schedule.close(record.operation_id)
         about = set(record.attachment_ids)
         for other in self._records.values():
-            if not about.isdisjoint(other.attachment_ids):
+            is_called_off = record.operation_id in other.calls_off
+            if is_called_off or not about.isdisjoint(other.attachment_ids):
                 self._schedule.wake(other.operation_id)
 
     # in a lane's thread

@@ -14,7 +14,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,24 +23,29 @@ from typing import Any, TypeVar
 from agent.errors import AuthFailed, NotEncrypted, Unavailable
 from agent.guest.xml import XmlElement
 from agent.journal.book import Book
-from agent.journal.record import Record
+from agent.journal.record import Held, Record
 from agent.journal.store import FILE_NAME, Journal
 from agent.model.outcome import CLOSED
 from agent.operations.admit import Policy
 from agent.ports import Clock, Host
 from agent.saga.plan import Lane
 from agent.service.agent import Agent
+from agent.service.leases import LEASE_SECONDS, Leases
 from agent.service.lost import LostVolumes
 from agent.service.reconnect import Reconnection, Report, run
 from tests.world.domains import SimulatedDomains, source_of
+from tests.world.far import Far
 from tests.world.instants import Instants
 from tests.world.locks import SimulatedLocks
+from tests.world.road import Road, RoadMigrations
 from tests.world.secrets import SimulatedSecrets
 from tests.world.storage import PAYLOAD_OFFSET_BYTES, Lun, SimulatedCalls, SimulatedConnectors
 
 Result = TypeVar("Result")
 
 HOST = "sim"
+
+HERE_URI = "qemu://sim/system"
 
 BEGINNING = 1_800_000_000.0
 
@@ -139,12 +144,16 @@ class World:
             size_of=self._size_of,
         )
         self.secrets = SimulatedSecrets(self.instants, lambda: self.domains.is_away)
+        self.road = Road()
+        self.migrations = RoadMigrations(self.instants, self.domains, self.road, HERE_URI)
+        self.far = Far(self.instants, self.road)
         self.storage = SimulatedConnectors(self.instants, self.locks, self.domains.in_use)
         self.tasks: Tasks = Tasks()
         self.policy = Policy()
         self._agent: Agent | None = None
         self._journal: WatchedJournal | None = None
         self._lost: LostVolumes | None = None
+        self._leases: Leases | None = None
 
     def close(self) -> None:
         self.die()
@@ -172,6 +181,7 @@ class World:
             clock=self.clock,
             journal=self.journal,
             secrets=self.secrets,
+            peers=self.far,
         )
 
     def start(self) -> None:
@@ -185,10 +195,12 @@ class World:
         self._agent.workers.start()
         self._lost = LostVolumes(host, self._journal, pools)
         self._lost.look()
+        self._leases = Leases(host, self._journal, self._cancel_migration)
 
     def die(self) -> None:
         """What it had in memory is gone, and with it the events that nobody hears."""
-        self._agent = self._lost = None
+        self._agent = self._lost = self._leases = None
+        self.migrations.forget()
         self.tasks = Tasks()
         if self._journal is not None:
             self._journal.close()
@@ -200,6 +212,7 @@ class World:
         self.domains.lose_power()
         self.storage.lose_power()
         self.secrets.vanish()
+        self.road.trips.clear()
 
     def boot(self) -> None:
         """As systemd does it, up to the guests that start by themselves; the agent is not yet."""
@@ -232,14 +245,15 @@ class World:
     def run(self) -> None:
         """Until nothing can happen without time passing or somebody doing something."""
         for _ in range(STEPS_AT_MOST):
-            if not self.tasks.do_next() and not self.domains.let_guests_act():
+            others_act = self.domains.let_guests_act
+            if not (self.tasks.do_next() or others_act() or self.road.act()):
                 return
         raise AssertionError("the operations go in circles")
 
     def next_alarm(self) -> float | None:
-        """Of an operation, or of a volume that is not here and is tried again."""
+        """Of an operation, of a volume that is not here and is tried again, or a lease's end."""
         assert self._lost is not None, "the agent does not run"
-        alarms = (self.agent.workers.next_alarm(), self._lost.next_try())
+        alarms = (self.agent.workers.next_alarm(), self._lost.next_try(), self._next_lease())
         return min((alarm for alarm in alarms if alarm is not None), default=None)
 
     def pass_time(self) -> bool:
@@ -252,8 +266,26 @@ class World:
         self.agent.workers.ring()
         if self._lost.count():
             self._lost.look()
+        self.look_at_leases()
         self.run()
         return True
+
+    def look_at_leases(self) -> None:
+        """As the thread does that does it again and again."""
+        assert self._leases is not None
+        with suppress(Unavailable):
+            self._leases.look()
+
+    def _next_lease(self) -> float | None:
+        """Of those that ended and are waited for, the next look."""
+        ends = [row.lease.expires_at for row in self.leased() if row.lease is not None]
+        return max(min(ends), self.clock.seconds + LEASE_SECONDS) if ends else None
+
+    def leased(self) -> list[Held]:
+        return self.journal.read(lambda book: book.leased())
+
+    def _cancel_migration(self, request: dict[str, Any]) -> dict[str, Any]:
+        return self.agent.command("cancel_migration", {"request": request}, addressed=True)
 
     @property
     def lost_volumes(self) -> int:
@@ -305,8 +337,12 @@ class World:
         self.storage.connect_error = self.storage.disconnect_error = None
         self.storage.lags = False
         self.meanwhile.clear()
+        self.road.pace, self.road.is_cut, self.far.is_silent = "goes", False, False
+        self.far.domains.is_away = False
         for guest in self.domains.guests.values():
-            guest.attitude, guest.job, guest.is_paused = "cooperative", None, False
+            guest.attitude = "cooperative"
+            if guest.instance_id not in self.road.trips:
+                guest.job, guest.is_paused = None, False
 
     def records(self) -> list[Record]:
         return self.journal.read(lambda book: book.all_operations())
@@ -332,6 +368,8 @@ class World:
             domains=self.domains.image(),
             storage=self.storage.image(),
             secrets=self.secrets.image(),
+            road=self.road.image(),
+            far=self.far.image(),
         )
 
     @classmethod
@@ -344,6 +382,8 @@ class World:
         world.domains.restore(image.domains)
         world.storage.restore(image.storage)
         world.secrets.restore(image.secrets)
+        world.road.restore(image.road)
+        world.far.restore(image.far)
         return world
 
     def fingerprint(self) -> str:
@@ -366,6 +406,8 @@ class World:
                 self.domains.outline(),
                 self.storage.outline(),
                 self.secrets.outline(),
+                self.road.outline(),
+                self.far.outline(),
             )
         )
 
@@ -387,6 +429,8 @@ class Image:
     domains: Mapping[str, Any]
     storage: Mapping[str, Any]
     secrets: Mapping[str, Any]
+    road: Mapping[str, Any]
+    far: Mapping[str, Any]
 
 
 def _dump(file: Path) -> bytes:

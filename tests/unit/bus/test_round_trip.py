@@ -14,13 +14,16 @@ import pytest
 from oslo_config import cfg
 
 from agent.bus.client import AgentClient, Refused
+from agent.bus.peers import BusPeers
 from agent.bus.servers import Servers
 from agent.bus.transport import rpc_transport
 from agent.bus.wire import COMMANDS_TOPIC, CONTROL_TOPIC, EXCHANGE, WAIT_TOPIC
-from agent.errors import Invalid
+from agent.errors import Invalid, Unavailable
 from agent.model.attachment import Attachment
 from agent.model.contract import ARGUMENTS, QUESTIONS
+from agent.model.move import LEASE_SECONDS, CancelMigrationRequest, PrepareMigrationRequest
 from agent.model.request import AttachRequest, DetachRequest
+from agent.ports import Sighting
 from tests.desk import RecordingDesk, new_id
 from tests.samples import INSTANCES, attachment_payload
 
@@ -97,6 +100,39 @@ def test_detach_sends_a_request_that_the_agent_parses(
     assert first.attachment is None
     assert second.attachment is not None
     assert second.generation is None
+
+
+def test_a_migration_is_prepared_and_cancelled_by_what_the_agent_parses(
+    client: AgentClient, desk: RecordingDesk
+) -> None:
+    coming = [{**attachment_payload(), "replaces": "old-1"}]
+    client.prepare_migration("mig-1", INSTANCES[0], coming, source_host="hypervisor-2")
+    client.cancel_migration("mig-1")
+    (_, first, _), (_, second, _) = desk.commands
+    prepare = PrepareMigrationRequest.parse(first["request"])
+    assert prepare.lease_seconds == LEASE_SECONDS
+    assert prepare.source is not None
+    assert prepare.source.host == "hypervisor-2"
+    assert CancelMigrationRequest.parse(second["request"]).migration_id == "mig-1"
+
+
+class TestPeers:
+    """Another agent, asked as an orchestrator would."""
+
+    def test_an_instance_that_is_there(self, desk: RecordingDesk) -> None:
+        desk.answers["get_instance"] = {"present": True, "state": "running", "job": "migration"}
+        found = BusPeers(cfg.CONF, URL).look(HOST, INSTANCES[0])
+        assert found == Sighting(state="running", job="migration")
+
+    def test_an_instance_that_is_not(self, desk: RecordingDesk) -> None:
+        desk.answers["get_instance"] = {"present": False, "state": None, "job": None}
+        assert BusPeers(cfg.CONF, URL).look(HOST, INSTANCES[0]) == Sighting(state=None)
+
+    def test_a_refusal_is_unknown(self, desk: RecordingDesk) -> None:
+        error = {"code": "internal", "retriable": True, "detail": "libvirt does not answer"}
+        desk.answers["get_instance"] = {"error": error}
+        with pytest.raises(Unavailable, match="hypervisor-1 does not answer: internal: libvirt"):
+            BusPeers(cfg.CONF, URL).look(HOST, INSTANCES[0])
 
 
 def test_every_question_of_the_port_has_its_method(

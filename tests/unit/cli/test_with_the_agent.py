@@ -20,7 +20,10 @@ from tests.world.world import World
 
 ONE, TWO = INSTANCES[:2]
 
-CHANGING = {"attach", "detach", "extend", "set-iotune", "cancel", "abandon", "release"}
+CHANGING = {
+    *("attach", "detach", "extend", "set-iotune", "cancel", "abandon", "release"),
+    *("prepare-migration", "cancel-migration"),
+}
 
 
 @dataclass
@@ -152,6 +155,23 @@ def test_the_limits_of_a_disk_come_and_go(ctl: Any, files: list[str]) -> None:
     assert (code, done["result"]["total_iops_sec"]) == (0, 500)
     code, done = ctl("set-iotune", "att-1", "--unlimited")
     assert (code, done["result"]["total_iops_sec"]) == (0, 0)
+
+
+def test_a_migration_is_prepared_shown_and_cancelled(
+    ctl: Any, tmp_path: Path, world: World
+) -> None:
+    world.domains.undefine(ONE)
+    file = tmp_path / "coming.json"
+    coming = {**attachment(1), "replaces": "old-1"}
+    file.write_text(json.dumps({"migration_id": "mig-1", "attachments": [coming]}))
+    assert ctl("plan", "prepare-migration", "-f", str(file))[1]["refusal"] is None
+    code, done = ctl("prepare-migration", "-f", str(file))
+    assert (code, list(done["result"]["parts"])) == (0, ["old-1"])
+    assert ctl("show", "att-1")[1]["attachment"]["lease"]["migration_id"] == "mig-1"
+    assert ctl("audit")[0] == 0
+    assert ctl("plan", "cancel-migration", "mig-1")[1]["refusal"] is None
+    code, done = ctl("cancel-migration", "mig-1")
+    assert (code, done["result"]["attachments"][0]["disconnected"]) == (0, True)
 
 
 def test_a_guest_that_does_not_let_go_is_waited_for_and_is_no_finding(

@@ -64,7 +64,9 @@ def test_every_call_of_every_protocol(
     locks = FileLocks(tmp_path / "held", timeout_seconds=5)
     connectors = TracedConnectors(locks, **bench.options(**case.options))
     clock = VirtualClock()
-    host = Host("hypervisor-1", world.domains, connectors, locks, clock, journal, world.secrets)
+    host = Host(
+        "hypervisor-1", world.domains, connectors, locks, clock, journal, world.secrets, world.far
+    )
     volume = attachment(**wire(bench, case), size_bytes=64 << 20)
     case.there(bench)
     known = ConnectVolume(volume).apply(Scene(host, "operation-1", {}))

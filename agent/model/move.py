@@ -1,0 +1,75 @@
+"""The requests of a live migration: the destination gets ready, either side gives it up."""
+
+from typing import Annotated, Any
+
+from pydantic import Field, StrictStr, model_validator
+
+from agent.model.attachment import Attachment
+from agent.model.request import LARGEST_BATCH, Request, all_apart
+from agent.model.value import Id, Positive, Uuid, Value
+
+LEASE_SECONDS = 3600
+"""For how long a destination keeps what it has prepared, unless the request says otherwise."""
+
+
+class ComingAttachment(Attachment):
+    """``replaces``: the attachment by which the instance has the volume where it comes from."""
+
+    replaces: Id
+
+    @property
+    def plain(self) -> Attachment:
+        fields = {name: getattr(self, name) for name in Attachment.model_fields}
+        return Attachment.model_construct(**fields)
+
+
+class Origin(Value):
+    """``host``: the name of the agent there, which is asked before a lease ends."""
+
+    host: StrictStr
+
+
+class PrepareMigrationRequest(Request):
+    """To the destination: ``attachments`` of an instance that is to come, all of them or none."""
+
+    migration_id: Id
+    instance_id: Uuid
+    source: Origin | None = None
+    attachments: Annotated[tuple[ComingAttachment, ...], Field(max_length=LARGEST_BATCH)]
+    lease_seconds: Positive = LEASE_SECONDS
+
+    @property
+    def connects(self) -> tuple[Attachment, ...]:
+        return tuple(one.plain for one in self.attachments)
+
+    @property
+    def wishes(self) -> dict[str, Any]:
+        return {
+            "migration_id": self.migration_id,
+            "replaces": {one.attachment_id: one.replaces for one in self.attachments},
+            "lease_seconds": self.lease_seconds,
+            "source_host": self.source and self.source.host,
+        }
+
+    @model_validator(mode="after")
+    def _of_the_instance(self) -> "PrepareMigrationRequest":
+        all_apart(self.attachments)
+        if any(one.instance_id != self.instance_id for one in self.attachments):
+            raise ValueError("attachments are of another instance_id")
+        if len({one.replaces for one in self.attachments}) < len(self.attachments):
+            raise ValueError("two attachments replace the same one")
+        return self
+
+
+class CancelMigrationRequest(Request):
+    """To either side. From then on the side takes part in this migration no more."""
+
+    migration_id: Id
+
+    @property
+    def instance_id(self) -> None:
+        """That of the migration, which the agent knows."""
+
+    @property
+    def wishes(self) -> dict[str, Any]:
+        return {"migration_id": self.migration_id}

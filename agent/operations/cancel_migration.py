@@ -1,0 +1,32 @@
+"""cancel_migration: this side takes part in a migration no more, and keeps nothing of it.
+
+What is open of it is cancelled first, and its end waited for. A migration that was never heard of
+is cancelled as well: what comes of it later is stale.
+"""
+
+from agent.journal.record import Record
+from agent.operations.detach import detached, drop_attachments, host_side
+from agent.saga.plan import Plan
+from agent.steps.lease import CheckGone, EndLeases
+
+
+def plan_cancel_migration(record: Record) -> Plan:
+    attachments = tuple(part.attachment for part in record.parts if part.attachment is not None)
+    return Plan(
+        reversible=(CheckGone(attachments),),
+        commit=EndLeases(attachments),
+        onward=tuple(step for part in record.parts for step in host_side(part)),
+        result=lambda done: {
+            "migration_id": done.known["migration_id"],
+            "cancelled": list(done.calls_off),
+            "attachments": [
+                {"attachment_id": part.attachment_id, **_given_back(part.known)}
+                for part in done.parts
+            ],
+        },
+        on_done=drop_attachments,
+    )
+
+
+def _given_back(known: dict[str, object]) -> dict[str, object]:
+    return {name: detached(known)[name] for name in ("disconnected", "awaiting_unmap")}

@@ -1,0 +1,113 @@
+"""A volume is here for a guest that is to come, for as long as its lease says."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from agent.errors import Busy, TooLate, Unsupported
+from agent.guest.disk_xml import host_side_xml
+from agent.model.attachment import Attachment
+from agent.saga.plan import Commit, Learnt, Parked, Scene, Step
+from agent.steps.disk import JOB_SECONDS
+from agent.steps.instance import CheckVolumes
+from agent.steps.users import refuse_conflicts, uses_of
+
+COMES = "incoming migration"
+"""As DomainLook.job has it."""
+
+
+@dataclass(frozen=True)
+class CheckArrival(Step):
+    """Refuse what could not come, or not run here. Changes nothing."""
+
+    name: ClassVar[str] = "check-arrival"
+    only_looks: ClassVar[bool] = True
+    instance_id: str
+    attachments: tuple[Attachment, ...]
+
+    def apply(self, scene: Scene) -> Learnt:
+        look = scene.host.domains.look(self.instance_id)
+        if look is not None:
+            state = look.job or look.state
+            raise Busy(f"the instance is on this host already ({state}): it cannot come here")
+        for attachment in self.attachments:
+            if attachment.reserves:
+                raise Unsupported(
+                    f"attachment {attachment.attachment_id}: a disk with reservations does not "
+                    "migrate: the target would keep them for the host that it leaves"
+                )
+        return CheckVolumes(self.instance_id, self.attachments).apply(scene)
+
+
+@dataclass(frozen=True)
+class HandOverParts(Commit):
+    """What of each disk is another on this host, as XML. From the closing of the operation on the
+    attachments promise, for as long as their leases last; until then all of it is taken back.
+
+    ``replaces``: {attachment: the one by which the instance has the volume now}."""
+
+    name: ClassVar[str] = "hand-over-parts"
+    attachments: tuple[Attachment, ...]
+    replaces: dict[str, str]
+
+    def apply(self, scene: Scene) -> Learnt:
+        parts = {}
+        for attachment in self.attachments:
+            device = scene.device_of(attachment.attachment_id)
+            assert device is not None, "connect-volume comes first"
+            refuse_conflicts(scene.host, attachment, device.path)
+            replaced = self.replaces[attachment.attachment_id]
+            parts[replaced] = host_side_xml(attachment, device)
+        return {"parts": parts}
+
+    def happened(self, scene: Scene) -> bool:
+        """Nobody but the journal tells, and it would have closed the operation."""
+        return False
+
+
+@dataclass(frozen=True)
+class CheckGone(Step):
+    """Refuse to take anything from a guest that has come, and wait while it comes."""
+
+    name: ClassVar[str] = "check-gone"
+    only_looks: ClassVar[bool] = True
+    attachments: tuple[Attachment, ...]
+
+    def apply(self, scene: Scene) -> Learnt | Parked:
+        host = scene.host
+        for attachment in self.attachments:
+            look = host.domains.look(attachment.instance_id)
+            if look is None:
+                continue
+            if look.job == COMES:
+                later = host.clock.now() + JOB_SECONDS
+                return Parked(
+                    f"the end of the {COMES} of domain {look.name}: cancel it where it comes from",
+                    later,
+                )
+            for use in uses_of(host, attachment.volume_id, _source(scene, attachment)):
+                if use.domain.instance_id == attachment.instance_id:
+                    raise TooLate(
+                        f"the instance has come to this host, and has the volume as "
+                        f"{use.disk.target_dev}; nothing was touched: migrate it back, or detach"
+                    )
+        return {}
+
+
+@dataclass(frozen=True)
+class EndLeases(Commit):
+    """The attachments count no longer as users of their volumes. Nobody can tell afterwards what
+    was disconnected since, so there is no way back."""
+
+    name: ClassVar[str] = "end-leases"
+    irrevocable: ClassVar[bool] = True
+    attachments: tuple[Attachment, ...]
+
+    def apply(self, scene: Scene) -> Learnt:
+        for attachment in self.attachments:
+            scene.host.journal.withdraw(attachment.attachment_id)
+        return {}
+
+
+def _source(scene: Scene, attachment: Attachment) -> Any:
+    device = scene.host.journal.device_of(attachment.attachment_id)
+    return attachment.connection.known_source if device is None else device.path

@@ -83,6 +83,9 @@ class Together:
             assert answer["state"] != "refused" or answer["error"]["code"] == "busy", answer
 
 
+AS_TOLD: frozenset[str] = frozenset()
+
+
 @dataclass(frozen=True)
 class Story:
     """``ends`` are the states in which each operation may end, in the order of ``acts``; with
@@ -167,14 +170,17 @@ class Telling:
     def fingerprint(self) -> str:
         return f"{self.told} {self.is_granted} {self.is_booting} {self.world.fingerprint()}"
 
-    def finish(self, *, is_strict: bool = True) -> None:
-        """Live as often as it takes, then check what must be true at the end.
+    def finish(
+        self, *, or_else: frozenset[str] = AS_TOLD, always: Act = lambda world: None
+    ) -> None:
+        """Live as often as it takes, then check what must be true at the end, and ``always``.
 
-        ``is_strict`` False: an operation may also be undone, and ``also`` is not asked."""
+        ``or_else``: operations may also end so, and then ``also`` is not asked."""
         try:
             while not self._live_once():
                 pass
-            self._check_end(is_strict=is_strict)
+            self._check_end(or_else)
+            always(self.world)
         except BaseException as error:
             faults = self.world.instants.faults
             error.add_note(f"'{self.story}', deaths at {self.deaths or 'no'} instants, {faults=}")
@@ -182,8 +188,9 @@ class Telling:
         finally:
             self.world.close()
 
-    def _check_end(self, *, is_strict: bool) -> None:
+    def _check_end(self, or_else: frozenset[str]) -> None:
         world, story = self.world, self.story
+        is_strict = not or_else
         is_as_told = (is_strict or not story.is_timed) and not self.has_lost_power
         assert [record.operation_id for record in _open(world)] == []
         check_host(world)
@@ -193,8 +200,7 @@ class Telling:
         mine = [ask for ask in story.asks if ask.refused is None]
         for ask, ends in zip(mine, story.ends, strict=True):
             record = world.record(str(ask.request["request_id"]))
-            allowed = ends if is_strict else ends | {"undone"}
-            assert not is_as_told or record.state in allowed, (
+            assert not is_as_told or record.state in ends | or_else, (
                 f"{record.verb} ended {record.state}: {record.cause}"
             )
             assert ask.send(world) == record.answer().wire(), "a replay is answered otherwise"
@@ -353,7 +359,7 @@ def check_attachments(world: World, strays: frozenset[str], *, is_noted: bool) -
         alias = f"{USER_ALIAS}{attachment_id}"
         is_attached = part.role == "joins" and record.state == "done"
         is_old_news = record.state != "done" or record.operation_id >= request_id(EARLIER)
-        if (alias in strays and is_old_news) or (part.role, record.state) == ("leaves", "undone"):
+        if (alias in strays and is_old_news) or (part.role == "leaves" and record.state != "done"):
             continue
         assert (attachment_id in held) == is_attached, f"{attachment_id}: the books are wrong"
         if record.verb in ("connect_instance", "prepare_migration"):

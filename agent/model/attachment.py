@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, StrictBool, StrictStr, model_validator
+from pydantic import (
+    BeforeValidator,
+    StrictBool,
+    StrictStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import SkipJsonSchema
 
 from agent.model.connection import (
     AnyConnection,
@@ -14,8 +22,9 @@ from agent.model.connection import (
 from agent.model.device import is_blank
 from agent.model.disk import Disk
 from agent.model.guest_iscsi import GuestIscsiConnection
+from agent.model.mark import USER_ALIAS
 from agent.model.secret import GuestSecret, Usage
-from agent.model.value import Count, Id, Positive, Secret, Uuid, Value
+from agent.model.value import Count, Id, Positive, Secret, Uuid, Value, is_asked
 
 SERIAL_LENGTH = 36
 """libvirt's longest <serial>; virtio-blk shows the guest the first 20 characters."""
@@ -66,6 +75,17 @@ class Encryption(Value):
         return self
 
 
+class Marks(Value):
+    """What plugging has stored of the disk, where that is not by the ids of its attachment: alias
+    and serial outlive a swap, a migration and an import (design §6).
+
+    ``alias``: or what a disk that has none is found by (model.mark). ``serial`` None: it has none.
+    """
+
+    alias: StrictStr
+    serial: StrictStr | None = None
+
+
 class Attachment(Value):
     attachment_id: Id
     instance_id: Uuid
@@ -83,6 +103,7 @@ class Attachment(Value):
     identity: Identity | None = None
     encryption: Encryption | None = None
     disk: Disk = Disk()
+    marks: SkipJsonSchema[Marks | None] = None  # nobody's wish: learnt, and kept in the journal
 
     @property
     def connection(self) -> Connection:
@@ -97,11 +118,13 @@ class Attachment(Value):
     @property
     def alias(self) -> str:
         """The disk's user alias in the guest: how it is found again (design §6)."""
-        return f"ua-{self.attachment_id}"
+        return f"{USER_ALIAS}{self.attachment_id}" if self.marks is None else self.marks.alias
 
     @property
     def serial(self) -> str | None:
         """The guest-visible serial; ``type='lun'`` shows the device's own."""
+        if self.marks is not None:
+            return self.marks.serial
         return None if self.disk.type == "lun" else self.volume_id
 
     @property
@@ -161,6 +184,20 @@ class Attachment(Value):
         disk = self.disk.model_copy(update={"boot_order": None})
         return self.model_copy(update={"disk": disk})
 
+    def found_as(self, known: "Attachment") -> "Attachment":
+        """The same, by what the disk of ``known`` is found by in the guest."""
+        if (known.alias, known.serial) == (self.alias, self.serial):
+            return self
+        marks = Marks(alias=known.alias, serial=known.serial)
+        return self.model_copy(update={"marks": marks})
+
+    @field_validator("marks", mode="before")
+    @classmethod
+    def _learnt(cls, marks: object, info: ValidationInfo) -> object:
+        if is_asked(info):
+            raise ValueError("Extra inputs are not permitted")
+        return marks
+
     @model_validator(mode="after")
     def _fits_together(self) -> "Attachment":
         for wrong in _contradictions(self):
@@ -172,7 +209,7 @@ def _contradictions(attachment: Attachment) -> list[str]:
     disk, connection = attachment.disk, attachment.connection
     rules = [
         (
-            attachment.serial is not None and len(attachment.volume_id) > SERIAL_LENGTH,
+            attachment.serial == attachment.volume_id and len(attachment.volume_id) > SERIAL_LENGTH,
             f"volume_id becomes the disk's serial: at most {SERIAL_LENGTH} characters",
         ),
         (

@@ -16,11 +16,19 @@ from pydantic import (
     StrictStr,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
 )
 
 from agent.errors import Invalid
 
 _REVEAL = {"reveal": True}
+
+_ASKED = {"asked": True}
+"""Somebody asks for it: what he may not wish is refused, and what was stored may be read back."""
+
+
+def is_asked(info: ValidationInfo) -> bool:
+    return info.context == _ASKED
 
 
 def dump_secret(secret: SecretStr, info: SerializationInfo) -> str:
@@ -74,7 +82,7 @@ class Value(BaseModel):
         for place in _unwritable(payload, ()):
             raise Invalid(f"{place}: has a character that neither XML nor a path can hold")
         try:
-            return cls.model_validate(payload)
+            return cls.model_validate(payload, context=_ASKED)
         except ValidationError as error:
             raise Invalid(_explain(error, payload)) from None
 

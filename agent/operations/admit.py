@@ -21,7 +21,7 @@ from agent.errors import (
     WrongDevice,
 )
 from agent.journal.book import Book
-from agent.journal.record import Fence, Part, Record
+from agent.journal.record import Part, Record
 from agent.model.attachment import Attachment
 from agent.model.contract import Command
 from agent.model.move import CancelMigrationRequest, PrepareMigrationRequest
@@ -34,6 +34,7 @@ from agent.model.request import (
     SetIotuneRequest,
 )
 from agent.operations import plan_of
+from agent.operations.ended import known_of_ended
 from agent.operations.moving import (
     open_of_migration,
     parts_of_migration,
@@ -117,25 +118,15 @@ class Admission:
             known={**request.wishes, **self._calls_off(request)},
         )
         for part in parts:
-            ended = None if part.attachment else self.book.fence(part.attachment_id)
-            bare = bare.learn(part.attachment_id, {} if ended is None else self._left(ended))
+            bare = bare.learn(part.attachment_id, known_of_ended(self.book, part))
         plan = plan_of(bare)
         return bare.but(steps=plan.names, subjects=plan.subjects, commit=plan.commit_position)
 
-    def _left(self, ended: Fence) -> dict[str, Any]:
-        """What an operation on an attachment that has ended begins with."""
-        if ended.volume_id is not None:
-            lane = self.book.presence(ended.volume_id).lane
-            return {"source": ended.source, "lane": lane}
-        unknown = (
-            "an older agent ended this attachment, and its volume is not known any more: send the "
-            "whole attachment to have it disconnected"
-        )
-        return {"warnings": [unknown]}
-
-    def _joining(self, attachment: Attachment) -> Part:
-        self._allowed(attachment)
-        self._same_attachment(attachment)
+    def _joining(self, asked: Attachment) -> Part:
+        self._allowed(asked)
+        self._same_attachment(asked)
+        known = self._attachment_here(asked.attachment_id)
+        attachment = asked if known is None else asked.found_as(known)
         self._generation_for_attach(attachment)
         self._attachment_is_free(attachment.attachment_id)
         self._volume_is_settled(attachment.volume_id)

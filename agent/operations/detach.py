@@ -4,6 +4,7 @@ from typing import Any
 
 from agent.journal.book import Book
 from agent.journal.record import Part, Record
+from agent.model.mark import USER_ALIAS
 from agent.saga.plan import Learnt, Plan, Step
 from agent.steps.disk import ForgetDisk, NoteInDomain, UnplugDisk
 from agent.steps.guest_checks import CheckDisk
@@ -29,7 +30,10 @@ def plan_detach(record: Record) -> Plan:
 
 
 def alias_of(part: Part) -> str:
-    return f"ua-{part.attachment_id}"
+    """Of one that has ended as it was plugged, unless it is known to be another's by now."""
+    if part.attachment is not None:
+        return part.attachment.alias
+    return str(part.known.get("alias", f"{USER_ALIAS}{part.attachment_id}"))
 
 
 def host_side(part: Part) -> tuple[Step, ...]:

@@ -13,7 +13,7 @@ from agent.steps.instance import CheckInstance, WithdrawPromises
 
 def plan_disconnect_instance(record: Record) -> Plan:
     assert record.instance_id is not None
-    disks = tuple((alias_of(part), part.attachment) for part in record.parts)
+    disks = tuple((part.attachment_id, alias_of(part), part.attachment) for part in record.parts)
     return Plan(
         reversible=(CheckInstance(record.instance_id, disks),),
         commit=WithdrawPromises(record.instance_id, record.attachment_ids),

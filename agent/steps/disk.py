@@ -143,9 +143,10 @@ class UnplugDisk(Commit):
         if look is None:
             return {"instance_present": False}
         guest = halves(look)
+        alias = guest.alias_of(self.attachment_id, self.alias)
         if not look.active:
-            _forget(scene.host, guest, self.alias, self.attachment)
-        return _let_go(scene, guest, self.alias, self.attachment) or {"instance_present": True}
+            _forget(scene.host, guest, alias, self.attachment)
+        return _let_go(scene, guest, alias, self.attachment) or {"instance_present": True}
 
 
 @dataclass(frozen=True)
@@ -166,12 +167,15 @@ class ForgetDisk(Step):
         domains = scene.host.domains
         look = domains.look(self.instance_id)
         if look is not None:
-            _forget(scene.host, halves(look), self.alias, self.attachment)
+            alias = halves(look).alias_of(self.attachment_id, self.alias)
+            _forget(scene.host, halves(look), alias, self.attachment)
             # Started from the old definition meanwhile, the guest has the disk once more.
             look = domains.look(self.instance_id)
         if look is None:
             return {"instance_present": False}
-        return _let_go(scene, halves(look), self.alias, self.attachment) or {}
+        guest = halves(look)
+        alias = guest.alias_of(self.attachment_id, self.alias)
+        return _let_go(scene, guest, alias, self.attachment) or {}
 
 
 @dataclass(frozen=True)
@@ -198,7 +202,7 @@ class NoteInDomain(Step):
         notes: dict[str, Note] = {}
         for half in both:
             notes.update(half.notes)
-        notes.pop(self.alias, None)
+        notes.pop(guest.alias_of(self.attachment_id, self.alias), None)
         if self.note is not None:
             notes[self.alias] = self.note
         if any(half.notes != notes for half in both):

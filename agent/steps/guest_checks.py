@@ -72,10 +72,11 @@ class CheckDisk(Step):
             return {}
         refuse_job(look)
         guest = halves(look)
-        for disk in (guest.live_disk(self.alias), guest.defined_disk(self.alias)):
+        alias = guest.alias_of(self.attachment_id, self.alias)
+        for disk in (guest.live_disk(alias), guest.defined_disk(alias)):
             if disk is not None:
                 refuse_other_serial(disk, self.attachment)
-        disk = guest.disk(self.alias)
+        disk = guest.disk(alias)
         return {} if disk is None else {"source": disk.source}
 
 
@@ -178,8 +179,12 @@ def refuse_other_disk(
 
 
 def refuse_other_serial(disk: DiskFacts, attachment: Attachment | None) -> None:
-    """Alias and serial are what plugging stored: a disk with another serial is not ours."""
-    wanted = None if attachment is None else attachment.serial
+    """Alias and serial are what plugging stored: a disk with another serial is not ours.
+
+    One that is found by the domain's note alone was plugged for another attachment: of its serial
+    nothing is known."""
+    is_known = attachment is not None and disk.mark == attachment.alias
+    wanted = attachment.serial if attachment is not None and is_known else None
     if wanted is not None and disk.serial is not None and disk.serial != wanted:
         raise WrongDevice(
             f"the disk {disk.target_dev} with alias {disk.alias} has serial {disk.serial}, "

@@ -65,12 +65,12 @@ class HandOver(Commit):
 class CheckInstance(Step):
     """Refuse to take anything from under a running guest. Changes nothing.
 
-    ``disks`` are (alias, attachment); None for one that has ended."""
+    ``disks`` are (attachment_id, alias, attachment); None for one that has ended."""
 
     name: ClassVar[str] = "check-instance"
     only_looks: ClassVar[bool] = True
     instance_id: str
-    disks: tuple[tuple[str, Attachment | None], ...]
+    disks: tuple[tuple[str, str, Attachment | None], ...]
 
     def apply(self, scene: Scene) -> Learnt:
         look = scene.host.domains.look(self.instance_id)
@@ -78,7 +78,8 @@ class CheckInstance(Step):
             return {}
         refuse_job(look)
         guest = halves(look)
-        for alias, attachment in self.disks:
+        for attachment_id, known_as, attachment in self.disks:
+            alias = guest.alias_of(attachment_id, known_as)
             live, defined = guest.live_disk(alias), guest.defined_disk(alias)
             if live is not None:
                 raise _runs_with(live)

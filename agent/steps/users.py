@@ -44,6 +44,21 @@ class Halves:
     live: DomainFacts | None
     inactive: DomainFacts | None
 
+    def alias_of(self, attachment_id: str, alias: str) -> str:
+        """What the attachment's disk is found by: ``alias``, unless a note in the domain says it
+        otherwise. After a swap the alias is that of an attachment that has ended, whoever asks for
+        that one must not get the disk; and the note outlives our journal.
+
+        Empty, which no disk has, where ``alias`` is, or is another attachment's by now."""
+        if not alias:
+            return alias
+        notes = {**(self.inactive.notes if self.inactive else {})}
+        notes |= self.live.notes if self.live else {}
+        for noted, note in notes.items():
+            if note.attachment_id == attachment_id:
+                return noted
+        return alias if alias not in notes else ""
+
     def disk(self, alias: str) -> DiskFacts | None:
         """The disk in the half that the guest sees, else in the other."""
         return self.live_disk(alias) or self.defined_disk(alias)

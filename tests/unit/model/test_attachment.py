@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from agent.errors import Invalid
 from agent.model.attachment import Attachment
 from agent.model.connection import RbdConnection
 from agent.model.disk import IoTune
@@ -155,3 +156,18 @@ def test_the_key_of_a_keyring_is_that_of_the_user(keyring: str) -> None:
     assert isinstance(found.connection, RbdConnection)
     assert found.connection.data.key == CEPH
     assert [secret.usage for secret in found.secrets] == ["ceph"]
+
+
+def test_what_plugging_has_stored_is_kept_and_nobody_may_wish_it() -> None:
+    marks = {"alias": "ua-earlier", "serial": None}
+    kept = Attachment.model_validate({**attachment_payload(), "marks": marks})
+    assert (kept.alias, kept.serial) == ("ua-earlier", None)
+    assert Attachment.model_validate(kept.reveal()) == kept
+    with pytest.raises(Invalid, match="marks"):
+        attachment(marks=marks)
+
+
+def test_it_is_found_as_another_is() -> None:
+    earlier, later = attachment(attachment_id="att-1"), attachment(attachment_id="att-2")
+    assert later.found_as(earlier).alias == "ua-att-1"
+    assert later.found_as(later) == later

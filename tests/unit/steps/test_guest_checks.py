@@ -157,7 +157,7 @@ def test_a_disk_that_sits_at_the_target_name_is_not_ours(world: World) -> None:
     attached(world)
     guest = world.domains.guests[ONE]
     for half in ("live", "inactive"):
-        text = getattr(guest, half).replace("ua-att-1", "ua-att-2")
+        text = getattr(guest, half).replace('<alias name="ua-att-1"', '<alias name="ua-att-2"')
         setattr(guest, half, text)
     detach(1)(world)
     world.run()

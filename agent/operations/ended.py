@@ -1,0 +1,28 @@
+"""What an operation begins with on an attachment that has ended: all that is left is its fence."""
+
+from typing import Any
+
+from agent.journal.book import Book
+from agent.journal.record import Part
+from agent.model.mark import USER_ALIAS
+
+
+def known_of_ended(book: Book, part: Part) -> dict[str, Any]:
+    """Nothing of an attachment that is known, or was never seen."""
+    ended = None if part.attachment else book.fence(part.attachment_id)
+    if ended is None:
+        return {}
+    if ended.volume_id is not None:
+        lane = book.presence(ended.volume_id).lane
+        return {"source": ended.source, "lane": lane, **_inherited(book, part)}
+    unknown = (
+        "an older agent ended this attachment, and its volume is not known any more: send the "
+        "whole attachment to have it disconnected"
+    )
+    return {"warnings": [unknown], **_inherited(book, part)}
+
+
+def _inherited(book: Book, ended: Part) -> dict[str, Any]:
+    """Its disk may have become another attachment's, which still is found by its alias."""
+    own = f"{USER_ALIAS}{ended.attachment_id}"
+    return {"alias": ""} if any(row.attachment.alias == own for row in book.attachments()) else {}

@@ -25,7 +25,8 @@ def stranger_writes(target: Target, lun: int, initiator: str) -> subprocess.Comp
         "lun": lun,
         "initiator-name": initiator,
     }
-    write = ["qemu-io", "-f", "raw", "-c", "write -P 0x61 1M 4k", f"json:{json.dumps(source)}"]
+    image = json.dumps({"driver": "raw", "file": source})
+    write = ["qemu-io", "-c", "write -P 0x61 1M 4k", f"json:{image}"]
     return subprocess.run(write, capture_output=True, text=True, timeout=60, check=False)
 
 

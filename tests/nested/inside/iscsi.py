@@ -14,6 +14,9 @@ from tests.nested.inside.stored import StoredVolume
 CORE = Path("/sys/kernel/config/target/core")
 FABRIC = Path("/sys/kernel/config/target/iscsi")
 
+RESERVATIONS = Path("/var/target/pr")
+"""Where LIO keeps those that are to outlive a power loss, as a guest's are (APTPL)."""
+
 PORTAL = "127.0.0.1:3260"
 SECOND_PORTAL = "127.0.0.2:3260"
 
@@ -29,6 +32,7 @@ class Backing(StoredVolume):
         control = f"fd_dev_name={self.file},fd_dev_size={self.size_bytes}"
         (self.core / "control").write_text(control)
         (self.core / "wwn/vpd_unit_serial").write_text(self.volume_id)
+        RESERVATIONS.mkdir(parents=True, exist_ok=True)
         (self.core / "enable").write_text("1")
 
     @property

@@ -2,7 +2,7 @@
 
 from agent.errors import AgentError, Unavailable
 from agent.journal.record import Record
-from agent.saga.plan import Learnt, Parked, Step
+from agent.saga.plan import Learnt, Parked, Plan, Step
 
 RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Back-off of steps that must succeed in the end; the last one for ever."""
@@ -16,6 +16,35 @@ def executing(record: Record) -> Record:
         away=None,
         waiting_for=None,
         wake_at=None,
+    )
+
+
+def as_planned(record: Record, plan: Plan) -> Record:
+    """As far by the plan that this agent makes of it: an older one may have had other steps.
+
+    What may have run is run, or reverted, once more: every step allows that."""
+    if (record.steps, record.commit) == (plan.names, plan.commit_position):
+        return record
+    commit = plan.commit_position
+
+    def place(step: int) -> int:
+        """Of what was intended: all before the commit counts as intended where one step was."""
+        if step < 0:
+            return step
+        return commit if step >= record.commit else commit - 1
+
+    intended = place(record.intended)
+    is_beyond = record.direction == "committed"
+    known = dict(record.known)
+    if "undo_from" in known:
+        known["undo_from"] = place(known["undo_from"])
+    return record.but(
+        steps=plan.names,
+        subjects=plan.subjects,
+        commit=commit,
+        position=commit + 1 if is_beyond else max(0, intended),
+        intended=commit if is_beyond else intended,
+        known=known,
     )
 
 

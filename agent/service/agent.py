@@ -23,6 +23,7 @@ from agent.operations import plan_of
 from agent.operations.admit import Admission, Policy
 from agent.operations.moving import fence_migration
 from agent.ports import Host
+from agent.saga.moves import as_planned
 from agent.saga.news import notify
 from agent.saga.plan import Lane, Plan
 from agent.saga.settle import Settler, refuse_late_cancel
@@ -194,7 +195,8 @@ class Agent:
         def wish(book: Book) -> Record:
             record = known_operation(book, operation_id)
             if record.open:
-                refuse_late_cancel(record, plan_of(record))
+                plan = plan_of(record)
+                refuse_late_cancel(as_planned(record, plan), plan)
                 book.cancel(operation_id)
             return record
 

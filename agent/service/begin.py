@@ -16,6 +16,7 @@ from agent.host.brick import BrickConnectors
 from agent.host.brick_library import prepare_os_brick
 from agent.host.locks import FileLocks
 from agent.journal.store import Journal
+from agent.operations import VERBS
 
 PROJECT = "attachment-agent"
 
@@ -69,6 +70,17 @@ def opened(settings: Settings, program: str) -> tuple[Journal, SystemClock]:
     except (AgentError, ValueError, OSError) as error:
         why = f"the journal in {settings.state_path} cannot be used: {error}"
         give_up(program, EXIT_JOURNAL, why)
+
+
+def refuse_unknown_verbs(journal: Journal) -> None:
+    """Raises ValueError where a newer agent has left an operation open that this one cannot go on
+    with."""
+    for record in journal.read(lambda book: book.open_operations()):
+        if record.verb not in VERBS:
+            raise ValueError(
+                f"{record.verb} {record.operation_id} is open, and this agent has no such verb: "
+                "install the newer agent again; nothing was changed"
+            )
 
 
 def host_connectors(

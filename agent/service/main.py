@@ -43,6 +43,7 @@ from agent.service.begin import (
     host_connectors,
     host_locks,
     opened,
+    refuse_unknown_verbs,
 )
 from agent.service.io_errors import TELL_AGAIN_SECONDS, IoErrors
 from agent.service.leases import LEASE_SECONDS, Leases
@@ -282,10 +283,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         LOG.warning("%s", warning)
     signals = Signals(*STOP, signal.SIGHUP)
     try:
+        refuse_unknown_verbs(journal)
         daemon = Daemon(cfg.CONF, settings, journal, clock)
     except AgentError as error:
         give_up(PROJECT, EXIT_CONFIGURATION, error.detail)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         give_up(PROJECT, EXIT_JOURNAL, f"{settings.state_path} cannot be used: {error}")
     daemon.start()
     daemon.run(signals)

@@ -13,6 +13,7 @@ from agent.journal.record import Record
 from agent.journal.store import Journal
 from agent.operations import plan_of
 from agent.ports import Clock
+from agent.saga.moves import as_planned
 from agent.saga.plan import Lane, Plan
 from agent.saga.schedule import Schedule
 from agent.saga.settle import Settler
@@ -76,7 +77,8 @@ class Workers:
     def start(self) -> None:
         """Recover what is open: every operation looks at the host anew, in its turn."""
         with self._changed:
-            for record in self._journal.read(lambda book: book.open_operations()):
+            for found in self._journal.read(lambda book: book.open_operations()):
+                record = as_planned(found, plan_of(found))
                 self._records[record.operation_id] = record
                 self._unrecovered.add(record.operation_id)
                 self._queue(record)

@@ -16,7 +16,7 @@ from oslo_log import log
 from agent import conf as options
 from agent.journal.store import FILE_NAME
 from agent.service.main import EXIT_CONFIGURATION, EXIT_JOURNAL, reload
-from tests.unit.journal.rows import opened
+from tests.unit.journal.rows import opened, record
 
 ENOUGH_SECONDS = 60
 
@@ -73,6 +73,19 @@ def test_a_state_path_that_cannot_be_used_is_said(file: Path, taken: str) -> Non
     ended = started(file)
     assert ended.returncode == EXIT_JOURNAL
     assert f"{state_path}" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_an_operation_that_only_a_newer_agent_has_is_said(file: Path) -> None:
+    state_path = file.parent / "state"
+    with opened(state_path) as journal:
+        journal.write(lambda book: book.add(record(verb="teleport")))
+    file.write_text(
+        f"[DEFAULT]\ntransport_url = rabbit://127.0.0.1:1/\nstate_path = {state_path}\n"
+    )
+    ended = started(file)
+    assert ended.returncode == EXIT_JOURNAL
+    assert "this agent has no such verb" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

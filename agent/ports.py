@@ -255,6 +255,10 @@ class Connectors(Protocol):
     def leave(self, export: str) -> None:
         """Unmount it unless somebody needs it.  Raises ConnectFailed if it stays all the same."""
 
+    def leave_subsystem(self, device: Device) -> None:
+        """Of a namespace that has gone: disconnect the controllers by which it was reached, of its
+        subsystem, that show none any more.  Raises ConnectFailed, Unavailable."""
+
     def held_locks(self) -> Sequence[Mapping[str, Any]]:
         """Holders and waiters of the storage library's own locks, as Locks.held tells of ours."""
 

@@ -191,7 +191,7 @@ class BrickConnectors:
                     self._remove_late_paths(connection, device, trail)
                 if isinstance(connection, NvmeConnection):
                     with self._locks.hold(connection.lane):
-                        self._nvme.leave_empty(connection, trail)
+                        self._nvme.leave_empty(connection.targets[0], connection.ways, trail)
             except FOREIGN as error:
                 raise disconnect_refusal(error, connection, trail) from error
         return self._gone(connection, device)
@@ -209,15 +209,7 @@ class BrickConnectors:
             there = self._nvme.find(connection)
         else:
             there = self._reader.at_address(connection)
-        for found in there:
-            return Device(
-                path=self._devices.stable_name(found) or found.node,
-                identity=dict(found.identity),
-                size_bytes=found.size_bytes,
-                read_only=found.read_only,
-                device_info={"type": "block", "path": found.node},
-            )
-        return None
+        return self._reader.at(connection, there[0]) if there else None
 
     def look_again(self, attachment: Attachment, device: Device) -> Device | None:
         node = self._devices.find(device.identity) if device.paths_expected > 1 else None
@@ -231,6 +223,10 @@ class BrickConnectors:
 
     def leave(self, export: str) -> None:
         self._mounts.leave(export)
+
+    def leave_subsystem(self, device: Device) -> None:
+        with self._locks.hold("nvme"):
+            self._nvme.leave_subsystem(device, Trail(self._execute))
 
     def held_locks(self) -> Sequence[Mapping[str, Any]]:
         return self._locks.held()

@@ -84,10 +84,22 @@ class DeviceReader:
             scsi=found.scsi,
             device_info=plain(info),
             doubts=tuple(self._doubts(connection, found, before)),
+            **_subsystem(connection),
         )
         counted = self.count_paths(attachment, device, found)
         self._refuse_missing_paths(attachment, counted, found)
         return counted
+
+    def at(self, connection: Connection, found: Found) -> Device:
+        """Of what is there without a connect of ours that is known."""
+        return Device(
+            path=self._devices.stable_name(found) or found.node,
+            identity=dict(found.identity),
+            size_bytes=found.size_bytes,
+            read_only=found.read_only,
+            device_info={"type": "block", "path": found.node},
+            **_subsystem(connection),
+        )
 
     def count_paths(self, attachment: Attachment, device: Device, found: Found) -> Device:
         """The device with the paths that it has now, against the portals of the request."""
@@ -227,6 +239,13 @@ def plain(info: Mapping[str, Any]) -> dict[str, Any]:
     """os-brick's answer as the journal can keep it."""
     found: dict[str, Any] = json.loads(json.dumps(info, default=_text))
     return found
+
+
+def _subsystem(connection: Connection) -> dict[str, Any]:
+    if not isinstance(connection, NvmeConnection):
+        return {}
+    [nqn] = connection.targets
+    return {"subsystem": nqn, "portals": tuple(sorted(connection.ways))}
 
 
 def _text(value: object) -> str:

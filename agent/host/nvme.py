@@ -13,14 +13,16 @@ disconnect does not even look where the storage side took the namespace away fir
 """
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from agent.host.brick_refusals import FOREIGN
+from agent.errors import ConnectFailed
+from agent.host.brick_refusals import FOREIGN, reason_of
 from agent.host.brick_trail import Trail
 from agent.host.identity import BlockDevices, Controller, Found
 from agent.model.connection import NvmeConnection
+from agent.model.device import Device
 
 
 class NvmeControllers:
@@ -44,11 +46,22 @@ class NvmeControllers:
                         _disconnect(controller, trail)
             raise
 
-    def leave_empty(self, connection: NvmeConnection, trail: Trail) -> None:
-        """Those that lead to the volume's subsystem by its portals, and show no namespace, go."""
-        for controller in self._of(connection):
-            if controller.way in connection.ways and not controller.namespaces:
+    def leave_empty(self, nqn: str, portals: Collection[str], trail: Trail) -> None:
+        """Those that lead to the subsystem by these portals, and show no namespace, go."""
+        for controller in self._devices.controllers(nqn):
+            if controller.way in portals and not controller.namespaces:
                 _disconnect(controller, trail)
+
+    def leave_subsystem(self, device: Device, trail: Trail) -> None:
+        """As leave_empty, of a namespace that was left behind.  Raises ConnectFailed."""
+        assert device.subsystem is not None, "not one of NVMe over fabrics"
+        try:
+            self.leave_empty(device.subsystem, device.portals, trail)
+        except FOREIGN as error:
+            raise ConnectFailed(
+                f"a controller of {device.subsystem} that shows no namespace stays: "
+                f"{reason_of(error, trail)}; it is tried again"
+            ) from error
 
     def find(self, connection: NvmeConnection) -> list[Found]:
         """The volume among what its subsystem shows, by what os-brick would know it."""

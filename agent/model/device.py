@@ -24,8 +24,9 @@ class Device(Value):
     ({name: value}; names as in model.attachment.Identity, and ``path`` where it has nothing
     better). ``device_info`` is os-brick's, handed back at disconnect: without it os-brick skips
     the flush. ``scsi``: it takes SCSI commands, as a guest's ``lun`` must; None: nobody has looked.
-    ``paths_missing`` names the portals without one, where that is known. ``doubts``: what was seen
-    that says it is another volume's.
+    ``paths_missing`` names the portals without one, where that is known. ``subsystem``: NVMe over
+    fabrics, its NQN, reached by ``portals``. ``doubts``: what was seen that says it is another
+    volume's.
     """
 
     path: StrictStr
@@ -37,6 +38,8 @@ class Device(Value):
     paths_found: Count = 1
     paths_expected: Count = 1
     paths_missing: tuple[StrictStr, ...] = ()
+    subsystem: StrictStr | None = None
+    portals: tuple[StrictStr, ...] = ()
     doubts: tuple[StrictStr, ...] = ()
 
     @property

@@ -1,6 +1,7 @@
 """What nobody asks for and somebody must see: paths, namespaces that await their unmap, mounts.
 
-Each look reads files of sysfs and changes nothing on the host, but for a mount that nobody needs.
+Each look reads files of sysfs and changes nothing on the host, but for what nobody needs any
+more: a mount, and NVMe controllers that show nothing.
 What has changed is written down and told in one transaction.
 """
 
@@ -35,10 +36,17 @@ class Watch:
             self._look_at_paths(held)
         for volume_id, device in self._journal.read(lambda book: book.left_behind()).items():
             if not self._host.connectors.present(device):
+                self._leave_subsystem(device)
                 self._journal.write(partial(self._gone, volume_id))
         for export in self._host.connectors.exports():
             with self._host.locks.targets((export,)):
                 self._host.connectors.leave(export)
+
+    def _leave_subsystem(self, device: Device) -> None:
+        """With the last of its namespaces nobody is left who would."""
+        if device.subsystem is not None:
+            with self._host.locks.targets((device.subsystem,)):
+                self._host.connectors.leave_subsystem(device)
 
     def _look_at_paths(self, held: Held) -> None:
         """Of a device that is not here at all the audit tells."""

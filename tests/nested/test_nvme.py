@@ -2,8 +2,10 @@
 
 import pytest
 
+from agent.service.watch import WATCH_SECONDS
 from tests.functional.orchestrator import Orchestrator
 from tests.lab.guest import Guest
+from tests.lab.patience import wait_until
 from tests.nested.inside.leftovers import controllers
 from tests.nested.inside.nvme import ADDRESSES
 from tests.nested.inside.storage import Storage
@@ -51,3 +53,28 @@ def test_a_subsystem_that_volumes_share(
     subsystem.unmap(7)
     assert orchestrator.detached(neighbour)["disconnected"] is True
     assert controllers() == set()
+
+
+def test_controllers_go_with_the_last_namespace_of_a_shared_subsystem(
+    orchestrator: Orchestrator, guests: list[Guest], storage: Storage
+) -> None:
+    """Each detach leaves them to the other volume; the storage side unmaps both afterwards."""
+    subsystem = storage.subsystem(addresses=ADDRESSES)
+    for number in (1, 2):
+        subsystem.map(number, storage.namespace())
+    wishes = [
+        wish(guests[0], subsystem.namespaces[number], subsystem.connection_info(number))
+        for number in (1, 2)
+    ]
+    for wanted in wishes:
+        orchestrator.attached(wanted)
+    for wanted in wishes:
+        assert orchestrator.detached(wanted)["awaiting_unmap"] is True
+    for number in (1, 2):
+        subsystem.unmap(number)
+    wait_until(
+        lambda: controllers() == set(),
+        "the controllers are gone",
+        seconds=4 * WATCH_SECONDS,
+        pause_seconds=1,
+    )

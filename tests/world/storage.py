@@ -166,6 +166,9 @@ class SimulatedConnectors:
     def leave(self, export: str) -> None:
         raise AssertionError("nothing is mounted here")
 
+    def leave_subsystem(self, device: Device) -> None:
+        raise AssertionError("no namespace is shown here")
+
     def names(self, source: str) -> frozenset[str]:
         for device in self.devices.values():
             if source in device.names:

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 from os_brick import exception
+from oslo_concurrency import processutils as putils
 
-from agent.errors import AgentError
+from agent.errors import AgentError, ConnectFailed
 from tests.samples import attachment
 from tests.unit.host.test_brick_calls import CASES, NQN, UUID, Bench, connected, wire
 from tests.unit.host.test_brick_calls import bench as bench  # the fixture
@@ -103,6 +104,32 @@ class TestADisconnect:
     def test_leaves_what_goes_by_a_portal_that_was_not_given(self, bench: Bench) -> None:
         bench.tree.fabric_controller("nvme0", NQN, "192.0.2.99:4420")
         assert self.gone(bench) == []
+
+
+class TestTheLastNamespaceGoesByItself:
+    """The storage side takes it away after the last disconnect."""
+
+    def left(self, bench: Bench, ran: Any) -> None:
+        _, device = connected(bench, NVME)
+        bench.tree.remove("nvme0n1")
+        bench.connectors(execute=ran).leave_subsystem(device)
+
+    def test_the_controllers_go_that_show_nothing(self, bench: Bench) -> None:
+        ran = Ran(bench)
+        bench.tree.fabric_controller("nvme0", NQN, FIRST)
+        bench.tree.fabric_controller("nvme1", NQN, SECOND, {"nvme0c1n2": OTHER})
+        bench.tree.fabric_controller("nvme2", NQN, "192.0.2.99:4420")
+        bench.tree.fabric_controller("nvme3", f"{NQN}0", FIRST)
+        self.left(bench, ran)
+        assert ran.gone == ["/dev/nvme0"]
+
+    def test_one_that_stays_is_told(self, bench: Bench) -> None:
+        def refuses(*command: str, **how: Any) -> tuple[str, str]:
+            raise putils.ProcessExecutionError(stderr="no such thing", exit_code=1)
+
+        bench.tree.fabric_controller("nvme0", NQN, FIRST)
+        with pytest.raises(ConnectFailed, match=f"{NQN}.*no such thing.*tried again"):
+            self.left(bench, refuses)
 
 
 def test_a_volume_is_found_without_connecting(bench: Bench) -> None:

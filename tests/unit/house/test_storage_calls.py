@@ -14,6 +14,7 @@ WANTED = {
     "disconnect": {"volume", "targets"},
     "extend": {"volume", "targets"},
     "leave": {"targets"},  # an export, which is no volume's own
+    "leave_subsystem": {"targets"},
 }
 """The calls of ports.Connectors that change what others of a target have, and their locks."""
 

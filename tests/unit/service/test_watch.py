@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from agent.errors import AgentError, ConnectFailed
 from agent.model.device import Device, Disconnected
 from agent.ports import Host
 from agent.service.audit import audit
@@ -15,6 +16,9 @@ from tests.world.storage import SimulatedConnectors
 from tests.world.story import VOLUMES, attach, attached, detach, request_id
 from tests.world.world import World
 
+NQN = "nqn.2026-01.org.example:shared"
+PORTAL = "192.0.2.20:4420"
+
 
 @dataclass
 class Subsystem(SimulatedConnectors):
@@ -23,6 +27,11 @@ class Subsystem(SimulatedConnectors):
 
     mounted: list[str] = field(default_factory=list)
     left: list[tuple[str, list[str]]] = field(default_factory=list)
+    controllers_stay: AgentError | None = None
+
+    def connect(self, attachment: Any) -> Device:
+        device = super().connect(attachment)
+        return device.model_copy(update={"subsystem": NQN, "portals": (PORTAL,)})
 
     def disconnect(self, attachment: Any, device: Device | None) -> Disconnected:
         return Disconnected(awaiting_unmap=True)
@@ -32,6 +41,12 @@ class Subsystem(SimulatedConnectors):
 
     def leave(self, export: str) -> None:
         self.left.append((export, self.locks.mine()))
+
+    def leave_subsystem(self, device: Device) -> None:
+        if self.controllers_stay is not None:
+            raise self.controllers_stay
+        assert (device.subsystem, device.portals) == (NQN, (PORTAL,))
+        self.left.append((NQN, self.locks.mine()))
 
 
 @pytest.fixture
@@ -116,6 +131,19 @@ class TestAwaitingUnmap:
         assert findings(world) == [], "an audit looks itself"
         (letter,) = look(world)
         assert (letter["event_type"], letter["volume_ids"]) == (LEFTOVER_GONE, [VOLUMES[0]])
+        assert self.left_behind(world) == []
+
+    def test_its_controllers_go_with_the_last_of_what_they_show(self, world: World) -> None:
+        self.detached(world)
+        world.storage.lose_power()
+        assert isinstance(world.storage, Subsystem)
+        world.storage.controllers_stay = ConnectFailed("a controller stays")
+        with pytest.raises(ConnectFailed):
+            look(world)
+        assert self.left_behind(world) == [VOLUMES[0]], "nobody would look for them again"
+        world.storage.controllers_stay = None
+        look(world)
+        assert world.storage.left == [(NQN, [f"target:{NQN}"])]
         assert self.left_behind(world) == []
 
     def test_what_is_used_again_is_no_leftover(self, world: World) -> None:

@@ -72,6 +72,13 @@ class Orchestrator:
         """The result of a detach that must succeed."""
         return _result(self.detach(wanted, **envelope))
 
+    def extended(self, volume_id: str, size_bytes: int) -> dict[str, dict[str, Any]]:
+        """{attachment: its row}, of an extend that must succeed."""
+        answer = self.finish(self.client.extend(volume_id, size_bytes))
+        assert answer.state == "done", answer
+        assert isinstance(answer.result, list)
+        return {row["attachment_id"]: row for row in answer.result}
+
     def wait_for_state(self, accepted: Answer, state: str, *, seconds: float = 20) -> Answer:
         """As soon as it is so; it fails where the operation has ended otherwise."""
         operation_id = accepted.operation_id
@@ -99,7 +106,7 @@ class Orchestrator:
                 row["attachment_id"], row["instance_id"], generation=row["generation"]
             )
             if accepted.operation_id is not None:
-                self.client.wait(accepted.operation_id, 10)
+                self.client.wait(accepted.operation_id, 60)
         for row in self.client.list_quarantine():
             self.client.release_quarantine(row["volume_id"])
 

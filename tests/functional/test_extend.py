@@ -20,7 +20,6 @@ from tests.lab.agent_process import AgentProcess
 from tests.lab.guest import Guest
 from tests.lab.lab import Lab
 from tests.lab.loop_volume import LoopVolume
-from tests.lab.patience import wait_until
 
 pytestmark = pytest.mark.real
 
@@ -29,30 +28,10 @@ MIB = 1 << 20
 EXPORT = "192.0.2.40:/volumes"
 
 
-def extended(
-    orchestrator: Orchestrator, volume_id: str, size_bytes: int
-) -> dict[str, dict[str, Any]]:
-    """{attachment: its row}, of an extend that must succeed."""
-    answer = orchestrator.finish(orchestrator.client.extend(volume_id, size_bytes))
-    assert answer.state == "done", answer
-    assert isinstance(answer.result, list)
-    return {row["attachment_id"]: row for row in answer.result}
-
-
 def undone(answer: Answer) -> str:
     assert answer.state == "undone", answer
     assert answer.error is not None
     return answer.error.code
-
-
-def wait_for_size(guest: Guest, serial: str, size_bytes: int) -> str:
-    """The disk's name in the guest, once that sees the size."""
-
-    def look() -> str | None:
-        disk = guest.find_disk(serial)
-        return disk.name if disk is not None and disk.size_bytes == size_bytes else None
-
-    return wait_until(look, f"{guest.name} sees {size_bytes} bytes", seconds=20)
 
 
 def test_two_guests_see_all_of_a_device_that_has_grown(
@@ -63,15 +42,15 @@ def test_two_guests_see_all_of_a_device_that_has_grown(
     other = wish(guests[1], volume, multiattach=True, disk={"bus": "scsi"})
     orchestrator.attached(one)
     orchestrator.attached(other)
-    first = wait_for_size(guests[0], volume.volume_id, 64 * MIB)
+    first = guests[0].wait_for_size(volume.volume_id, 64 * MIB)
     guests[0].write(first, "before")
     volume.grow(96)
-    rows = extended(orchestrator, volume.volume_id, 96 * MIB)
+    rows = orchestrator.extended(volume.volume_id, 96 * MIB)
     for wanted in (one, other):
         row = rows[wanted["attachment_id"]]
         assert (row["guest_size_bytes"], row["error"]) == (96 * MIB, None)
-    first = wait_for_size(guests[0], volume.volume_id, 96 * MIB)
-    second = wait_for_size(guests[1], volume.volume_id, 96 * MIB)
+    first = guests[0].wait_for_size(volume.volume_id, 96 * MIB)
+    second = guests[1].wait_for_size(volume.volume_id, 96 * MIB)
     guests[0].write(first, "behind", offset_mib=95)
     assert guests[1].read(second, offset_mib=95) == "behind"
     assert guests[1].read(second) == "before"
@@ -90,13 +69,13 @@ def test_what_the_storage_side_has_not_done_is_told_and_no_guest_is(
     assert undone(orchestrator.finish(client.extend(volume.volume_id, 96 * MIB))) == (
         "connect-failed"
     )
-    wait_for_size(guests[0], volume.volume_id, 64 * MIB)
+    guests[0].wait_for_size(volume.volume_id, 64 * MIB)
     smaller = client.extend(volume.volume_id, 32 * MIB)
     assert smaller.error is not None
     assert (smaller.state, smaller.error.code) == ("refused", "invalid")
     volume.grow(96)
-    extended(orchestrator, volume.volume_id, 96 * MIB)
-    wait_for_size(guests[0], volume.volume_id, 96 * MIB)
+    orchestrator.extended(volume.volume_id, 96 * MIB)
+    guests[0].wait_for_size(volume.volume_id, 96 * MIB)
     orchestrator.detached(wanted)
 
 
@@ -108,11 +87,11 @@ def test_one_that_reads_only_is_told_of_and_the_other_grows(
     orchestrator.attached(reader)
     orchestrator.attached(writer)
     volume.grow(80)
-    rows = extended(orchestrator, volume.volume_id, 80 * MIB)
+    rows = orchestrator.extended(volume.volume_id, 80 * MIB)
     assert rows[reader["attachment_id"]]["error"]["code"] == "unsupported"
     assert rows[writer["attachment_id"]]["guest_size_bytes"] == 80 * MIB
-    wait_for_size(guests[1], volume.volume_id, 80 * MIB)
-    wait_for_size(guests[0], volume.volume_id, 64 * MIB)
+    guests[1].wait_for_size(volume.volume_id, 80 * MIB)
+    guests[0].wait_for_size(volume.volume_id, 64 * MIB)
     for wanted in (reader, writer):
         orchestrator.detached(wanted)
 
@@ -124,7 +103,7 @@ def test_a_guest_that_is_shut_off_starts_with_the_new_size(
     wanted = wish(guest, volume, disk={"bus": "scsi"})
     orchestrator.attached(wanted)
     volume.grow(16)
-    row = extended(orchestrator, volume.volume_id, 16 * MIB)[wanted["attachment_id"]]
+    row = orchestrator.extended(volume.volume_id, 16 * MIB)[wanted["attachment_id"]]
     assert (row["device_size_bytes"], row["guest_size_bytes"]) == (16 * MIB, None)
     guest.start()
     (target, *_) = [disk.find("target").get("dev") for disk in disks_of(guest, wanted)]
@@ -213,15 +192,15 @@ class TestFiles:
         wishes = [self.wish(guest, volume_id, "raw", multiattach=True) for guest in guests[:2]]
         for wanted in wishes:
             orchestrator.attached(wanted)
-        rows = extended(orchestrator, volume_id, 96 * MIB)
+        rows = orchestrator.extended(volume_id, 96 * MIB)
         assert (export / volume_id).stat().st_size == 96 * MIB
         for wanted in wishes:
             row = rows[wanted["attachment_id"]]
             assert (row["guest_size_bytes"], row["device_size_bytes"]) == (96 * MIB,) * 2
-        names = [wait_for_size(guest, volume_id, 96 * MIB) for guest in guests[:2]]
+        names = [guest.wait_for_size(volume_id, 96 * MIB) for guest in guests[:2]]
         guests[0].write(names[0], "behind", offset_mib=95)
         assert guests[1].read(names[1], offset_mib=95) == "behind"
-        assert extended(orchestrator, volume_id, 96 * MIB).keys() == rows.keys()
+        assert orchestrator.extended(volume_id, 96 * MIB).keys() == rows.keys()
         for wanted in wishes:
             orchestrator.detached(wanted)
 
@@ -235,9 +214,9 @@ class TestFiles:
         volume_id = make_file("qcow2")
         wanted = self.wish(guests[2], volume_id, "qcow2")
         orchestrator.attached(wanted)
-        row = extended(orchestrator, volume_id, 96 * MIB)[wanted["attachment_id"]]
+        row = orchestrator.extended(volume_id, 96 * MIB)[wanted["attachment_id"]]
         assert (row["guest_size_bytes"], row["device_size_bytes"]) == (96 * MIB,) * 2
-        name = wait_for_size(guests[2], volume_id, 96 * MIB)
+        name = guests[2].wait_for_size(volume_id, 96 * MIB)
         guests[2].write(name, "behind", offset_mib=95)
         assert (export / volume_id).stat().st_size < 64 * MIB
         (listed,) = orchestrator.client.list_attachments()

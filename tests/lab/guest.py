@@ -219,6 +219,15 @@ class Guest:
             lambda: self.find_disk(serial), f"{self.name} sees disk {serial}", seconds=seconds
         )
 
+    def wait_for_size(self, serial: str, size_bytes: int, *, seconds: float = 20) -> str:
+        """The disk's name in the guest, once that sees the size."""
+
+        def look() -> str | None:
+            disk = self.find_disk(serial)
+            return disk.name if disk is not None and disk.size_bytes == size_bytes else None
+
+        return wait_until(look, f"{self.name} sees {size_bytes} bytes", seconds=seconds)
+
     def wait_for_no_disk(self, serial: str, *, seconds: float = 20) -> None:
         wait_until(
             lambda: self.find_disk(serial) is None,

@@ -92,7 +92,8 @@ def client() -> Iterator[AgentClient]:
 
 
 @pytest.fixture
-def orchestrator(client: AgentClient) -> Iterator[Orchestrator]:
+def orchestrator(client: AgentClient, storage: Storage) -> Iterator[Orchestrator]:
+    """It leaves before the storage goes."""
     orchestrator = Orchestrator(client)
     yield orchestrator
     try:

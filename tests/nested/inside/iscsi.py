@@ -27,22 +27,45 @@ class Backing(StoredVolume):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.core = CORE / "fileio_0" / self.volume_id
-        self.core.mkdir(parents=True)
-        control = f"fd_dev_name={self.file},fd_dev_size={self.size_bytes}"
-        (self.core / "control").write_text(control)
-        (self.core / "wwn/vpd_unit_serial").write_text(self.volume_id)
-        RESERVATIONS.mkdir(parents=True, exist_ok=True)
-        (self.core / "enable").write_text("1")
+        self.core = self._show("fileio_0")
+        self._late: Path | None = None
 
     @property
     def wwn(self) -> str:
         """NAA 6, LIO's company id, and the first digits of the serial."""
         return f"6001405{self.volume_id.replace('-', '')[:25]}"
 
+    def late_node(self) -> Path:
+        """The same volume by another node of the array, which learns of a new size by itself."""
+        self._late = self._show("fileio_1")
+        return self._late
+
+    def grow(self, size_mib: int) -> None:
+        super().grow(size_mib)
+        self._tell_size(self.core)
+
+    def late_node_learns(self) -> None:
+        assert self._late is not None
+        self._tell_size(self._late)
+
     def close(self) -> None:
         self.core.rmdir()
+        if self._late is not None:
+            self._late.rmdir()
         super().close()
+
+    def _show(self, adapter: str) -> Path:
+        core = CORE / adapter / self.volume_id
+        core.mkdir(parents=True)
+        (core / "control").write_text(f"fd_dev_name={self.file}")
+        self._tell_size(core)
+        (core / "wwn/vpd_unit_serial").write_text(self.volume_id)
+        RESERVATIONS.mkdir(parents=True, exist_ok=True)
+        (core / "enable").write_text("1")
+        return core
+
+    def _tell_size(self, core: Path) -> None:
+        (core / "control").write_text(f"fd_dev_size={self.size_bytes}")
 
 
 class Target:
@@ -79,11 +102,13 @@ class Target:
         """Who logs in from now on may only read."""
         (self._group / "attrib/demo_mode_write_protect").write_text("1")
 
-    def map(self, lun: int, backing: Backing) -> None:
-        """Show it; also in place of another, as an array does that gives a number again."""
+    def map(self, lun: int, backing: Backing, node: Path | None = None) -> None:
+        """Show it; also in place of another, as an array does that gives a number again.
+
+        ``node``: of the array, ``backing.core`` unless it is given."""
         place = self._group / "lun" / f"lun_{lun}"
         place.mkdir()
-        (place / backing.volume_id).symlink_to(backing.core)
+        (place / backing.volume_id).symlink_to(node or backing.core)
         self.luns[lun] = backing
 
     def unmap(self, lun: int) -> None:

@@ -43,6 +43,11 @@ class Subsystem:
         (place / "enable").write_text("1")
         self.namespaces[number] = namespace
 
+    def grow(self, number: int, size_mib: int) -> None:
+        """The namespace; hosts are told by an event."""
+        self.namespaces[number].grow(size_mib)
+        (self._place / "namespaces" / str(number) / "revalidate_size").write_text("1")
+
     def unmap(self, number: int) -> None:
         place = self._place / "namespaces" / str(number)
         (place / "enable").write_text("0")

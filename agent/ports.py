@@ -244,7 +244,7 @@ class Connectors(Protocol):
     def find(self, connection: Connection) -> Device | None:
         """What is at the volume's address now, whoever made it; None: nothing, or not known where.
 
-        Touches nothing."""
+        Touches nothing. The size of what QEMU reaches by itself is not known: 0."""
 
     def look_again(self, attachment: Attachment, device: Device) -> Device | None:
         """The device with the paths that work now; None: it is not here.  Touches nothing."""

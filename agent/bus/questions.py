@@ -1,6 +1,6 @@
 """The client's questions, and what an operator may do to an operation."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.bus.caller import Caller, no_refusal, operation_of
@@ -79,6 +79,14 @@ class QuestionCalls:
     def release_quarantine(self, volume_id: str) -> dict[str, Any]:
         """{volume_id, released}: false if it was not quarantined."""
         return self._ask("release_quarantine", volume_id=volume_id)
+
+    def import_attachments(
+        self, entries: Sequence[Mapping[str, Any]], *, dry_run: bool = True
+    ) -> dict[str, Any]:
+        """Take over attachments that somebody else made; by default only look whether that could
+        be done. {dry_run, entries}: a row for each (docs/import.rst).  Raises Refused."""
+        whole = [dict(entry) for entry in entries]
+        return self._ask("import_attachments", entries=whole, dry_run=dry_run)
 
     def _rows(self, what: str, **arguments: Any) -> list[dict[str, Any]]:
         return list(self._ask(f"list_{what}", **arguments)[what])

@@ -34,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     _looking(commands)
     _operations(commands)
     _acting(commands)
+    _import(commands)
     _quarantine(commands)
     return parser
 
@@ -295,6 +296,18 @@ def _waiting(parser: argparse.ArgumentParser) -> None:
         action="store_const",
         const=0.0,
         help="leave as soon as it is accepted",
+    )
+
+
+def _import(commands: Any) -> None:
+    importing = _command(
+        commands, "import", "take over attachments that another service made, as they are"
+    )
+    importing.add_argument(
+        "file", metavar="FILE", help="a list of them, as JSON or YAML; - is standard input"
+    )
+    importing.add_argument(
+        "--apply", action="store_true", help="do it; without this it is only looked whether"
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from agent.bus.client import Unreachable
 from agent.cli import views
 from agent.cli.follow import follow
+from agent.cli.imports import entries_of
 from agent.cli.offline import audit_here
 from agent.cli.requests import (
     attach_request,
@@ -17,6 +18,7 @@ from agent.cli.requests import (
     disconnect_request,
     extend_request,
     iotune_request,
+    read_document,
 )
 from agent.cli.session import Session
 from agent.cli.trouble import Exit, not_found
@@ -27,6 +29,9 @@ from agent.service.queries import attachments, operations, quarantine
 
 Row = dict[str, Any]
 Lister = Callable[..., list[Row]]
+
+ENTRIES_AT_ONCE = 16
+"""Of an import, in one question: each is looked at while the caller waits for the answer."""
 
 FILTERS = ("attachment_id", "instance_id", "volume_id")
 
@@ -160,6 +165,17 @@ def release(session: Session, args: Namespace) -> Exit:
     return _shown(session, answer, lambda: session.screen.text(text))
 
 
+def import_attachments(session: Session, args: Namespace) -> Exit:
+    entries = entries_of(read_document(args.file), args.file)
+    rows: list[Row] = []
+    for begin in range(0, len(entries), ENTRIES_AT_ONCE):
+        some = entries[begin : begin + ENTRIES_AT_ONCE]
+        rows += session.agent().import_attachments(some, dry_run=not args.apply)["entries"]
+    answer = {"dry_run": not args.apply, "entries": rows}
+    _shown(session, answer, lambda: views.imported(session.screen, answer))
+    return Exit.FAILED if any(row["error"] for row in rows) else Exit.OK
+
+
 COMMANDS: Mapping[str, Callable[[Session, Namespace], Exit]] = {
     "list": list_attachments,
     "show": show,
@@ -181,6 +197,7 @@ COMMANDS: Mapping[str, Callable[[Session, Namespace], Exit]] = {
     "operations list": list_operations,
     "operations cancel": cancel,
     "operations abandon": abandon,
+    "import": import_attachments,
     "quarantine list": list_quarantine,
     "quarantine release": release,
 }

@@ -116,17 +116,25 @@ def _limit(text: str) -> tuple[str, int | str]:
 
 def read_structure(name: str, stdin: TextIO | None = None) -> Payload:
     """The object in a JSON or YAML file; ``-`` is standard input.  Raises Trouble (usage)."""
-    where = "standard input" if name == "-" else name
+    found = read_document(name, stdin)
+    if not isinstance(found, dict):
+        raise usage(f"{_where(name)} must hold one object with named fields; nothing was sent")
+    return found
+
+
+def read_document(name: str, stdin: TextIO | None = None) -> object:
+    """Whatever is in a JSON or YAML file; ``-`` is standard input.  Raises Trouble (usage)."""
     try:
         text = (stdin or sys.stdin).read() if name == "-" else Path(name).read_text("utf-8")
-        found = _parse(text)
+        return _parse(text)
     except OSError as error:
-        raise usage(f"{where} cannot be read: {error.strerror}; nothing was sent") from None
+        raise usage(f"{_where(name)} cannot be read: {error.strerror}; nothing was sent") from None
     except ValueError as error:
-        raise usage(f"{where} is neither JSON nor YAML: {error}; nothing was sent") from None
-    if not isinstance(found, dict):
-        raise usage(f"{where} must hold one object with named fields; nothing was sent")
-    return found
+        raise usage(f"{_where(name)} is neither JSON nor YAML: {error}; nothing was sent") from None
+
+
+def _where(name: str) -> str:
+    return "standard input" if name == "-" else name
 
 
 def _given(flags: Namespace) -> Payload:

@@ -152,6 +152,35 @@ def quarantine(screen: Screen, rows: Sequence[Row]) -> None:
     )
 
 
+def imported(screen: Screen, answer: Row) -> None:
+    rows = answer["entries"]
+    attachment, volume, instance = (
+        screen.short([row[name] for row in rows])
+        for name in ("attachment_id", "volume_id", "instance_id")
+    )
+    screen.table(
+        ("ATTACHMENT", "VOLUME", "INSTANCE", "DISK", "STATE"),
+        [
+            (
+                attachment(row["attachment_id"]),
+                volume(row["volume_id"]),
+                instance(row["instance_id"]),
+                plain(row["disk"] and row["disk"]["target_dev"]),
+                row["state"],
+            )
+            for row in rows
+        ],
+        empty="the list is empty",
+    )
+    for row in rows:
+        if row["error"]:
+            screen.text("")
+            screen.heading(f"refused: {plain(row['attachment_id'])}")
+            screen.fields([("why", f"{row['error']['code']}: {row['error']['detail']}")])
+    if answer["dry_run"]:
+        screen.note("nothing was done: --apply imports what is importable")
+
+
 def facts(screen: Screen, title: str, answer: Row) -> None:
     screen.heading(title)
     screen.fields(list(flat(answer)))

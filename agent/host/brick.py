@@ -18,6 +18,7 @@ from os_brick.privileged import rootwrap
 
 from agent.errors import ConnectFailed, Unavailable, Unsupported
 from agent.host.brick_device import SCSI, DeviceReader, device_info, network_device
+from agent.host.brick_find import Finder
 from agent.host.brick_library import (
     os_brick_connector,
     os_brick_properties,
@@ -116,6 +117,7 @@ class BrickConnectors:
             settle=settle,
             pause=pause,
         )
+        self._finder = Finder(self._devices, self._reader, self._nvme, self._mounts)
         self._remove = remove
         self._which = which
         self._mutex = threading.Lock()
@@ -205,11 +207,7 @@ class BrickConnectors:
         return self._reader.grown(connection, device)
 
     def find(self, connection: Connection) -> Device | None:
-        if isinstance(connection, NvmeConnection):
-            there = self._nvme.find(connection)
-        else:
-            there = self._reader.at_address(connection)
-        return self._reader.at(connection, there[0]) if there else None
+        return self._finder.find(connection)
 
     def look_again(self, attachment: Attachment, device: Device) -> Device | None:
         node = self._devices.find(device.identity) if device.paths_expected > 1 else None

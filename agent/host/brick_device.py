@@ -97,6 +97,7 @@ class DeviceReader:
             identity=dict(found.identity),
             size_bytes=found.size_bytes,
             read_only=found.read_only,
+            scsi=found.scsi,
             device_info={"type": "block", "path": found.node},
             **_subsystem(connection),
         )

@@ -51,6 +51,11 @@ class Mounts:
         name = hashlib.md5(export.encode(), usedforsecurity=False).hexdigest()
         return os.path.join(self.base, name)
 
+    def file_of(self, export: str, name: str) -> str | None:
+        """The path of a file in an export; None: the export is not mounted."""
+        directory = self.directory_of(export)
+        return os.path.join(directory, name) if self.is_mounted(directory) else None
+
     def hold(self, path: str) -> bool:
         """Is it a file below a mount of ours?"""
         return path.startswith(f"{self.base}/")

@@ -244,11 +244,12 @@ class Lease:
 class Held:
     """An attachment that is in place (or whose detach is open): the journal's word for it.
 
-    ``io_errors``: what its guest met since, {errors, first_at, last_at, action, reason}.
-    ``lease``: its instance is still to come."""
+    ``operation_id`` is who put it there; None: somebody else, it was imported. ``io_errors``: what
+    its guest met since, {errors, first_at, last_at, action, reason}. ``lease``: its instance is
+    still to come."""
 
     attachment: Attachment
-    operation_id: str
+    operation_id: str | None
     device: Device | None
     disk: dict[str, Any]
     promised: bool = True

@@ -8,6 +8,7 @@ and its answer in service.queries. Everything else asks these tables.
 from collections.abc import Mapping
 
 from agent.errors import Unsupported
+from agent.model.imports import ImportQuery
 from agent.model.move import CancelMigrationRequest, PrepareMigrationRequest
 from agent.model.request import (
     AttachBatchRequest,
@@ -74,7 +75,7 @@ QUESTIONS: Mapping[str, type[Value] | None] = {
     "list_locks": Nothing,
     "list_quarantine": Nothing,
     "release_quarantine": VolumeRef,
-    "import_attachments": None,
+    "import_attachments": ImportQuery,
 }
 """Each takes the fields of its noun as keyword arguments."""
 

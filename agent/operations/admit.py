@@ -21,7 +21,7 @@ from agent.errors import (
     WrongDevice,
 )
 from agent.journal.book import Book
-from agent.journal.record import Part, Record
+from agent.journal.record import Held, Part, Record
 from agent.model.attachment import Attachment
 from agent.model.contract import Command
 from agent.model.move import CancelMigrationRequest, PrepareMigrationRequest
@@ -98,6 +98,20 @@ class Admission:
         if isinstance(request, SetIotuneRequest):
             return (self._staying(request),)
         return tuple(self._joining(attachment) for attachment in request.connects)
+
+    def in_place(self, attachment: Attachment) -> Held | None:
+        """As the journal has it.  Raises Invalid where that is another volume or instance."""
+        self._same_attachment(attachment)
+        return self.book.attachment(attachment.attachment_id)
+
+    def take_over(self, attachment: Attachment) -> None:
+        """Its guest has it already, by somebody else. Raises as an attach, and Busy."""
+        for record in self.book.open_operations(attachment_id=attachment.attachment_id):
+            raise Busy(
+                f"{record.verb} {record.operation_id} of this attachment is {record.state}; "
+                "nothing was done: ask again when that has ended"
+            )
+        self._joining(attachment)
 
     def draft(self, verb: str, request: Command, digest: str) -> Record:
         """The operation as it would be accepted now.  Raises the refusal."""

@@ -46,7 +46,7 @@ def _books(book: Book) -> tuple[list[Held], list[Record]]:
     return book.attachments(), book.open_operations()
 
 
-def _plugged(rows: Sequence[Held]) -> frozenset[tuple[str, str]]:
+def _plugged(rows: Sequence[Held]) -> frozenset[tuple[str, str | None]]:
     """Each with the operation that did it: it may have gone and come back meanwhile."""
     return frozenset((held.attachment.attachment_id, held.operation_id) for held in rows)
 

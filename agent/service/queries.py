@@ -1,4 +1,6 @@
-"""What is asked without changing anything (but the quarantine): the control topic's answers."""
+"""What is asked without changing anything on the host: the control topic's answers.
+
+Of the journal only the quarantine changes, and what is taken over (service/imports)."""
 
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -28,6 +30,7 @@ from agent.operations import VERBS
 from agent.operations.admit import Policy
 from agent.ports import DomainLook, Host
 from agent.service.audit import audit
+from agent.service.imports import Imports
 from agent.service.preview import preview
 from agent.steps.guest_checks import refuse_no_initiator
 from agent.steps.users import Halves, halves
@@ -56,6 +59,7 @@ class Queries:
             "list_locks": self._locks,
             "list_quarantine": self._quarantine,
             "release_quarantine": self._release,
+            "import_attachments": Imports(host, journal, policy).answer,
         }
 
     def answer(self, name: str, arguments: Mapping[str, object]) -> dict[str, Any]:
@@ -222,7 +226,7 @@ def _disks(both: Halves, known: Mapping[str, str]) -> list[dict[str, Any]]:
     return [
         {
             "alias": disk.libvirt_alias,
-            "attachment_id": ours.get(disk.alias or ""),
+            "attachment_id": ours.get(disk.mark),
             "target_dev": disk.target_dev,
             "bus": disk.bus,
             "device": disk.device,

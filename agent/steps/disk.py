@@ -13,8 +13,8 @@ from agent.ports import Host
 from agent.saga.plan import Commit, Learnt, Parked, Scene, Step
 from agent.steps.guest_checks import (
     find_guest,
+    refuse_another,
     refuse_other_disk,
-    refuse_other_serial,
     refuse_taken_boot_order,
     why_no_boot_order,
 )
@@ -337,7 +337,7 @@ def _let_go(
     host, look, now = scene.host, guest.look, scene.host.clock.now()
     if look.job is not None:
         return Parked(f"the end of the {look.job} of domain {look.name}", now + JOB_SECONDS)
-    refuse_other_serial(disk, attachment)
+    refuse_another(host, disk, attachment)
     asks, asked_at = scene.known.get("asks", 0), scene.known.get("asked_at", now)
     if now >= asked_at + _pause_seconds(host, asks):
         host.domains.unplug(look.instance_id, alias)
@@ -361,5 +361,5 @@ def _pause_seconds(host: Host, asks: int) -> float:
 def _forget(host: Host, guest: Halves, alias: str, attachment: Attachment | None) -> None:
     disk = guest.defined_disk(alias)
     if disk is not None:
-        refuse_other_serial(disk, attachment)
+        refuse_another(host, disk, attachment)
         host.domains.forget(guest.look.instance_id, alias)

@@ -16,6 +16,7 @@ from agent.guest.disk_xml import differences
 from agent.guest.domain_xml import DiskFacts, DomainFacts
 from agent.guest.placement import choose_places
 from agent.model.attachment import Attachment
+from agent.model.mark import is_user_alias
 from agent.ports import GUEST_INITIATOR, RESERVATIONS, Capabilities, DomainLook, Host
 from agent.saga.plan import Learnt, Scene, Step
 from agent.steps.users import Halves, halves, refuse_conflicts
@@ -75,7 +76,7 @@ class CheckDisk(Step):
         alias = guest.alias_of(self.attachment_id, self.alias)
         for disk in (guest.live_disk(alias), guest.defined_disk(alias)):
             if disk is not None:
-                refuse_other_serial(disk, self.attachment)
+                refuse_another(scene.host, disk, self.attachment)
         disk = guest.disk(alias)
         return {} if disk is None else {"source": disk.source}
 
@@ -176,6 +177,22 @@ def refuse_other_disk(
                 f"the guest has attachment {attachment.attachment_id} already, otherwise than "
                 f"asked: {'; '.join(wrong)}; detach it first"
             )
+
+
+def refuse_another(host: Host, disk: DiskFacts, attachment: Attachment | None) -> None:
+    """The disk that was found must be the attachment's before anything is done to it.
+
+    By target and serial alone (model.mark) nothing is proven: the device must be the same."""
+    refuse_other_serial(disk, attachment)
+    if attachment is None or is_user_alias(attachment.alias):
+        return
+    device, names = host.journal.device_of(attachment.attachment_id), host.connectors.names
+    if device is None or not disk.source or not names(device.path) & names(disk.source):
+        raise WrongDevice(
+            f"the disk {disk.target_dev} ({disk.source}) has no alias, and is not the device "
+            f"{device.path if device else 'that the attachment had'}; it is not touched: see who "
+            "has plugged it"
+        )
 
 
 def refuse_other_serial(disk: DiskFacts, attachment: Attachment | None) -> None:

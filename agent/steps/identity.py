@@ -44,10 +44,7 @@ def prove(
     ``earlier`` is what connect found for an attachment that has not ended since: the device must
     still be that one. It may have grown. Raises WrongDevice, once the device is quarantined;
     ReadOnlyDevice, Unsupported."""
-    wrong = [
-        *_unexpected(attachment, device, earlier),
-        *_known_otherwise(journal, connectors, attachment, device, besides),
-    ]
+    wrong = why_another(journal, connectors, attachment, device, besides=besides, earlier=earlier)
     if wrong:
         reason = f"{device.path}: {'; '.join(wrong)}"
         journal.quarantine(attachment.volume_id, device, reason)
@@ -56,6 +53,27 @@ def prove(
             "plugged and stays here, quarantined: look at it, then 'attachctl quarantine "
             f"release {attachment.volume_id}'"
         )
+    refuse_unfit(attachment, device)
+
+
+def why_another(
+    journal: Promises,
+    connectors: Connectors,
+    attachment: Attachment,
+    device: Device,
+    *,
+    besides: str,
+    earlier: Device | None = None,
+) -> list[str]:
+    """Why the device is not the volume, in words; empty: it is.  As prove; quarantines nothing."""
+    return [
+        *_unexpected(attachment, device, earlier),
+        *_known_otherwise(journal, connectors, attachment, device, besides),
+    ]
+
+
+def refuse_unfit(attachment: Attachment, device: Device) -> None:
+    """The device is the volume, and cannot be used as is asked."""
     if device.read_only and not attachment.read_only:
         raise ReadOnlyDevice(
             f"{device.path} cannot be written, and the attachment is rw: attach it with "

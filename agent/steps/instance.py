@@ -12,9 +12,9 @@ from agent.ports import Host
 from agent.saga.plan import Commit, Learnt, Scene, Step
 from agent.steps.guest_checks import (
     forced_caches,
+    refuse_another,
     refuse_job,
     refuse_missing_abilities,
-    refuse_other_serial,
 )
 from agent.steps.users import halves, refuse_conflicts, uses_of
 
@@ -86,7 +86,7 @@ class CheckInstance(Step):
             if look.active and attachment is not None:
                 refuse_running_user(scene.host, attachment)
             if defined is not None:
-                refuse_other_serial(defined, attachment)
+                refuse_another(scene.host, defined, attachment)
         return {}
 
 

@@ -1,5 +1,6 @@
 """What holds back a disk: two halves, the running guest and its definition."""
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ from agent.model.attachment import Attachment
 from agent.model.disk import IoTune
 from agent.ports import Host
 from agent.saga.plan import Commit, Learnt, Scene, Step
-from agent.steps.guest_checks import find_guest, refuse_job, refuse_other_serial
+from agent.steps.guest_checks import find_guest, refuse_another, refuse_job
 from agent.steps.users import Halves, halves
 
 Limits = dict[str, int | str]
@@ -39,11 +40,15 @@ class LimitDisk(Commit):
                 f"the {half} has no disk {self.alias}: attach it again with the iotune that it "
                 "shall have"
             )
-        refuse_other_serial(disk, self.attachment)
+        refuse_another(scene.host, disk, self.attachment)
         change = scene.host.domains.limit
         if not guest.look.active:
             change = scene.host.domains.define_limits
-        change(self.attachment.instance_id, disk.target_dev, self.iotune.complete(self.alias))
+        change(
+            self.attachment.instance_id,
+            disk.target_dev,
+            self.iotune.complete(_group_of(self.alias)),
+        )
         return {"limits": _in_force(scene.host, guest, disk)}
 
     def happened(self, scene: Scene) -> bool:
@@ -77,7 +82,7 @@ class LimitOtherHalf(Step):
             return {"warnings": ["the domain has gone since"]}
         refuse_job(look)
         guest = halves(look)
-        wanted = self.iotune.complete(self.alias)
+        wanted = self.iotune.complete(_group_of(self.alias))
         live, defined = guest.live_disk(self.alias), guest.defined_disk(self.alias)
         if live and self.iotune.not_in(domains.limits(instance_id, live.target_dev)):
             domains.limit(instance_id, live.target_dev, wanted)
@@ -87,6 +92,11 @@ class LimitOtherHalf(Step):
         if disk is None:
             return {"warnings": ["the disk has gone since"]}
         return {"limits": _in_force(scene.host, guest, disk)}
+
+
+def _group_of(alias: str) -> str:
+    """A name that QEMU takes, also of a disk without an alias (model.mark)."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", alias)
 
 
 def _first_half(guest: Halves, alias: str) -> DiskFacts | None:

@@ -143,7 +143,7 @@ def refuse_conflicts(host: Host, attachment: Attachment, source: str | None) -> 
     uses = tuple(uses_of(host, attachment.volume_id, source))
     for use in uses:
         same_instance = use.domain.instance_id == attachment.instance_id
-        if same_instance and use.disk.alias == attachment.alias:
+        if same_instance and use.disk.mark == attachment.alias:
             continue
         if same_instance:
             raise SharingConflict(

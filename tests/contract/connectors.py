@@ -53,6 +53,17 @@ class ConnectorsContract:
         volume = bench.make_volume()
         assert bench.connect(volume) == bench.connect(volume)
 
+    def test_what_is_here_is_found_whoever_brought_it(self, bench: Bench) -> None:
+        volume, other = bench.make_volume(), bench.make_volume()
+        device = bench.connect(volume)
+        found = bench.connectors.find(volume.connection)
+        assert found is not None
+        assert (found.path, found.identity) == (device.path, device.identity)
+        assert found.size_bytes == device.size_bytes
+        assert (bench.connectors.find(other.connection) is not None) is bench.stays
+        bench.disconnect(volume, found)
+        assert (bench.connectors.find(volume.connection) is not None) is bench.stays
+
     def test_a_device_outlives_the_journal(self, bench: Bench) -> None:
         device = bench.connect(bench.make_volume())
         assert Device.model_validate(device.reveal()) == device

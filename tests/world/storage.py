@@ -148,7 +148,10 @@ class SimulatedConnectors:
         )
 
     def find(self, connection: Connection) -> Device | None:
-        found = self.devices.get(_place(connection))
+        place = _place(connection)
+        if _is_network(place):
+            return Device(path=place[0], identity={"path": place[0]}, size_bytes=0)
+        found = self.devices.get(place)
         return None if found is None else self._device(found)
 
     def look_again(self, attachment: Attachment, device: Device) -> Device | None:

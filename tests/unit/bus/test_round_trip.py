@@ -152,6 +152,7 @@ def test_every_question_of_the_port_has_its_method(
         "cancel_operation": (operation["operation_id"],),
         "abandon_operation": (operation["operation_id"],),
         "release_quarantine": ("volume-1",),
+        "import_attachments": ([{"attachment": attachment_payload()}],),
         "plan": ("attach", {"attachment": attachment_payload()}),
     }
     built = [name for name in QUESTIONS if name in ARGUMENTS]

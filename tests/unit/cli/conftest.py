@@ -3,7 +3,7 @@
 import io
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -226,6 +226,14 @@ class PlayedAgent:
         released = self.journal.write(lambda book: book.release(volume_id))
         return {"volume_id": volume_id, "released": released}
 
+    def import_attachments(
+        self, entries: Sequence[Mapping[str, Any]], *, dry_run: bool = True
+    ) -> dict[str, Any]:
+        """What has an id is importable, what has none is refused."""
+        self.sent.append(("import", (entries, dry_run)))
+        rows = [_import_row(entry["attachment"], dry_run=dry_run) for entry in entries]
+        return {"dry_run": dry_run, "entries": rows}
+
     def list_locks(self) -> list[dict[str, Any]]:
         return self.locks
 
@@ -293,6 +301,24 @@ class PlayedAgent:
 
     def close(self) -> None:
         pass
+
+
+def _import_row(attachment: Mapping[str, Any], *, dry_run: bool) -> dict[str, Any]:
+    row = {name: attachment.get(name) for name in ("attachment_id", "instance_id", "volume_id")}
+    if row["attachment_id"] is None:
+        refusal = {
+            "code": "wrong-device",
+            "retriable": False,
+            "detail": "the disk in the running guest is otherwise than the entry says: readonly is "
+            "False, not True; nothing was touched: mend the entry (shareable is multiattach, "
+            "readonly is access_mode), or the domain",
+        }
+        minted = "0ddf2bd9-9a29-5b1f-8a5b-3f4b6e0f7c11"
+        refused = {"state": "refused", "disk": None, "device": None, "error": refusal}
+        return {**row, "attachment_id": minted, **refused}
+    disk = {"target_dev": "vdb", "alias": f"ua-{VOLUME}", "live": True, "persistent": True}
+    state = "importable" if dry_run else "imported"
+    return {**row, "state": state, "disk": disk, "device": {"path": PATH}, "error": None}
 
 
 class AbsentAgent:

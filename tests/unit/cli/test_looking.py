@@ -123,6 +123,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "instance": ("instance", INSTANCES[0]),
     "instance-unknown": ("instance", "11111111-1111-4111-8111-111111111111"),
     "plan": ("plan", "attach", "--file", "attachment.yaml", "--bus", "virtio"),
+    "import": ("import", "import.json"),
 }
 
 

@@ -15,6 +15,7 @@ from agent.errors import ConnectFailed
 from agent.model.outcome import Answer
 from tests.unit.cli.conftest import Attachctl
 from tests.unit.saga.stories_of_changes import GIB, grown
+from tests.unit.saga.stories_of_imports import becomes_anothers
 from tests.world.story import INSTANCES, VOLUMES, attachment, volume
 from tests.world.world import World
 
@@ -22,7 +23,7 @@ ONE, TWO = INSTANCES[:2]
 
 CHANGING = {
     *("attach", "detach", "extend", "set-iotune", "cancel", "abandon", "release"),
-    *("prepare-migration", "cancel-migration"),
+    *("prepare-migration", "cancel-migration", "--apply"),
 }
 
 
@@ -54,6 +55,10 @@ class Client:
 
     def release_quarantine(self, volume_id: str) -> Any:
         return self._ask("release_quarantine", volume_id=volume_id)
+
+    def import_attachments(self, entries: list[dict[str, Any]], *, dry_run: bool) -> Any:
+        asked = json.loads(json.dumps(entries))
+        return self._ask("import_attachments", entries=asked, dry_run=dry_run)
 
     def plan(self, verb: str, request: dict[str, Any]) -> Any:
         return self._ask("plan", verb=verb, request=request)
@@ -212,3 +217,22 @@ def test_a_refusal_names_the_reason_before_and_after(ctl: Any, files: list[str])
     assert (code, planned["refusal"]["code"]) == (1, "sharing-conflict")
     code, refused = ctl("attach", *alone)
     assert (code, refused["error"]["code"]) == (1, "sharing-conflict")
+
+
+def test_what_somebody_else_attached_is_imported_and_goes(
+    ctl: Any, files: list[str], world: World, tmp_path: Path
+) -> None:
+    ctl("attach", "-f", files[0])
+    becomes_anothers(world, 1, ONE, f"ua-{VOLUMES[0]}")
+    file = tmp_path / "import.json"
+    file.write_text(f"[{Path(files[0]).read_text()}]")
+    code, looked = ctl("import", str(file))
+    assert (code, looked["entries"][0]["state"]) == (0, "importable")
+    assert ctl("list")[1]["attachments"] == []
+    code, done = ctl("import", str(file), "--apply")
+    assert (code, done["entries"][0]["state"]) == (0, "imported")
+    assert ctl("import", str(file), "--apply")[1]["entries"][0]["state"] == "already"
+    assert ctl("show", "att-1")[1]["attachment"]["operation_id"] is None
+    assert ctl("audit")[0] == 0
+    code, gone = ctl("detach", "att-1")
+    assert (code, gone["result"]["disconnected"]) == (0, True)

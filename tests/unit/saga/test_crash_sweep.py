@@ -11,17 +11,20 @@ import pytest
 
 from tests.unit.saga.stories import STORIES
 from tests.unit.saga.stories_of_changes import CHANGES
+from tests.unit.saga.stories_of_imports import IMPORTED, IMPORTS
 from tests.unit.saga.stories_of_moving import MOVING
 from tests.unit.saga.stories_of_networks import NETWORK
 from tests.unit.saga.stories_of_several import SEVERAL
 from tests.world.story import Story
 from tests.world.sweep import Sweep
 
+TOLD = STORIES + SEVERAL + CHANGES + NETWORK + MOVING + IMPORTS + IMPORTED
+
 DRAWN = 3
 """So many of the first deaths are gone on from, to so many second ones each."""
 
 
-@pytest.mark.parametrize("story", STORIES + SEVERAL + CHANGES + NETWORK + MOVING, ids=str)
+@pytest.mark.parametrize("story", TOLD, ids=str)
 def test_killed_anywhere_and_once_more(story: Story, rounds: int, draw: random.Random) -> None:
     sweep = Sweep(story)
     firsts = sweep.first_deaths()

@@ -10,6 +10,7 @@ import pytest
 
 from tests.unit.saga.stories import STORIES
 from tests.unit.saga.stories_of_changes import CHANGES
+from tests.unit.saga.stories_of_imports import IMPORTED, IMPORTS
 from tests.unit.saga.stories_of_moving import MOVING
 from tests.unit.saga.stories_of_networks import NETWORK
 from tests.unit.saga.stories_of_several import SEVERAL
@@ -22,7 +23,7 @@ DRAWN = 3
 
 TOLD = [
     story
-    for story in STORIES + SEVERAL + CHANGES + NETWORK + MOVING
+    for story in STORIES + SEVERAL + CHANGES + NETWORK + MOVING + IMPORTS + IMPORTED
     if not any(ask.refused for ask in story.asks)
 ]
 """Whether a request is refused is a matter of a moment that a failure puts off."""

@@ -332,6 +332,18 @@ MUTATIONS = (
         "for other in here:",
     ),
     Mutation(
+        "what sits at the target name is the attachment's disk",
+        "steps/guest_checks.py",
+        "    if attachment is None or is_user_alias(attachment.alias):\n",
+        "    if True:\n",
+    ),
+    Mutation(
+        "how far an operation is counts by the plan of today",
+        "service/workers.py",
+        "record = as_planned(found, plan_of(found))",
+        "record = found",
+    ),
+    Mutation(
         "a replay is accepted as something new",
         "operations/admit.py",
         "        record = self.book.operation(request_id)\n",

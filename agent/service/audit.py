@@ -212,7 +212,8 @@ def _strangers(guest: Halves, known: set[str]) -> Iterator[dict[str, Any]]:
                     "attachment_id": disk.alias.removeprefix(USER_ALIAS),
                     "instance_id": guest.look.instance_id,
                     "detail": f"{disk.target_dev} ({disk.source}) is in no journal of this agent",
-                    "advice": "detach it by sending the whole attachment; otherwise it stays",
+                    "advice": "take it over ('attachctl import'), or detach it by sending the "
+                    "whole attachment; otherwise it stays",
                 }
 
 

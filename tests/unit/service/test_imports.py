@@ -10,7 +10,7 @@ from lxml import etree
 from agent.model.imports import minted_id
 from tests.unit.saga.stories import ONE, SHARED, TWO, lose_journal, luks, point_elsewhere
 from tests.unit.saga.stories_of_imports import THEIRS, anothers, as_anothers, asked, entry
-from tests.world.story import VOLUMES, attach, attached, detach, set_iotune
+from tests.world.story import VOLUMES, attach, attached, detach
 from tests.world.world import World
 
 Change = Callable[[World], Any]
@@ -254,23 +254,6 @@ def test_while_an_operation_on_it_is_open_it_is_busy(world: World) -> None:
     detach(1, attachment=attachment)(world)
     world.run()
     assert one(world)["error"]["code"] == "busy"
-
-
-def test_a_disk_without_an_alias_is_not_taken_for_another_one(world: World) -> None:
-    """Somebody puts another device where it was: libvirt would take out whatever is there."""
-    anothers(alias="")(world)
-    assert one(world)["state"] == "imported"
-    for half in ("live", "inactive"):
-        point_elsewhere(half)(world)
-    set_iotune(1, {"total_iops_sec": 500})(world)
-    detach(2)(world)
-    world.run()
-    for number in (1, 2):
-        record = world.record(f"00000000-0000-4000-9000-{number:012d}")
-        assert record.state == "undone"
-        assert record.cause is not None
-        assert record.cause.code == "wrong-device"
-    assert "wwn-old" in (world.domains.guests[ONE].live or "")
 
 
 def test_by_hand_and_attached_again_the_guest_has_it_already(world: World) -> None:

@@ -14,11 +14,21 @@ from tests.unit.saga.stories import (
     lose_journal,
     occupy,
     other_serial,
+    point_elsewhere,
     still_plugged,
     take_boot_order,
 )
+from tests.unit.saga.stories_of_imports import anothers, entry, imports
 from tests.world.domains import ROOT_PORTS
-from tests.world.story import VOLUMES, attach, attached, detach, request_id, volume
+from tests.world.story import (
+    VOLUMES,
+    attach,
+    attached,
+    detach,
+    request_id,
+    set_iotune,
+    volume,
+)
 from tests.world.world import World
 
 
@@ -165,3 +175,20 @@ def test_a_disk_that_sits_at_the_target_name_is_not_ours(world: World) -> None:
     (disk,) = etree.fromstring(guest.live or "").findall("devices/disk")
     assert disk.find("target").get("dev") == "vda"  # type: ignore[union-attr]
     assert len(world.storage.devices) == 1, "its device is used by that disk"
+
+
+def test_a_disk_without_an_alias_is_not_taken_for_another_one(world: World) -> None:
+    """Somebody puts another device where it was: libvirt would take out whatever is there."""
+    anothers(alias="")(world)
+    imports(entry())(world)
+    for half in ("live", "inactive"):
+        point_elsewhere(half)(world)
+    set_iotune(1, {"total_iops_sec": 500})(world)
+    detach(2)(world)
+    world.run()
+    for number in (1, 2):
+        record = world.record(f"00000000-0000-4000-9000-{number:012d}")
+        assert record.state == "undone"
+        assert record.cause is not None
+        assert record.cause.code == "wrong-device"
+    assert "wwn-old" in (world.domains.guests[ONE].live or "")

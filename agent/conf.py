@@ -75,6 +75,13 @@ LIBVIRT_OPTS = [
         help="How often a guest that does not let go of a disk is asked again, after the first "
         "minute. An event from the guest is acted on at once whatever this says.",
     ),
+    cfg.FloatOpt(
+        "copy_stall_seconds",
+        default=600.0,
+        min=10.0,
+        help="A swap whose copy has not come a byte further for so long is undone: the guest stays "
+        "on its old volume.",
+    ),
 ]
 
 STORAGE_OPTS = [
@@ -206,6 +213,7 @@ class Settings:
     libvirt_call_timeout_seconds: float
     libvirt_retry_seconds: float
     unplug_retry_seconds: float
+    copy_stall_seconds: float
     my_ip: str
     use_multipath: bool
     enforce_multipath: bool
@@ -258,6 +266,7 @@ def settings(conf: Any) -> Settings:
         libvirt_call_timeout_seconds=conf.libvirt.call_timeout_seconds,
         libvirt_retry_seconds=conf.libvirt.retry_seconds,
         unplug_retry_seconds=conf.libvirt.unplug_retry_seconds,
+        copy_stall_seconds=conf.libvirt.copy_stall_seconds,
         my_ip=conf.storage.my_ip,
         use_multipath=conf.storage.use_multipath,
         enforce_multipath=conf.storage.enforce_multipath,

@@ -167,6 +167,12 @@ class PlugRefused(AgentError):
     code = "plug-refused"
 
 
+class CopyFailed(AgentError):
+    """QEMU did not copy a disk to its new volume; the guest is where it was."""
+
+    code = "copy-failed"
+
+
 class MigrationFailed(AgentError):
     """libvirt or QEMU refused to move the instance, or gave up."""
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 from agent.errors import AgentError
 from agent.model.attachment import Attachment
 from agent.model.connection import Connection, Lane
+from agent.model.copy import CopyProgress, CopyWishes
 from agent.model.device import Device, Disconnected
 from agent.model.migration import Journey, MigrationProgress
 from agent.model.secret import GuestSecret
@@ -24,6 +25,8 @@ HEADER_BYTES = 4096
 LUKS2 = "luks2"
 RESERVATIONS = "reservations"
 GUEST_INITIATOR = "guest-initiator"
+SYNCHRONOUS_WRITES = "synchronous-writes"
+STORAGE_SLICES = "storage-slices"
 """Abilities that steps ask for, as Capabilities.missing names them."""
 
 
@@ -111,6 +114,12 @@ class Domains(Protocol):
         device has the size that it has, also where that is more than was asked.
         Raises PlugRefused, Busy, Unsupported."""
 
+    def redefine(self, instance_id: str, disk_xml: str) -> None:
+        """Change a disk of the domain's configuration, found by alias and target, to this one.
+
+        In one go: at no instant is it without the disk. Raises as define; WrongDevice if it has no
+        such disk."""
+
     def note(self, instance_id: str, metadata_xml: str) -> None:
         """Replace our element of the domain's metadata, live and in the configuration."""
 
@@ -137,6 +146,35 @@ class Secrets(Protocol):
         """All bytes of a file that the operator lets requests name.
 
         Raises Unsupported (he lets none), Invalid."""
+
+
+class Copies(Protocol):
+    """Copies of a running guest's disk to another volume, made under the guest.
+
+    QEMU carries one on whatever becomes of us and of libvirtd; another life of the agent finds it
+    in the live XML (DiskFacts.copies_to), which also tells when it is ready. One that has failed
+    and one that has pivoted are both gone: which of them it was the disk's source tells. Being
+    ready, and each end, stir the instance."""
+
+    def start(
+        self, instance_id: str, target_dev: str, destination_xml: str, wishes: CopyWishes
+    ) -> None:
+        """Begin, and return; what is found out later ends the copy. One that goes there: nothing
+        to do.
+
+        Raises CopyFailed, Busy (another block job), Unsupported, UnknownInstance; Unavailable if
+        the guest does not run. What QEMU says of secrets as in Domains.plug."""
+
+    def progress(self, instance_id: str, target_dev: str) -> CopyProgress | None:
+        """Of whatever block job the disk has; None: it has none, or the guest does not run."""
+
+    def pivot(self, instance_id: str, target_dev: str) -> None:
+        """The guest has the destination from now on, in its definition as well, and the copy ends.
+
+        Raises CopyFailed: there is no copy any more. Unavailable while it is not ready."""
+
+    def abort(self, instance_id: str, target_dev: str) -> None:
+        """Give it up, the guest stays where it is; no copy: nothing to do."""
 
 
 class Migrations(Protocol):
@@ -367,8 +405,10 @@ class Host:
     journal: Promises
     secrets: Secrets
     peers: Peers
+    copies: Copies
     unplug_retry_seconds: float = 60.0
     libvirt_retry_seconds: float = 2.0
+    copy_stall_seconds: float = 600.0
 
 
 class Desk(Protocol):

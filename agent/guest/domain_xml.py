@@ -34,7 +34,9 @@ class DiskFacts:
 
     ``alias`` is a user's; ``libvirt_alias`` is whatever libvirt shows.
     ``luks_secret`` is the uuid of the secret that QEMU opens it with. ``reserves``: the guest may
-    make SCSI persistent reservations, in this host's name."""
+    make SCSI persistent reservations, in this host's name. ``copies_to`` is the source that QEMU
+    copies it to, and keeps the same once ``is_copied``. ``slice_bytes``: the guest has so much of
+    the source and no more."""
 
     device: str
     alias: str | None
@@ -50,6 +52,9 @@ class DiskFacts:
     libvirt_alias: str | None = None
     luks_secret: str | None = None
     reserves: bool = False
+    copies_to: str | None = None
+    is_copied: bool = False
+    slice_bytes: int | None = None
 
     @property
     def mark(self) -> str:
@@ -99,7 +104,7 @@ def parse_domain(xml: str) -> DomainFacts:
     devices = domain.find("devices")
     if devices is None:
         devices = element("devices")
-    disks = tuple(_disk(disk) for disk in devices.iterfind("disk"))
+    disks = tuple(disk_facts(disk) for disk in devices.iterfind("disk"))
     return DomainFacts(
         disks=disks,
         taken_targets=frozenset(disk.target_dev for disk in disks),
@@ -143,7 +148,7 @@ def metadata_xml(notes: dict[str, Note]) -> str:
     )
 
 
-def _disk(disk: XmlElement) -> DiskFacts:
+def disk_facts(disk: XmlElement) -> DiskFacts:
     alias = _of(disk, "alias", "name")
     return DiskFacts(
         device=disk.get("device", "disk"),
@@ -160,7 +165,15 @@ def _disk(disk: XmlElement) -> DiskFacts:
         libvirt_alias=alias,
         luks_secret=_luks_secret(disk),
         reserves=disk.find("source/reservations") is not None,
+        copies_to=_source(disk.find("mirror[@job='copy']/source")),
+        is_copied=disk.find("mirror[@job='copy'][@ready='yes']") is not None,
+        slice_bytes=_slice_bytes(disk),
     )
+
+
+def _slice_bytes(disk: XmlElement) -> int | None:
+    found = disk.find("source/slices/slice[@type='storage']")
+    return None if found is None else int(found.get("size", "0"))
 
 
 def _luks_secret(disk: XmlElement) -> str | None:

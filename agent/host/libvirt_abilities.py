@@ -6,7 +6,13 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any, Final
 
-from agent.ports import GUEST_INITIATOR, LUKS2, RESERVATIONS
+from agent.ports import (
+    GUEST_INITIATOR,
+    LUKS2,
+    RESERVATIONS,
+    STORAGE_SLICES,
+    SYNCHRONOUS_WRITES,
+)
 
 DETACH_BY_ALIAS: Final = "detach-by-alias"
 SHAREABLE_DISKS: Final = "shareable-disks"
@@ -23,6 +29,8 @@ SINCE: Final[dict[str, tuple[int, int, int] | None]] = {
     LUKS2: None,
     RESERVATIONS: (4, 4, 0),
     GUEST_INITIATOR: (4, 7, 0),
+    SYNCHRONOUS_WRITES: (8, 0, 0),
+    STORAGE_SLICES: (6, 1, 0),
 }
 """Which libvirt (on the hypervisor; the binding is newer). None: none yet. QEMU's LUKS driver
 reads version 1 of the header ("LUKS version 2 is not supported", 7.2), and libvirt refuses luks2

@@ -18,9 +18,10 @@ from typing import Any, Final
 import libvirt
 from lxml import etree
 
-from agent.errors import AgentError
+from agent.errors import AgentError, Unavailable, WrongDevice
 from agent.host.libvirt_abilities import DETACH_BY_ALIAS, Abilities, version_of
 from agent.host.libvirt_connection import LibvirtConnection, VirConnect
+from agent.host.libvirt_devices import Mark, devices_in, found_by, target_in
 from agent.host.libvirt_disks import LibvirtDisks
 from agent.host.migration_words import ARRIVED_IN_POST_COPY, post_copy_phase
 from agent.host.refusals import (
@@ -30,7 +31,7 @@ from agent.host.refusals import (
     is_not_yet,
     is_on_its_way_here,
 )
-from agent.model.mark import is_user_alias, mark_of
+from agent.model.mark import is_user_alias
 from agent.ports import Capabilities, DomainLook, DomainState
 
 VirDomain = Any
@@ -126,7 +127,7 @@ class LibvirtDomains(LibvirtDisks):
 
         Raises PlugRefused, NoFreeAddress, UnknownInstance; Unavailable if it does not run."""
         self._put(instance_id, device_xml, _LIVE)
-        self._asked.forget(instance_id, _Mark.of(device_xml).alias)
+        self._asked.forget(instance_id, Mark.of(device_xml).alias)
 
     def define(self, instance_id: str, device_xml: str) -> None:
         """As plug; Unavailable if the domain is transient."""
@@ -148,6 +149,28 @@ class LibvirtDomains(LibvirtDisks):
     def forget(self, instance_id: str, alias: str) -> None:
         """No disk, no configuration, no domain: it is out already."""
         self._take_out(instance_id, alias, _CONFIG)
+
+    def redefine(self, instance_id: str, disk_xml: str) -> None:
+        """libvirt changes whatever sits at the target name: what that is is looked at just before.
+
+        Raises WrongDevice, PlugRefused, UnknownInstance; Unavailable if the domain is transient."""
+        disk = etree.fromstring(disk_xml)
+        mark = found_by(disk)
+
+        def ask(connection: VirConnect) -> None:
+            domain = connection.lookupByUUIDString(instance_id)
+            defined = _xml_of(domain, _CONFIG)
+            if defined is None:
+                raise Unavailable("libvirt", f"domain {instance_id} has no configuration")
+            there = devices_in(defined)
+            if not any((found_by(d), target_in(d)) == (mark, target_in(disk)) for d in there):
+                raise WrongDevice(
+                    f"the definition of domain {instance_id} has no disk {mark}; nothing was "
+                    "changed: see what it has ('attachctl instance')"
+                )
+            domain.updateDeviceFlags(disk_xml, _CONFIG.affect)
+
+        self._change(ask, f"changing the disk {mark} in the definition of domain {instance_id}")
 
     def note(self, instance_id: str, metadata_xml: str) -> None:
         """An element without children takes ours away.
@@ -182,7 +205,7 @@ class LibvirtDomains(LibvirtDisks):
         return self._question(ask)
 
     def _put(self, instance_id: str, device_xml: str, half: _Half) -> None:
-        mark = _Mark.of(device_xml)
+        mark = Mark.of(device_xml)
 
         def ask(connection: VirConnect) -> None:
             domain = connection.lookupByUUIDString(instance_id)
@@ -209,37 +232,6 @@ class LibvirtDomains(LibvirtDisks):
                     raise
 
         self._change(ask, f"taking the disk {alias} out of {half.name} of domain {instance_id}")
-
-
-@dataclass(frozen=True)
-class _Mark:
-    """By what a device is known again: a disk's alias, or a controller's type, index, model."""
-
-    tag: str
-    alias: str | None
-    controller: tuple[str | None, str | None, str | None] | None
-
-    @classmethod
-    def of(cls, device_xml: str) -> "_Mark":
-        device = etree.fromstring(device_xml)
-        is_controller = device.tag == "controller" and device.get("index") is not None
-        return cls(
-            tag=str(device.tag),
-            alias=_alias(device),
-            controller=_controller(device) if is_controller else None,
-        )
-
-    def is_in(self, domain_xml: str | None) -> bool:
-        devices = () if domain_xml is None else _devices(domain_xml)
-        same = (device for device in devices if device.tag == self.tag)
-        if self.controller is not None:
-            return any(_controller(device) == self.controller for device in same)
-        return self.alias is not None and any(_alias(device) == self.alias for device in same)
-
-    def __str__(self) -> str:
-        if self.controller is not None:
-            return f"{self.controller[0]} controller {self.controller[1]}"
-        return f"the {self.tag} {self.alias or 'without an alias'}"
 
 
 class _Asked:
@@ -339,7 +331,7 @@ def _ids(connection: VirConnect, flags: int) -> frozenset[str]:
 
 
 def _detach_by_xml(domain: VirDomain, alias: str, half: _Half) -> None:
-    found = (device for device in _devices(_xml_of(domain, half)) if _found_by(device) == alias)
+    found = (device for device in devices_in(_xml_of(domain, half)) if found_by(device) == alias)
     device = next(found, None)
     if device is not None:
         domain.detachDeviceFlags(etree.tostring(device, encoding="unicode"), half.affect)
@@ -353,27 +345,3 @@ def _is_out(error: libvirt.libvirtError) -> bool:
         or is_no_such_device(code, message)
         or is_not_yet(message)
     )
-
-
-def _devices(domain_xml: str | None) -> Iterator[Any]:
-    if domain_xml is None:
-        return iter(())
-    parser = etree.XMLParser(resolve_entities=False, remove_blank_text=True)
-    return iter(etree.fromstring(domain_xml, parser).findall("devices/*"))
-
-
-def _alias(device: Any) -> str | None:
-    alias = device.find("alias")
-    return None if alias is None else alias.get("name")
-
-
-def _found_by(device: Any) -> str | None:
-    """What a disk is found by; of other devices the alias."""
-    target = device.find("target")
-    if device.tag != "disk" or target is None:
-        return _alias(device)
-    return mark_of(_alias(device), target.get("dev", ""), device.findtext("serial"))
-
-
-def _controller(device: Any) -> tuple[str | None, str | None, str | None]:
-    return device.get("type"), device.get("index"), device.get("model")

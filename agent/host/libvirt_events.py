@@ -25,6 +25,7 @@ EVENTS: Final = (
     libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
     libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED,
     libvirt.VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION,
+    libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2,
 )
 """All there since libvirt 1.3.4. A stop sends no DEVICE_REMOVED for disks asked for before."""
 

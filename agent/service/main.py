@@ -23,6 +23,7 @@ from agent.conf import Settings
 from agent.errors import AgentError
 from agent.host.key_files import KeyFiles
 from agent.host.libvirt_connection import LibvirtConnection
+from agent.host.libvirt_copies import LibvirtCopies
 from agent.host.libvirt_domains import LibvirtDomains
 from agent.host.libvirt_events import LibvirtEvents
 from agent.host.libvirt_secrets import LibvirtSecrets
@@ -179,8 +180,10 @@ class Daemon:
             journal=self._journal,
             secrets=LibvirtSecrets(self._libvirt, KeyFiles(settings.secret_directories)),
             peers=BusPeers(self._conf),
+            copies=LibvirtCopies(self._libvirt),
             unplug_retry_seconds=settings.unplug_retry_seconds,
             libvirt_retry_seconds=settings.libvirt_retry_seconds,
+            copy_stall_seconds=settings.copy_stall_seconds,
         )
 
     def start(self) -> None:

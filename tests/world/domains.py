@@ -14,7 +14,15 @@ from typing import Literal, TypeVar
 
 from lxml import etree
 
-from agent.errors import AgentError, NoFreeAddress, PlugRefused, Unavailable, UnknownInstance
+from agent.errors import (
+    AgentError,
+    Busy,
+    NoFreeAddress,
+    PlugRefused,
+    Unavailable,
+    UnknownInstance,
+    WrongDevice,
+)
 from agent.guest.xml import XmlElement
 from agent.model.mark import mark_of
 from agent.ports import LUKS2, Capabilities, DomainLook, DomainState
@@ -35,7 +43,8 @@ ROOT_PORTS = 6
 @dataclass
 class Guest:
     """One domain. ``pending`` are the aliases that it was asked for and has not let go; ``sizes``
-    what QEMU found when it opened the disk of a target name, or was told since."""
+    what QEMU found when it opened the disk of a target name, or was told since; ``copies`` how many
+    turns the copy of one has had."""
 
     instance_id: str
     name: str
@@ -47,6 +56,7 @@ class Guest:
     pending: list[str] = field(default_factory=list)
     asked: int = 0
     sizes: dict[str, int] = field(default_factory=dict)
+    copies: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -85,7 +95,7 @@ class SimulatedDomains:
         return not self.is_away
 
     def look(self, instance_id: str) -> DomainLook | None:
-        found = self._call("look", lambda: self._look(instance_id))
+        found = self.call("look", lambda: self._look(instance_id))
         guest = self.guests.get(instance_id)
         if guest is not None and guest.attitude == "late" and guest.pending:
             self._release(guest)
@@ -96,51 +106,55 @@ class SimulatedDomains:
             looks = (self._look(instance_id) for instance_id in self.guests)
             return [look for look in looks if look is not None]
 
-        return self._call("all", everyone)
+        return self.call("all", everyone)
 
     def plug(self, instance_id: str, device_xml: str) -> None:
         refusal = PlugRefused("simulated: QEMU does not like it")
-        self._change("plug", lambda: self._plug(instance_id, device_xml), refusal)
+        self.change("plug", lambda: self._plug(instance_id, device_xml), refusal)
 
     def define(self, instance_id: str, device_xml: str) -> None:
         refusal = PlugRefused("simulated: libvirt does not like it")
-        self._change("define", lambda: self._define(instance_id, device_xml), refusal)
+        self.change("define", lambda: self._define(instance_id, device_xml), refusal)
 
     def unplug(self, instance_id: str, alias: str) -> None:
         refusal = PlugRefused("simulated: libvirt cannot ask")
-        self._change("unplug", lambda: self._unplug(instance_id, alias), refusal)
+        self.change("unplug", lambda: self._unplug(instance_id, alias), refusal)
 
     def forget(self, instance_id: str, alias: str) -> None:
         refusal = PlugRefused("simulated: libvirt cannot write the definition")
-        self._change("forget", lambda: self._forget(instance_id, alias), refusal)
+        self.change("forget", lambda: self._forget(instance_id, alias), refusal)
 
     def limits(self, instance_id: str, target_dev: str) -> Mapping[str, int | str]:
-        return self._call("limits", lambda: self._limits(instance_id, target_dev))
+        return self.call("limits", lambda: self._limits(instance_id, target_dev))
 
     def defined_limits(self, instance_id: str, target_dev: str) -> Mapping[str, int | str]:
-        return self._call("limits", lambda: self._defined_limits(instance_id, target_dev))
+        return self.call("limits", lambda: self._defined_limits(instance_id, target_dev))
 
     def limit(self, instance_id: str, target_dev: str, limits: Mapping[str, int | str]) -> None:
         refusal = PlugRefused("simulated: QEMU does not take these limits")
-        self._change("limit", lambda: self._limit(instance_id, target_dev, limits), refusal)
+        self.change("limit", lambda: self._limit(instance_id, target_dev, limits), refusal)
 
     def define_limits(
         self, instance_id: str, target_dev: str, limits: Mapping[str, int | str]
     ) -> None:
         refusal = PlugRefused("simulated: libvirt does not take these limits")
         change = "define limits"
-        self._change(change, lambda: self._define_limits(instance_id, target_dev, limits), refusal)
+        self.change(change, lambda: self._define_limits(instance_id, target_dev, limits), refusal)
 
     def size(self, instance_id: str, target_dev: str) -> int:
-        return self._call("size", lambda: self._size(instance_id, target_dev))
+        return self.call("size", lambda: self._size(instance_id, target_dev))
 
     def resize(self, instance_id: str, target_dev: str, size_bytes: int) -> None:
         refusal = PlugRefused("simulated: QEMU does not resize it")
-        self._change("resize", lambda: self._resize(instance_id, target_dev, size_bytes), refusal)
+        self.change("resize", lambda: self._resize(instance_id, target_dev, size_bytes), refusal)
+
+    def redefine(self, instance_id: str, disk_xml: str) -> None:
+        refusal = PlugRefused("simulated: libvirt does not take this disk")
+        self.change("redefine", lambda: self._redefine(instance_id, disk_xml), refusal)
 
     def note(self, instance_id: str, metadata_xml: str) -> None:
         refusal = PlugRefused("simulated: libvirt takes no metadata")
-        self._change("note", lambda: self._note(instance_id, metadata_xml), refusal)
+        self.change("note", lambda: self._note(instance_id, metadata_xml), refusal)
 
     def capabilities(self) -> Capabilities:
         return Capabilities(libvirt=self.libvirt, qemu=(7, 2, 22), missing=self.missing)
@@ -189,6 +203,7 @@ class SimulatedDomains:
         guest = self.guests[instance_id]
         guest.live, guest.is_paused = None, False
         guest.pending.clear()
+        guest.copies.clear()
         if guest.inactive is None:
             del self.guests[instance_id]
         self.happened(instance_id)
@@ -196,7 +211,7 @@ class SimulatedDomains:
     def lose_power(self) -> None:
         """What is not defined is gone, and nobody hears of it."""
         self.guests = {
-            instance_id: replace(guest, live=None, is_paused=False, job=None, pending=[])
+            instance_id: replace(guest, live=None, is_paused=False, job=None, pending=[], copies={})
             for instance_id, guest in self.guests.items()
             if guest.inactive is not None
         }
@@ -251,11 +266,13 @@ class SimulatedDomains:
         return acted
 
     def in_use(self, names: frozenset[str]) -> list[str]:
-        """Halves of domains that have a disk of one of these names."""
+        """Halves of domains that have a disk of one of these names, or are copied to it."""
         found = []
         for guest in self.guests.values():
             for half, xml in (("running", guest.live), ("defined", guest.inactive)):
-                sources = (source_of(disk) for disk in _disks(xml))
+                disks = _disks(xml)
+                mirrors = [disk.find("mirror") for disk in disks]
+                sources = [source_of(one) for one in (*disks, *mirrors) if one is not None]
                 if any(source in names for source in sources):
                     found.append(f"{guest.name} ({half})")
         return found
@@ -282,10 +299,10 @@ class SimulatedDomains:
 
     # calls
 
-    def _call(self, name: str, effect: Callable[[], Answer]) -> Answer:
+    def call(self, name: str, effect: Callable[[], Answer]) -> Answer:
         return self.instants.call(name, lambda: self._alone(effect), part="libvirt")
 
-    def _change(self, name: str, effect: Callable[[], None], refusal: AgentError) -> None:
+    def change(self, name: str, effect: Callable[[], None], refusal: AgentError) -> None:
         assert not self.locks.mine(), f"{name} asks a guest while {self.locks.mine()} is held"
         self.instants.call(name, lambda: self._alone(effect), part="libvirt", refusal=refusal)
 
@@ -336,7 +353,7 @@ class SimulatedDomains:
     # effects
 
     def _limit(self, instance_id: str, target_dev: str, limits: Mapping[str, int | str]) -> None:
-        guest = self._free_guest(instance_id)
+        guest = self.free_guest(instance_id)
         if guest.live is None:
             raise Unavailable("libvirt", "the domain has just stopped or started")
         guest.live = _with_limits(guest.live, target_dev, limits)
@@ -344,14 +361,17 @@ class SimulatedDomains:
     def _define_limits(
         self, instance_id: str, target_dev: str, limits: Mapping[str, int | str]
     ) -> None:
-        guest = self._free_guest(instance_id)
+        guest = self.free_guest(instance_id)
         if guest.inactive is None:
             raise Unavailable("libvirt", "the domain has just stopped or started")
         guest.inactive = _with_limits(guest.inactive, target_dev, limits)
 
     def _resize(self, instance_id: str, target_dev: str, size_bytes: int) -> None:
-        guest, disk = self._free_guest(instance_id), self._live_disk(instance_id, target_dev)
+        guest, disk = self.free_guest(instance_id), self._live_disk(instance_id, target_dev)
         there = self.size_of(disk)
+        _refuse_copied(guest, target_dev)
+        if slice_bytes(disk) is not None:
+            raise PlugRefused("Cannot resize fixed-size raw disks")
         if disk.find("readonly") is not None:
             raise PlugRefused(f"can't resize empty or readonly disk '{target_dev}'")
         if size_bytes > there:
@@ -359,13 +379,13 @@ class SimulatedDomains:
         guest.sizes[target_dev] = there
 
     def _plug(self, instance_id: str, device_xml: str) -> None:
-        guest = self._free_guest(instance_id)
+        guest = self.free_guest(instance_id)
         if guest.live is None:
             raise Unavailable("libvirt", "the domain has just stopped or started")
         device = etree.fromstring(device_xml)
         if _is_there(guest.live, device):
             return
-        self._refuse_source(guest, device)
+        self.refuse_source(device)
         if self.plug_error is not None:
             raise self.plug_error
         if _alias_of(device) in self.refuses:
@@ -376,7 +396,7 @@ class SimulatedDomains:
                 guest.sizes[_target_of(device) or ""] = self.size_of(device)
 
     def _define(self, instance_id: str, device_xml: str) -> None:
-        guest = self._free_guest(instance_id)
+        guest = self.free_guest(instance_id)
         if guest.inactive is None:
             raise Unavailable("libvirt", "the domain has just stopped or started")
         device = etree.fromstring(device_xml)
@@ -386,11 +406,28 @@ class SimulatedDomains:
             raise self.define_error
         guest.inactive = _with_device(guest.inactive, device)
 
+    def _redefine(self, instance_id: str, disk_xml: str) -> None:
+        guest, wanted = self.free_guest(instance_id), etree.fromstring(disk_xml)
+        if guest.inactive is None:
+            raise Unavailable("libvirt", "the domain has just stopped or started")
+        domain = etree.fromstring(guest.inactive)
+        for disk in domain.findall("devices/disk"):
+            if (_alias_of(disk), _target_of(disk)) == (_alias_of(wanted), _target_of(wanted)):
+                parent = disk.getparent()
+                assert parent is not None
+                parent.replace(disk, wanted)
+                guest.inactive = _text(domain)
+                return
+        raise WrongDevice("the definition has no such disk")
+
     def _unplug(self, instance_id: str, alias: str) -> None:
         guest = self.guests.get(instance_id)
         if guest is None or guest.live is None or not _has_alias(guest.live, alias):
             return
-        self._free_guest(instance_id)
+        self.free_guest(instance_id)
+        for disk in _disks(guest.live):
+            if _alias_of(disk) == alias:
+                _refuse_copied(guest, _target_of(disk) or "")
         guest.asked += 1
         if alias not in guest.pending:
             guest.pending.append(alias)
@@ -400,11 +437,11 @@ class SimulatedDomains:
     def _forget(self, instance_id: str, alias: str) -> None:
         guest = self.guests.get(instance_id)
         if guest is not None and guest.inactive is not None and _has_alias(guest.inactive, alias):
-            self._free_guest(instance_id)
+            self.free_guest(instance_id)
             guest.inactive = _without_alias(guest.inactive, alias)
 
     def _note(self, instance_id: str, metadata_xml: str) -> None:
-        guest = self._free_guest(instance_id)
+        guest = self.free_guest(instance_id)
         if guest.live is not None:
             guest.live = _with_note(guest.live, metadata_xml)
         if guest.inactive is not None:
@@ -417,7 +454,7 @@ class SimulatedDomains:
         guest.pending.clear()
         self.happened(guest.instance_id)
 
-    def _free_guest(self, instance_id: str) -> Guest:
+    def free_guest(self, instance_id: str) -> Guest:
         guest = self.guests.get(instance_id)
         if guest is None:
             raise UnknownInstance(f"libvirt on this host has no domain {instance_id}")
@@ -425,7 +462,7 @@ class SimulatedDomains:
             raise Unavailable("libvirt", f"another call occupies the domain ({guest.job})")
         return guest
 
-    def _refuse_source(self, guest: Guest, device: XmlElement) -> None:
+    def refuse_source(self, device: XmlElement) -> None:
         """What QEMU says: the file must be there, and its lock free."""
         source = source_of(device)
         if source is None:
@@ -440,6 +477,17 @@ class SimulatedDomains:
                     continue
                 if not (_may_share(disk) and _may_share(device)):
                     raise PlugRefused(f'Failed to get "write" lock: {other.name} has {source}')
+
+
+def _refuse_copied(guest: Guest, target_dev: str) -> None:
+    if target_dev in guest.copies:
+        raise Busy("block copy still active: the disk is in an active block job")
+
+
+def slice_bytes(disk: XmlElement) -> int | None:
+    """QEMU has so much of the source, and no more."""
+    found = disk.find("source/slices/slice")
+    return None if found is None else int(found.get("size", "0"))
 
 
 def _domain_xml(instance_id: str, name: str) -> str:

@@ -33,7 +33,8 @@ from agent.service.agent import Agent
 from agent.service.leases import LEASE_SECONDS, Leases
 from agent.service.lost import LostVolumes
 from agent.service.reconnect import Reconnection, Report, run
-from tests.world.domains import SimulatedDomains, source_of
+from tests.world.copies import SimulatedCopies
+from tests.world.domains import SimulatedDomains, slice_bytes, source_of
 from tests.world.far import Far
 from tests.world.instants import Instants
 from tests.world.locks import SimulatedLocks
@@ -48,6 +49,9 @@ HOST = "sim"
 HERE_URI = "qemu://sim/system"
 
 BEGINNING = 1_800_000_000.0
+
+COPY_STALL_SECONDS = 20.0
+"""A few looks at a copy: each is two writes, and so many instants to die in."""
 
 LANES: tuple[Lane, ...] = ("guest", "scsi", "nvme", "mounts", "other")
 
@@ -143,6 +147,7 @@ class World:
             unlock=self._unlock,
             size_of=self._size_of,
         )
+        self.copies = SimulatedCopies(self.instants, self.domains)
         self.secrets = SimulatedSecrets(self.instants, lambda: self.domains.is_away)
         self.road = Road()
         self.migrations = RoadMigrations(self.instants, self.domains, self.road, HERE_URI)
@@ -182,6 +187,8 @@ class World:
             journal=self.journal,
             secrets=self.secrets,
             peers=self.far,
+            copies=self.copies,
+            copy_stall_seconds=COPY_STALL_SECONDS,
         )
 
     def start(self) -> None:
@@ -246,7 +253,7 @@ class World:
         """Until nothing can happen without time passing or somebody doing something."""
         for _ in range(STEPS_AT_MOST):
             others_act = self.domains.let_guests_act
-            if not (self.tasks.do_next() or others_act() or self.road.act()):
+            if not (self.tasks.do_next() or others_act() or self.road.act() or self.copies.act()):
                 return
         raise AssertionError("the operations go in circles")
 
@@ -326,7 +333,7 @@ class World:
         source, is_encrypted = disk.find("source"), disk.find("source/encryption") is not None
         path = "" if source is None else source.get("dev", "")
         sizes = [d.size_bytes for d in self.storage.devices.values() if path in d.names]
-        return sum(sizes) - (PAYLOAD_OFFSET_BYTES if is_encrypted else 0)
+        return (slice_bytes(disk) or sum(sizes)) - (PAYLOAD_OFFSET_BYTES if is_encrypted else 0)
 
     # what there is
 
@@ -336,6 +343,7 @@ class World:
         self.domains.plug_error = self.domains.define_error = None
         self.storage.connect_error = self.storage.disconnect_error = None
         self.storage.lags = False
+        self.copies.pace, self.copies.breaks = "goes", False
         self.meanwhile.clear()
         self.road.pace, self.road.is_cut, self.far.is_silent = "goes", False, False
         self.far.domains.is_away = False
@@ -370,6 +378,7 @@ class World:
             secrets=self.secrets.image(),
             road=self.road.image(),
             far=self.far.image(),
+            copies=self.copies.image(),
         )
 
     @classmethod
@@ -384,6 +393,7 @@ class World:
         world.secrets.restore(image.secrets)
         world.road.restore(image.road)
         world.far.restore(image.far)
+        world.copies.restore(image.copies)
         return world
 
     def fingerprint(self) -> str:
@@ -408,6 +418,7 @@ class World:
                 self.secrets.outline(),
                 self.road.outline(),
                 self.far.outline(),
+                self.copies.image(),
             )
         )
 
@@ -431,6 +442,7 @@ class Image:
     secrets: Mapping[str, Any]
     road: Mapping[str, Any]
     far: Mapping[str, Any]
+    copies: Mapping[str, Any]
 
 
 def _dump(file: Path) -> bytes:

@@ -65,7 +65,15 @@ def test_every_call_of_every_protocol(
     connectors = TracedConnectors(locks, **bench.options(**case.options))
     clock = VirtualClock()
     host = Host(
-        "hypervisor-1", world.domains, connectors, locks, clock, journal, world.secrets, world.far
+        "hypervisor-1",
+        world.domains,
+        connectors,
+        locks,
+        clock,
+        journal,
+        world.secrets,
+        world.far,
+        world.copies,
     )
     volume = attachment(**wire(bench, case), size_bytes=64 << 20)
     case.there(bench)

@@ -349,4 +349,28 @@ MUTATIONS = (
         "        record = self.book.operation(request_id)\n",
         "        record = None\n",
     ),
+    Mutation(
+        "a copy that failed is begun again for ever",
+        "steps/copy.py",
+        'if scene.known.get("copy_started"):',
+        "if False:",
+    ),
+    Mutation(
+        "an undone swap leaves its copy running",
+        "steps/copy.py",
+        "        host.copies.abort(self.attachment.instance_id, disk.target_dev)\n",
+        "",
+    ),
+    Mutation(
+        "a definition that libvirt has lost in the pivot keeps the old volume",
+        "steps/copy.py",
+        "            host.domains.redefine(attachment.instance_id, xml)\n",
+        "",
+    ),
+    Mutation(
+        "a guest gets a volume while what it holds is copied to another",
+        "operations/swap.py",
+        'if record.verb == "swap":',
+        "if False:",
+    ),
 )

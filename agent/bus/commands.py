@@ -118,6 +118,32 @@ class CommandCalls:
             connection_info=None if connection_info is None else dict(connection_info),
         )
 
+    def swap(
+        self,
+        attachment_id: str,
+        new: Attachment | Mapping[str, Any],
+        *,
+        generation: int | None = None,
+        sole_user: bool = False,
+        bandwidth_bytes_per_second: int | None = None,
+        synchronous_writes: bool = False,
+        **envelope: Unpack[Envelope],
+    ) -> Answer:
+        """Move a running guest's disk to another volume, under the guest; takes as long as a copy.
+
+        ``new`` takes the place of the attachment. ``sole_user``: no other host has the volume,
+        which may be shared. ``result`` as of an attach."""
+        return self._command(
+            "swap",
+            envelope,
+            attachment_id=attachment_id,
+            generation=generation,
+            new=_whole(new),
+            sole_user=sole_user or None,
+            bandwidth_bytes_per_second=bandwidth_bytes_per_second,
+            synchronous_writes=synchronous_writes or None,
+        )
+
     def set_iotune(
         self,
         attachment_id: str,

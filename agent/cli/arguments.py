@@ -184,12 +184,39 @@ def _acting(commands: Any) -> None:
     limits = _command(commands, "set-iotune", "change the limits of a disk, under its guest")
     for parser in (limits, _command(verbs, "set-iotune", "what set-iotune would do")):
         _limits(parser)
+    swap = _command(commands, "swap", "move a running guest's disk to another volume")
+    for parser in (swap, _command(verbs, "swap", "what a swap would do")):
+        _swap(parser)
     cancel = _command(commands, "cancel-migration", "take no further part in a migration")
     for parser in (cancel, _command(verbs, "cancel-migration", "what that would do")):
         parser.add_argument("migration_id", metavar="MIGRATION", help="its full id")
         _deadline(parser)
-    for parser in (extend, limits, cancel):
+    for parser in (extend, limits, swap, cancel):
         _waiting(parser)
+
+
+def _swap(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("old_id", metavar="ATTACHMENT", help="the one in place, its full id")
+    parser.add_argument(
+        "--sole-user",
+        action="store_const",
+        const=True,
+        help="no other host has the volume, though it may be shared",
+    )
+    parser.add_argument(
+        "--bandwidth",
+        dest="bandwidth_bytes_per_second",
+        type=int,
+        metavar="BYTES",
+        help="copy at most so much a second",
+    )
+    parser.add_argument(
+        "--synchronous-writes",
+        action="store_const",
+        const=True,
+        help="the guest's writes wait for both volumes, so that the copy ends",
+    )
+    _attachment(parser)
 
 
 def _extension(parser: argparse.ArgumentParser) -> None:

@@ -19,6 +19,7 @@ from agent.cli.requests import (
     extend_request,
     iotune_request,
     read_document,
+    swap_request,
 )
 from agent.cli.session import Session
 from agent.cli.trouble import Exit, not_found
@@ -191,6 +192,7 @@ COMMANDS: Mapping[str, Callable[[Session, Namespace], Exit]] = {
     "disconnect-instance": by_name,
     "extend": by_name,
     "set-iotune": by_name,
+    "swap": by_name,
     "prepare-migration": by_name,
     "cancel-migration": by_name,
     "plan": plan,
@@ -283,6 +285,8 @@ def _request(session: Session, verb: str, args: Namespace) -> Row:
         return detach_request(args, _now(), look_up)
     if verb == "set_iotune":
         return iotune_request(args, _now(), look_up)
+    if verb == "swap":
+        return swap_request(args, _now(), look_up)
     if verb == "extend":
         return extend_request(args, _now())
     if verb == "cancel_migration":

@@ -95,6 +95,22 @@ def extend_request(flags: Namespace, now: datetime) -> Payload:
     return _checked("extend", {**request, **_flagged(flags, ENVELOPE)}, now)
 
 
+def swap_request(
+    flags: Namespace, now: datetime, look_up: Callable[[str], Mapping[str, Any] | None]
+) -> Payload:
+    """``look_up`` gives the agent's row of the attachment in place, for its generation and its
+    instance. Raises Trouble (usage)."""
+    filed = _given(flags)
+    request = filed if "new" in filed else {"new": filed}
+    row = look_up(flags.old_id) or {}
+    place = {name: row[name] for name in ("instance_id", "multiattach") if name in row}
+    new = _attachment(flags, {**place, **_mapping(request["new"], "new")})
+    named = _named({"attachment_id": flags.old_id, "generation": row.get("generation")})
+    wishes = _flagged(flags, ("sole_user", "bandwidth_bytes_per_second", "synchronous_writes"))
+    filed = {**request, **named, **wishes, **_flagged(flags, ENVELOPE), "new": new}
+    return _checked("swap", filed, now)
+
+
 def iotune_request(
     flags: Namespace, now: datetime, look_up: Callable[[str], Mapping[str, Any] | None]
 ) -> Payload:

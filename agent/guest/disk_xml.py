@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from agent.guest.domain_xml import DiskFacts
+from agent.guest.domain_xml import DiskFacts, disk_facts
 from agent.guest.placement import Place
-from agent.guest.xml import XmlElement, element, to_text
+from agent.guest.xml import XmlElement, element, parse, to_text
 from agent.model.attachment import Attachment
 from agent.model.connection import RbdConnection
 from agent.model.device import Device
@@ -53,6 +53,46 @@ def host_side_xml(attachment: Attachment, device: Device) -> str:
     driver = element("driver", cache=attachment.cache, io=attachment.disk.io)
     source_type = attachment.connection.source_type
     return to_text(element("disk", driver, _source(attachment, device), type=source_type))
+
+
+def destination_xml(attachment: Attachment, device: Device, slice_bytes: int | None) -> str:
+    """What QEMU copies a disk to.
+
+    ``slice_bytes``: of a larger one only so much, as QEMU copies to what is as large."""
+    connection = attachment.connection
+    driver = element(
+        "driver", name="qemu", type=connection.source_format, discard=attachment.disk.discard
+    )
+    source = _source(attachment, device)
+    if slice_bytes is not None:
+        source.append(
+            element("slices", element("slice", type="storage", offset=0, size=slice_bytes))
+        )
+    return to_text(
+        element("disk", driver, source, element("backingStore"), type=connection.source_type)
+    )
+
+
+def moved_xml(domain_xml: str, alias: str, attachment: Attachment, device: Device) -> str | None:
+    """The disk that a half has by that alias with the source of the attachment, all else as it is.
+
+    None: the half has no such disk."""
+    connection = attachment.connection
+    for disk in parse(domain_xml).iterfind("devices/disk"):
+        if disk_facts(disk).mark != alias:
+            continue
+        for tag in ("source", "backingStore", "mirror", "auth", "encryption"):
+            for old in disk.findall(tag):
+                disk.remove(old)
+        disk.set("type", connection.source_type)
+        disk.append(_source(attachment, device))
+        if connection.source_format == "raw":
+            disk.append(element("backingStore"))
+        driver = disk.find("driver")
+        if driver is not None:
+            driver.set("type", connection.source_format)
+        return to_text(disk)
+    return None
 
 
 def differences(

@@ -12,8 +12,9 @@ from agent.model.request import rfc3339_of
 
 Direction = Literal["forward", "undoing", "committed"]
 
-Role = Literal["joins", "leaves", "stays"]
-"""Does the attachment's volume come to this host by the operation, go from it, or neither?"""
+Role = Literal["joins", "leaves", "yields", "stays"]
+"""Does the attachment's volume come to this host by the operation, go from it, or neither?
+``yields``: it goes if the operation is done; until then the attachment is in place."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from agent.model.request import (
     VolumeRef,
     WaitRequest,
 )
+from agent.model.swap import SwapRequest
 from agent.model.value import Value
 
 WIRE_VERSION = "1.0"
@@ -39,6 +40,7 @@ Command = (
     | DetachRequest
     | ExtendRequest
     | SetIotuneRequest
+    | SwapRequest
     | ConnectInstanceRequest
     | DisconnectInstanceRequest
     | PrepareMigrationRequest
@@ -49,7 +51,7 @@ COMMANDS: Mapping[str, type[Command] | None] = {
     "attach": AttachRequest,
     "attach_batch": AttachBatchRequest,
     "detach": DetachRequest,
-    "swap": None,
+    "swap": SwapRequest,
     "extend": ExtendRequest,
     "set_iotune": SetIotuneRequest,
     "connect_instance": ConnectInstanceRequest,

@@ -12,12 +12,14 @@ from agent.operations.disconnect_instance import plan_disconnect_instance
 from agent.operations.extend import plan_extend
 from agent.operations.prepare_migration import plan_prepare_migration
 from agent.operations.set_iotune import plan_set_iotune
+from agent.operations.swap import plan_swap
 from agent.saga.plan import Plan
 
 VERBS: dict[str, Callable[[Record], Plan]] = {
     "attach": plan_attach,
     "attach_batch": plan_attach_batch,
     "detach": plan_detach,
+    "swap": plan_swap,
     "extend": plan_extend,
     "set_iotune": plan_set_iotune,
     "connect_instance": plan_connect_instance,

@@ -33,8 +33,9 @@ from agent.model.request import (
     Request,
     SetIotuneRequest,
 )
+from agent.model.swap import SwapRequest
 from agent.operations import plan_of
-from agent.operations.ended import known_of_ended
+from agent.operations.ended import known_of_ended, refuse_older
 from agent.operations.moving import (
     open_of_migration,
     parts_of_migration,
@@ -43,7 +44,13 @@ from agent.operations.moving import (
     refuse_while_moving,
 )
 from agent.operations.sharing import refuse_sharing
-from agent.operations.staying import refuse_while_extended, users_of_volume
+from agent.operations.staying import all_of_instance, refuse_while_extended, users_of_volume
+from agent.operations.swap import (
+    attachment_in_place,
+    refuse_while_swapped,
+    swapped_parts,
+    taking_the_place,
+)
 from agent.saga.settle import refuse_late_cancel
 
 
@@ -90,13 +97,16 @@ class Admission:
         if isinstance(request, DisconnectInstanceRequest):
             instance_id = request.instance_id
             wanted = request.attachments
-            refs = self._all_of(instance_id) if wanted == "all" else wanted
+            refs = all_of_instance(self.book, instance_id) if wanted == "all" else wanted
             return tuple(self._leaving(ref, instance_id) for ref in refs)
         if isinstance(request, ExtendRequest):
             self._volume_is_settled(request.volume_id)
+            refuse_while_swapped(self.book, volume_id=request.volume_id)
             return users_of_volume(self.book, request)
         if isinstance(request, SetIotuneRequest):
             return (self._staying(request),)
+        if isinstance(request, SwapRequest):
+            return self._swapped(request)
         return tuple(self._joining(attachment) for attachment in request.connects)
 
     def in_place(self, attachment: Attachment) -> Held | None:
@@ -142,7 +152,7 @@ class Admission:
         known = self._attachment_here(asked.attachment_id)
         attachment = asked if known is None else asked.found_as(known)
         self._generation_for_attach(attachment)
-        self._attachment_is_free(attachment.attachment_id)
+        self._attachment_is_free(attachment.attachment_id, attachment.volume_id)
         self._volume_is_settled(attachment.volume_id)
         refuse_while_extended(self.book, attachment.volume_id)
         self._sharing(attachment)
@@ -164,7 +174,7 @@ class Admission:
             )
         fence = self.book.fence(attachment_id)
         if fence is not None:
-            _refuse_older(attachment_id, generation, fence.newest)
+            refuse_older(attachment_id, generation, fence.newest)
         self._attachment_is_free(attachment_id)
         about = attachment or fence
         return Part(
@@ -186,28 +196,26 @@ class Admission:
             )
         fence = self.book.fence(attachment_id)
         if fence is not None:
-            _refuse_older(attachment_id, generation, fence.newest)
+            refuse_older(attachment_id, generation, fence.newest)
         self._attachment_is_free(attachment_id)
         return Part.of(attachment, "stays").but(generation=generation)
 
-    def _all_of(self, instance_id: str) -> list[AttachmentRef]:
-        """What is here of the instance, or was accepted to come, by its newest generation."""
-        here = {
-            held.attachment.attachment_id
-            for held in self.book.attachments()
-            if held.attachment.instance_id == instance_id
-        }
-        coming = {
-            part.attachment_id
-            for record in self.book.all_operations(open=True, instance_id=instance_id)
-            for part in record.parts
-            if part.instance_id == instance_id and part.role == "joins"
-        }
-        fences = {one: self.book.fence(one) for one in sorted(here | coming)}
-        return [
-            AttachmentRef(attachment_id=one, generation=None if fence is None else fence.newest)
-            for one, fence in fences.items()
-        ]
+    def _swapped(self, request: SwapRequest) -> tuple[Part, ...]:
+        held = attachment_in_place(self.book, request)
+        fence = self.book.fence(request.attachment_id)
+        if fence is not None:
+            refuse_older(request.attachment_id, request.generation, fence.newest)
+        if self._attachment_here(request.new.attachment_id) is not None:
+            raise Invalid(
+                f"new.attachment_id {request.new.attachment_id} is attached already; nothing was "
+                "touched: ids are not reused"
+            )
+        for attachment in (held.attachment, request.new):
+            self._volume_is_settled(attachment.volume_id)
+        self._allowed(request.new)
+        self._generation_for_attach(request.new)
+        new = taking_the_place(self.book, request, held)
+        return swapped_parts(held, new, request.generation)
 
     # migrations
 
@@ -263,7 +271,7 @@ class Admission:
         if fence is None:
             return
         given = attachment.generation
-        _refuse_older(attachment.attachment_id, given, fence.newest)
+        refuse_older(attachment.attachment_id, given, fence.newest)
         if fence.detached is not None and given is not None and given <= fence.detached:
             raise Stale(
                 f"generation {given} of attachment {attachment.attachment_id} was detached; "
@@ -272,8 +280,9 @@ class Admission:
 
     # conflicts
 
-    def _attachment_is_free(self, attachment_id: str) -> None:
+    def _attachment_is_free(self, attachment_id: str, volume_id: str | None = None) -> None:
         """Behind a running operation one queues; behind a parked one one would wait for long."""
+        refuse_while_swapped(self.book, attachment_id=attachment_id, volume_id=volume_id)
         for record in self.book.open_operations(attachment_id=attachment_id):
             if record.parked or record.trouble:
                 raise Busy(
@@ -378,18 +387,6 @@ def _instance_of(request: Command, parts: tuple[Part, ...]) -> str | None:
     if isinstance(request, CancelMigrationRequest) and parts:
         return parts[0].instance_id
     return request.instance_id
-
-
-def _refuse_older(attachment_id: str, given: int | None, newest: int | None) -> None:
-    if newest is None:
-        return
-    if given is None:
-        raise Stale(
-            f"attachment {attachment_id} has been used with generation {newest}: from then on "
-            "every request needs one"
-        )
-    if given < newest:
-        raise Stale(f"generation {given} of attachment {attachment_id} is older than {newest}")
 
 
 def _what(attachment: Attachment) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from agent.errors import Stale
 from agent.journal.book import Book
 from agent.journal.record import Part
 from agent.model.mark import USER_ALIAS
@@ -26,3 +27,15 @@ def _inherited(book: Book, ended: Part) -> dict[str, Any]:
     """Its disk may have become another attachment's, which still is found by its alias."""
     own = f"{USER_ALIAS}{ended.attachment_id}"
     return {"alias": ""} if any(row.attachment.alias == own for row in book.attachments()) else {}
+
+
+def refuse_older(attachment_id: str, given: int | None, newest: int | None) -> None:
+    if newest is None:
+        return
+    if given is None:
+        raise Stale(
+            f"attachment {attachment_id} has been used with generation {newest}: from then on "
+            "every request needs one"
+        )
+    if given < newest:
+        raise Stale(f"generation {given} of attachment {attachment_id} is older than {newest}")

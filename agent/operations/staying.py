@@ -5,7 +5,7 @@ from agent.journal.book import Book
 from agent.journal.record import Held, Part, Record
 from agent.model.attachment import Attachment
 from agent.model.connection import Connection
-from agent.model.request import ExtendRequest
+from agent.model.request import AttachmentRef, ExtendRequest
 
 
 def users_of_volume(book: Book, request: ExtendRequest) -> tuple[Part, ...]:
@@ -46,6 +46,26 @@ def refuse_while_extended(book: Book, volume_id: str) -> None:
                 f"extend {record.operation_id} of volume {volume_id} is {record.state}; nothing "
                 "was done: send it again when that has ended"
             )
+
+
+def all_of_instance(book: Book, instance_id: str) -> list[AttachmentRef]:
+    """What is here of the instance, or was accepted to come, by its newest generation."""
+    here = {
+        held.attachment.attachment_id
+        for held in book.attachments()
+        if held.attachment.instance_id == instance_id
+    }
+    coming = {
+        part.attachment_id
+        for record in book.all_operations(open=True, instance_id=instance_id)
+        for part in record.parts
+        if part.instance_id == instance_id and part.role == "joins"
+    }
+    fences = {one: book.fence(one) for one in sorted(here | coming)}
+    return [
+        AttachmentRef(attachment_id=one, generation=None if fence is None else fence.newest)
+        for one, fence in fences.items()
+    ]
 
 
 def _refuse_smaller(request: ExtendRequest, held: list[Held], records: list[Record]) -> None:

@@ -15,7 +15,7 @@ from tests.functional.conftest import MakeVolume
 from tests.functional.orchestrator import Orchestrator, assert_no_disk, disks_of, wish
 from tests.lab import dying_agent
 from tests.lab.agent_process import AgentProcess
-from tests.lab.guest import Guest
+from tests.lab.guest import Guest, block_of
 from tests.lab.lab import Lab
 from tests.lab.loop_volume import LoopVolume
 from tests.lab.patience import LabError, wait_until
@@ -153,3 +153,35 @@ def test_killed_at_any_moment_nothing_is_lost_and_nothing_is_left(
 
 def neighbour_reads(neighbour: Guest, volume: LoopVolume) -> str:
     return neighbour.read(neighbour.wait_for_disk(volume.volume_id).name)
+
+
+@pytest.mark.timeout(600)
+def test_killed_at_every_write_a_swap_comes_to_its_end(
+    mortal: Mortal, guests: list[Guest], make_volume: MakeVolume
+) -> None:
+    """Before one write and after the next: also those around the pivot."""
+    guest, orchestrator = guests[0], mortal.orchestrator
+    volumes = [make_volume(size_mib=8), make_volume(size_mib=8)]
+    wanted = first = wish(guest, volumes[0])
+    orchestrator.attached(wanted)
+    disk = guest.wait_for_disk(volumes[0].volume_id).name
+    number, has_died = 0, True
+    while has_died:
+        number += 1
+        new = wish(guest, volumes[number % 2])
+        guest.write(disk, f"before-{number}", offset_mib=number % 8)
+        answer, has_died = mortal.call(
+            lambda old=wanted, new=new: orchestrator.client.swap(old["attachment_id"], new),
+            number,
+            ("after", "before")[number % 2],
+        )
+        assert answer.state == "done", f"killed at write {number}: {answer}"
+        assert volumes[number % 2].read(number % 8) == block_of(f"before-{number}")
+        guest.write(disk, f"round-{number}")
+        assert volumes[number % 2].read() == block_of(f"round-{number}")
+        volumes[1 - number % 2].assert_unused()
+        assert guest.domain.isPersistent() == 1
+        wanted = new
+    assert number > len(answer.steps)
+    orchestrator.detached(wanted)
+    guest.wait_for_no_disk(first["volume_id"])

@@ -236,3 +236,38 @@ def test_no_key_is_found_anywhere(
     for canary in (PASSPHRASE[1:], CHAP_PASSWORD):
         assert not [part[:80] for part in shown if canary.encode() in part]
     assert wanted["attachment_id"].encode() in agent.log_file.read_bytes(), "it wrote of it"
+
+
+def test_a_disk_goes_over_to_what_is_encrypted_and_back(
+    lab: Lab,
+    orchestrator: Orchestrator,
+    guests: list[Guest],
+    make_luks: Callable[[], LoopVolume],
+    make_volume: MakeVolume,
+    keys: Path,
+) -> None:
+    """Plain to LUKS, to another LUKS volume with a key of its own, and to plain."""
+    guest, plain = guests[0], make_volume(size_mib=60)
+    wanted = wish(guest, plain)
+    orchestrator.attached(wanted)
+    disk = guest.wait_for_disk(plain.volume_id).name
+    guest.write(disk, "hello", offset_mib=5)
+    end, encrypted, other = make_volume(size_mib=60), make_luks(), make_luks()
+    with_other_key = {"encryption": {"format": "luks", "passphrase": PASSPHRASE}}
+    for volume, encryption in (
+        (encrypted, by_file(keys)),
+        (other, with_other_key),
+        (end, {}),
+    ):
+        new = wish(guest, volume, **encryption)
+        answer = orchestrator.finish(orchestrator.client.swap(wanted["attachment_id"], new))
+        assert answer.state == "done", answer
+        assert guest.read(disk, offset_mib=5) == "hello"
+        is_readable = block_of("hello")[:64] in Path(volume.path).read_bytes()
+        assert is_readable == (volume is end)
+        assert len(secrets(lab)) == (volume is not end)
+        for xml in halves(guest):
+            (found,) = [one for one in parse_domain(xml).disks if one.alias]
+            assert (found.luks_secret is None) == (volume is end)
+        wanted = new
+    orchestrator.detached(wanted)

@@ -14,10 +14,12 @@ from agent.cli.requests import (
     extend_request,
     iotune_request,
     read_structure,
+    swap_request,
 )
 from agent.cli.trouble import Exit, Trouble
 from agent.journal.store import Journal
 from agent.model.request import AttachRequest, DetachRequest, ExtendRequest, SetIotuneRequest
+from agent.model.swap import SwapRequest
 from tests.samples import INSTANCES, VOLUMES, attachment_payload, local
 from tests.unit.cli.conftest import NOW, PASSWORD, Attachctl, PlayedAgent
 
@@ -247,3 +249,36 @@ def test_a_flat_connection_info_is_shown_the_right_flag(tmp_path: Path) -> None:
     flat = {"driver_volume_type": "rbd", "name": "volumes/volume-1"}
     with pytest.raises(Trouble, match="--from-cinder"):
         attach("--connection-info", written(tmp_path, flat))
+
+
+def swap(*words: str) -> SwapRequest:
+    row = {"attachment_id": "old-1", "instance_id": INSTANCES[0], "generation": 3}
+    return SwapRequest.parse(swap_request(parse(["swap", "old-1", *words]), MOMENT, lambda _: row))
+
+
+def test_a_swap_knows_the_attachment_in_place_from_the_agent(tmp_path: Path) -> None:
+    file = written(tmp_path, local())
+    parsed = swap(
+        *("--attachment-id", "att-2", "--volume", VOLUMES[1], "--connection-info", file),
+        *("--bandwidth", "1000", "--synchronous-writes", "--generation", "7", "--sole-user"),
+    )
+    assert (parsed.attachment_id, parsed.generation) == ("old-1", 3)
+    assert (parsed.new.attachment_id, parsed.new.generation) == ("att-2", 7)
+    assert parsed.new.instance_id == INSTANCES[0]
+    assert parsed.bandwidth_bytes_per_second == 1000
+    assert parsed.synchronous_writes
+    assert parsed.sole_user
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_swap_from_a_file(tmp_path: Path, is_whole: bool) -> None:
+    """A request, or the new attachment alone."""
+    new = attachment_payload(attachment_id="att-2", volume_id=VOLUMES[1])
+    parsed = swap("-f", written(tmp_path, {"new": new, "sole_user": True} if is_whole else new))
+    assert parsed.new.attachment_id == "att-2"
+    assert parsed.sole_user == is_whole
+
+
+def test_a_swap_to_itself_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Trouble, match="attachment_id"):
+        swap("-f", written(tmp_path, attachment_payload(attachment_id="old-1")))

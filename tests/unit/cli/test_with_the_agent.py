@@ -22,7 +22,7 @@ from tests.world.world import World
 ONE, TWO = INSTANCES[:2]
 
 CHANGING = {
-    *("attach", "detach", "extend", "set-iotune", "cancel", "abandon", "release"),
+    *("attach", "detach", "extend", "set-iotune", "swap", "cancel", "abandon", "release"),
     *("prepare-migration", "cancel-migration", "--apply"),
 }
 
@@ -160,6 +160,20 @@ def test_the_limits_of_a_disk_come_and_go(ctl: Any, files: list[str]) -> None:
     assert (code, done["result"]["total_iops_sec"]) == (0, 500)
     code, done = ctl("set-iotune", "att-1", "--unlimited")
     assert (code, done["result"]["total_iops_sec"]) == (0, 0)
+
+
+def test_a_disk_moves_to_another_volume(
+    ctl: Any, files: list[str], tmp_path: Path, world: World
+) -> None:
+    volume(world, 2)
+    ctl("attach", "-f", files[0])
+    new = tmp_path / "new.json"
+    new.write_text(json.dumps(attachment(9, volume=2)))
+    assert ctl("plan", "swap", "att-1", "-f", str(new))[1]["refusal"]["code"] == "sharing-conflict"
+    code, done = ctl("swap", "att-1", "-f", str(new), "--sole-user")
+    assert (code, done["state"]) == (0, "done")
+    assert done["result"]["disk"]["alias"] == "ua-att-1"
+    assert ctl("detach", "att-9")[0] == 0
 
 
 def test_a_migration_is_prepared_shown_and_cancelled(

@@ -16,6 +16,7 @@ from tests.unit.saga.stories import STORIES
 from tests.unit.saga.stories_of_changes import CHANGES
 from tests.unit.saga.stories_of_networks import NETWORK
 from tests.unit.saga.stories_of_several import SEVERAL
+from tests.unit.saga.stories_of_swaps import SWAPS
 from tests.world.story import Act, Ask, Story, Telling, Together
 from tests.world.world import World
 
@@ -25,7 +26,7 @@ DEADLINE_SECONDS = 3600
 
 TOLD = [
     story
-    for story in STORIES + SEVERAL + CHANGES + NETWORK
+    for story in STORIES + SEVERAL + CHANGES + NETWORK + SWAPS
     if not any(ask.refused for ask in story.asks)
 ]
 """Whether a request is refused is a matter of what became of an earlier one."""

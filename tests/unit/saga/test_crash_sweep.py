@@ -15,10 +15,11 @@ from tests.unit.saga.stories_of_imports import IMPORTED, IMPORTS
 from tests.unit.saga.stories_of_moving import MOVING
 from tests.unit.saga.stories_of_networks import NETWORK
 from tests.unit.saga.stories_of_several import SEVERAL
+from tests.unit.saga.stories_of_swaps import SWAPS
 from tests.world.story import Story
 from tests.world.sweep import Sweep
 
-TOLD = STORIES + SEVERAL + CHANGES + NETWORK + MOVING + IMPORTS + IMPORTED
+TOLD = STORIES + SEVERAL + CHANGES + NETWORK + MOVING + SWAPS + IMPORTS + IMPORTED
 
 DRAWN = 3
 """So many of the first deaths are gone on from, to so many second ones each."""

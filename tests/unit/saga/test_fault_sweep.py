@@ -14,6 +14,7 @@ from tests.unit.saga.stories_of_imports import IMPORTED, IMPORTS
 from tests.unit.saga.stories_of_moving import MOVING
 from tests.unit.saga.stories_of_networks import NETWORK
 from tests.unit.saga.stories_of_several import SEVERAL
+from tests.unit.saga.stories_of_swaps import SWAPS
 from tests.world.instants import Fault
 from tests.world.story import AS_TOLD, Story, Telling
 
@@ -23,7 +24,7 @@ DRAWN = 3
 
 TOLD = [
     story
-    for story in STORIES + SEVERAL + CHANGES + NETWORK + MOVING + IMPORTS + IMPORTED
+    for story in STORIES + SEVERAL + CHANGES + NETWORK + MOVING + SWAPS + IMPORTS + IMPORTED
     if not any(ask.refused for ask in story.asks)
 ]
 """Whether a request is refused is a matter of a moment that a failure puts off."""

@@ -15,6 +15,7 @@ import pytest
 
 from tests.unit.saga.stories import SHARED, then
 from tests.unit.saga.stories_of_changes import GIB, grown
+from tests.unit.saga.stories_of_swaps import SOLE
 from tests.world.interleaved import Interleaved
 from tests.world.story import (
     INSTANCES,
@@ -27,6 +28,7 @@ from tests.world.story import (
     detach,
     extend,
     set_iotune,
+    swap,
     volume,
 )
 from tests.world.world import World
@@ -134,6 +136,15 @@ PAIRS: dict[str, Pair] = {
         set_iotune(1, {"total_iops_sec": 100}),
         extend(2, 2 * GIB),
         BOTH,
+    ),
+    "swap and attach of the old volume, shared": Pair(
+        then(guests, has(1, **SHARED)),
+        swap(1, envelope=SOLE, **SHARED),
+        attach(2, 3, **TWO),
+        {*BOTH, *ONE_OF_THEM},
+    ),
+    "swap and attach of the new volume": Pair(
+        then(guests, has(1)), swap(1), attach(2, 3, instance=2, volume=2), ONE_OF_THEM
     ),
     "two volumes of one target": Pair(
         then(guests, has(2, instance=2, volume=2)), attach(1), detach(2, 2, instance=2), BOTH

@@ -12,6 +12,7 @@ import pytest
 from tests.unit.saga.stories import STORIES, connected, quarantined, shared, then
 from tests.unit.saga.stories_of_imports import IMPORTED
 from tests.unit.saga.stories_of_networks import NETWORK
+from tests.unit.saga.stories_of_swaps import SWAPS
 from tests.world.instants import Fault
 from tests.world.story import TARGET, VOLUMES, Story, Telling
 from tests.world.sweep import Sweep
@@ -21,7 +22,7 @@ DRAWN = 6
 """So many states of each story the power is lost in; with ``--rounds`` 2 or more in all."""
 
 
-@pytest.mark.parametrize("story", STORIES + IMPORTED + NETWORK, ids=str)
+@pytest.mark.parametrize("story", STORIES + IMPORTED + NETWORK + SWAPS, ids=str)
 def test_power_is_lost_anywhere(story: Story, rounds: int, draw: random.Random) -> None:
     sweep = Sweep(story)
     firsts = sweep.first_deaths()

@@ -1,0 +1,384 @@
+"""A running guest's disk moves to another volume: copied under the guest, then one switch.
+
+Where the disk is now the live XML tells, whatever became of us or of libvirtd meanwhile: on the old
+volume, on the old one and copied to the new one, or on the new one.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from agent.errors import (
+    AgentError,
+    Busy,
+    ConnectFailed,
+    CopyFailed,
+    SharingConflict,
+    Unavailable,
+    Unsupported,
+    WrongDevice,
+)
+from agent.guest.disk_xml import destination_xml, differences, moved_xml
+from agent.guest.domain_xml import DiskFacts
+from agent.model.attachment import Attachment
+from agent.model.copy import CopyProgress, CopyWishes
+from agent.model.device import Device
+from agent.model.outcome import Progress
+from agent.ports import STORAGE_SLICES, SYNCHRONOUS_WRITES, Host
+from agent.saga.plan import Commit, Learnt, Parked, Scene, Step
+from agent.steps.disk import NoteInDomain
+from agent.steps.guest_checks import (
+    find_guest,
+    refuse_missing_abilities,
+    refuse_other_serial,
+)
+from agent.steps.secret import header_bytes, make_secrets
+from agent.steps.users import Halves, halves, refuse_conflicts, uses_of
+
+LOOK_SECONDS = 5.0
+"""Between two looks at a copy; that it is ready, or over, an event tells at once."""
+
+
+@dataclass(frozen=True)
+class CheckSwap(Step):
+    """Refuse what cannot succeed, before any storage is touched. Changes nothing."""
+
+    name: ClassVar[str] = "check-swap"
+    only_looks: ClassVar[bool] = True
+    old: Attachment
+    new: Attachment
+    wishes: CopyWishes
+
+    @property
+    def about(self) -> str:
+        return self.new.attachment_id
+
+    def apply(self, scene: Scene) -> Learnt:
+        host, old, new = scene.host, self.old, self.new
+        missing = host.domains.capabilities().missing
+        if self.wishes.synchronous_writes and SYNCHRONOUS_WRITES in missing:
+            raise Unsupported("synchronous_writes needs libvirt 8.0 or newer; leave it out")
+        refuse_missing_abilities(host, new)
+        guest = find_guest(host, old.instance_id)
+        disk = _running_disk(guest, new.alias)
+        refuse_other_serial(disk, old)
+        if _is_at(host, disk, scene.device):
+            return {}
+        device = host.journal.device_of(old.attachment_id)
+        source = None if device is None else device.path
+        wrong = differences(disk, old, host.connectors.names, source)
+        if wrong:
+            raise WrongDevice(
+                f"the running guest has {disk.target_dev} otherwise than attached: "
+                f"{'; '.join(wrong)}; detach it, and attach it again"
+            )
+        _refuse_other_job(host, guest, disk, scene.device)
+        _refuse_other_users(host, old, source)
+        refuse_conflicts(host, new, new.connection.known_source)
+        return {}
+
+
+@dataclass(frozen=True)
+class CopyDisk(Step):
+    """The new volume has what the old one has, and is kept the same; parked until it is so."""
+
+    name: ClassVar[str] = "copy-disk"
+    attachment: Attachment
+    wishes: CopyWishes
+
+    @property
+    def about(self) -> str:
+        return self.attachment.attachment_id
+
+    def apply(self, scene: Scene) -> Learnt | Parked:
+        host, device = scene.host, scene.device
+        assert device is not None, "connect-volume comes first"
+        guest = find_guest(host, self.attachment.instance_id)
+        disk = _running_disk(guest, self.attachment.alias)
+        if _is_at(host, disk, device):
+            return {}
+        if not _is_copied_to(host, disk, device):
+            if scene.known.get("copy_started"):
+                raise _gave_up(scene, disk, device)
+            self._start(host, guest, disk, device)
+            guest = find_guest(host, self.attachment.instance_id)
+            disk = _running_disk(guest, self.attachment.alias)
+        elif disk.is_copied:
+            return {}
+        return self._wait(scene, disk)
+
+    def revert(self, scene: Scene) -> Parked | None:
+        host, look = scene.host, scene.host.domains.look(self.attachment.instance_id)
+        guest = None if look is None else halves(look)
+        disk = None if guest is None else guest.live_disk(self.attachment.alias)
+        if disk is None or not _is_copied_to(host, disk, scene.device):
+            return None
+        host.copies.abort(self.attachment.instance_id, disk.target_dev)
+        return None
+
+    def _start(self, host: Host, guest: Halves, disk: DiskFacts, device: Device) -> None:
+        _refuse_other_job(host, guest, disk, device)
+        refuse_conflicts(host, self.attachment, device.path)
+        has = host.domains.size(guest.look.instance_id, disk.target_dev)
+        slice_bytes = _slice_bytes(host, self.attachment, device, has)
+        make_secrets(host, self.attachment)
+        host.copies.start(
+            guest.look.instance_id,
+            disk.target_dev,
+            destination_xml(self.attachment, device, slice_bytes),
+            self.wishes,
+        )
+
+    def _wait(self, scene: Scene, disk: DiskFacts) -> Learnt | Parked:
+        host, now = scene.host, scene.host.clock.now()
+        found = host.copies.progress(self.attachment.instance_id, disk.target_dev)
+        known = scene.known.get("copy", {})
+        moved = found is not None and [found.done_bytes, found.total_bytes] != known.get("at")
+        since = now if moved or not known else known["moved_at"]
+        if now - since > host.copy_stall_seconds:
+            raise CopyFailed(
+                f"the copy of {disk.target_dev} stands still since {now - since:.0f} s "
+                "(copy_stall_seconds): see that both volumes answer; the guest stays where it is"
+            )
+        at = known.get("at") if found is None else [found.done_bytes, found.total_bytes]
+        return Parked(
+            f"the copy of {disk.target_dev} to volume {self.attachment.volume_id}",
+            wake_at=now + LOOK_SECONDS,
+            learnt={
+                "copy_started": True,
+                "copy": {"at": at, "looked_at": now, "moved_at": since},
+            },
+            progress=None if found is None else _progress(found, known, now),
+        )
+
+
+@dataclass(frozen=True)
+class PivotDisk(Commit):
+    """The guest has the new volume, and no more the old one."""
+
+    name: ClassVar[str] = "pivot-disk"
+    reached: ClassVar[str] = "has given the guest its new volume"
+    attachment: Attachment
+
+    @property
+    def about(self) -> str:
+        return self.attachment.attachment_id
+
+    def apply(self, scene: Scene) -> Learnt:
+        host, instance_id = scene.host, self.attachment.instance_id
+        disk = _running_disk(find_guest(host, instance_id), self.attachment.alias)
+        if not _is_at(host, disk, scene.device):
+            if not _is_copied_to(host, disk, scene.device):
+                raise _gave_up(scene, disk, scene.device)
+            host.copies.pivot(instance_id, disk.target_dev)
+            disk = _running_disk(find_guest(host, instance_id), self.attachment.alias)
+        if not _is_at(host, disk, scene.device):
+            raise CopyFailed(f"libvirt took the pivot, and {disk.target_dev} is at {disk.source}")
+        return {}
+
+    def happened(self, scene: Scene) -> bool:
+        """Of a guest that has stopped meanwhile its definition tells: with that it starts."""
+        look = scene.host.domains.look(self.attachment.instance_id)
+        if look is None:
+            return False
+        if look.job is not None:
+            raise Unavailable("libvirt", f"domain {look.name} has a {look.job} running")
+        guest, alias = halves(look), self.attachment.alias
+        disk = guest.live_disk(alias) if look.active else guest.defined_disk(alias)
+        return disk is not None and _is_at(scene.host, disk, scene.device)
+
+
+@dataclass(frozen=True)
+class RedefineDisk(Step):
+    """The definition has the new volume, all of it; libvirt may have been killed in the pivot."""
+
+    name: ClassVar[str] = "redefine-disk"
+    attachment: Attachment
+
+    @property
+    def about(self) -> str:
+        return self.attachment.attachment_id
+
+    def apply(self, scene: Scene) -> Learnt:
+        host, attachment = scene.host, self.attachment
+        look = host.domains.look(attachment.instance_id)
+        if look is None:
+            return {"warnings": ["the domain has gone since"], "disk": _told(attachment, None)}
+        guest, device = halves(look), scene.device
+        assert device is not None
+        defined = guest.defined_disk(attachment.alias)
+        is_whole = defined is not None and defined.slice_bytes is None
+        if defined is not None and not (is_whole and _is_at(host, defined, device)):
+            assert look.inactive_xml is not None
+            xml = moved_xml(look.inactive_xml, attachment.alias, attachment, device)
+            assert xml is not None, "it was found just now"
+            host.domains.redefine(attachment.instance_id, xml)
+        live = guest.live_disk(attachment.alias)
+        is_elsewhere = live is not None and not _is_at(host, live, device)
+        warnings = [
+            "the guest was started anew from its old definition, and runs with the old volume: "
+            "what it has written since the swap is on the new one; stop it, and start it again"
+        ]
+        return {
+            "warnings": warnings if is_elsewhere else [],
+            "disk": _told(attachment, guest),
+        }
+
+
+@dataclass(frozen=True)
+class NoteNewOwner(NoteInDomain):
+    """As in an attach; but until it is written the disk's serial says the old volume, and so it
+    would be taken for a user of that."""
+
+    optional: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class GrowCopied(Step):
+    """The guest has all of a volume that is larger than the old one, where QEMU can do it."""
+
+    name: ClassVar[str] = "grow-disk"
+    optional: ClassVar[bool] = True
+    attachment: Attachment
+
+    @property
+    def about(self) -> str:
+        return self.attachment.attachment_id
+
+    def apply(self, scene: Scene) -> Learnt:
+        host, attachment, device = scene.host, self.attachment, scene.device
+        assert device is not None
+        look = host.domains.look(attachment.instance_id)
+        disk = None if look is None else halves(look).live_disk(attachment.alias)
+        if disk is None or not _is_at(host, disk, device):
+            return {}
+        has = host.domains.size(attachment.instance_id, disk.target_dev)
+        wanted = _payload_bytes(host, attachment, device)
+        if has >= wanted:
+            return {}
+        if disk.slice_bytes is None and not disk.read_only:
+            host.domains.resize(attachment.instance_id, disk.target_dev, wanted)
+            return {}
+        return {
+            "warnings": [
+                f"not-grown: the guest has {has} of the {wanted} bytes; it sees all of them when "
+                "it starts anew, or when the volume is detached and attached again"
+            ]
+        }
+
+
+def _running_disk(guest: Halves, alias: str) -> DiskFacts:
+    """Raises Unsupported, WrongDevice."""
+    if not guest.look.active:
+        raise Unsupported(
+            f"domain {guest.look.name} does not run, and only QEMU copies under a guest: start it, "
+            "or copy on the storage side, detach and attach"
+        )
+    disk = guest.live_disk(alias)
+    if disk is None:
+        raise WrongDevice(f"the running guest has no disk {alias}: detach it, and attach it again")
+    return disk
+
+
+def _is_at(host: Host, disk: DiskFacts, device: Device | None) -> bool:
+    names = host.connectors.names
+    if disk.source is None or device is None:
+        return False
+    return bool(names(disk.source) & names(device.path))
+
+
+def _is_copied_to(host: Host, disk: DiskFacts, device: Device | None) -> bool:
+    names = host.connectors.names
+    if disk.copies_to is None or device is None:
+        return False
+    return bool(names(disk.copies_to) & names(device.path))
+
+
+def _refuse_other_job(host: Host, guest: Halves, disk: DiskFacts, device: Device | None) -> None:
+    """Somebody else's backup, commit or copy: one disk has one block job at a time."""
+    if _is_copied_to(host, disk, device):
+        return
+    if host.copies.progress(guest.look.instance_id, disk.target_dev) is not None:
+        raise Busy(
+            f"{disk.target_dev} has a block job that is not of this agent; try again when it has "
+            "ended ('virsh blockjob')"
+        )
+
+
+def _refuse_other_users(host: Host, old: Attachment, source: str | None) -> None:
+    """What another guest of this host writes meanwhile would not be copied."""
+    for use in uses_of(host, old.volume_id, source):
+        if use.domain.instance_id != old.instance_id:
+            raise SharingConflict(
+                f"{use} has volume {old.volume_id} as well, and what it writes would be lost: "
+                "detach it there first"
+            )
+
+
+def _slice_bytes(host: Host, attachment: Attachment, device: Device, has: int) -> int | None:
+    """How much of the new volume QEMU is to take; None: all of it.
+
+    QEMU copies (since 5.1) only to what is exactly as large as the disk of the guest, ``has``.
+    Raises ConnectFailed, Unsupported."""
+    room = _payload_bytes(host, attachment, device)
+    if room == has or not device.size_bytes:
+        return None
+    if room < has:
+        raise ConnectFailed(
+            f"{device.path} has room for {room} bytes, and the guest's disk has {has}: a copy does "
+            "not fit; make the new volume larger"
+        )
+    is_raw = attachment.connection.source_format == "raw"
+    if not is_raw:
+        raise Unsupported(
+            f"the image of volume {attachment.volume_id} has {room} bytes, and the guest's disk "
+            f"{has}: QEMU copies to an image of the same size alone; make it as large"
+        )
+    if STORAGE_SLICES in host.domains.capabilities().missing:
+        return None
+    return has + device.size_bytes - room
+
+
+def _payload_bytes(host: Host, attachment: Attachment, device: Device) -> int:
+    """What of the volume a guest sees."""
+    return device.size_bytes - header_bytes(host, attachment, device)
+
+
+def _progress(found: CopyProgress, known: dict[str, Any], now: float) -> Progress:
+    """Bytes, and how fast they came since the last look."""
+    rate, eta_seconds = None, None
+    if known.get("at") and now > known["looked_at"]:
+        rate = max(0, found.done_bytes - known["at"][0]) / (now - known["looked_at"])
+    if rate:
+        eta_seconds = (found.total_bytes - found.done_bytes) / rate
+    return Progress(
+        done=found.done_bytes,
+        total=found.total_bytes,
+        unit="bytes",
+        rate=rate,
+        eta_seconds=eta_seconds,
+    )
+
+
+def _gave_up(scene: Scene, disk: DiskFacts, device: Device | None) -> AgentError:
+    done, total = (scene.known.get("copy", {}).get("at") or (0, 0))[:2]
+    where = device.path if device else "the new volume"
+    return CopyFailed(
+        f"QEMU has given up the copy of {disk.target_dev} to {where} after {done} of {total} "
+        "bytes, or the guest was restarted: libvirt does not say why, the guest's log may; see "
+        "that the new volume can be written"
+    )
+
+
+def _told(attachment: Attachment, guest: Halves | None) -> dict[str, Any]:
+    """The disk, as an attach tells it."""
+    live = guest and guest.live_disk(attachment.alias)
+    defined = guest and guest.defined_disk(attachment.alias)
+    disk = live or defined
+    return {
+        "target_dev": disk.target_dev if disk else None,
+        "alias": attachment.alias,
+        "serial": disk.serial if disk else attachment.serial,
+        "address": disk.address if disk else None,
+        "live": live is not None,
+        "persistent": defined is not None,
+    }

@@ -1,0 +1,257 @@
+"""A guest's disk moves to another volume while the guest writes: nothing is lost, whoever dies."""
+
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+
+from agent.guest.domain_xml import parse_domain
+from agent.model.outcome import Answer
+from tests.functional.conftest import MakeVolume
+from tests.functional.orchestrator import Orchestrator, Wish, alias_of, halves, wish
+from tests.lab.agent_process import AgentProcess
+from tests.lab.guest import Guest, block_of
+from tests.lab.lab import Lab
+from tests.lab.loop_volume import LoopVolume
+from tests.lab.patience import LabError, wait_until
+from tests.lab.serial_line import GuestRefused
+
+pytestmark = pytest.mark.real
+
+MIB = 1 << 20
+
+
+class Writer:
+    """A guest that writes all the time, and knows what it has written."""
+
+    def __init__(self, guest: Guest, disk: str, size_mib: int = 64) -> None:
+        self._guest, self._disk, self._size_mib = guest, disk, size_mib
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._write)
+        self._error: Exception | None = None
+        self.written: dict[int, str] = {}
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+        if error is None:
+            assert self._error is None, f"a write failed: {self._error}"
+            assert self.written
+
+    def _write(self) -> None:
+        number = 0
+        while not self._over.is_set() and self._error is None:
+            offset_mib, pattern = number * 7 % self._size_mib, f"round-{number}"
+            try:
+                self._guest.write(self._disk, pattern, offset_mib=offset_mib)
+            except (OSError, LabError, GuestRefused) as error:
+                self._error = error
+            self.written[offset_mib] = pattern
+            number += 1
+
+    def assert_on(self, volume: LoopVolume) -> None:
+        for offset_mib, pattern in self.written.items():
+            assert volume.read(offset_mib) == block_of(pattern), f"at {offset_mib} MiB"
+
+
+class Swaps:
+    """One guest's disk on its way from volume to volume."""
+
+    def __init__(self, orchestrator: Orchestrator, guest: Guest, volume: LoopVolume) -> None:
+        self.orchestrator, self.guest, self.volume = orchestrator, guest, volume
+        self.wanted = self.first = wish(guest, volume)
+        orchestrator.attached(self.wanted)
+        self.disk = guest.wait_for_disk(volume.volume_id).name
+
+    def ask(self, volume: LoopVolume, **wishes: Any) -> tuple[Wish, Answer]:
+        new = wish(self.guest, volume)
+        answer = self.orchestrator.client.swap(self.wanted["attachment_id"], new, **wishes)
+        assert answer.state != "refused", answer
+        return new, answer
+
+    def to(self, volume: LoopVolume, **wishes: Any) -> Answer:
+        new, accepted = self.ask(volume, **wishes)
+        return self.ended(new, volume, self.orchestrator.finish(accepted))
+
+    def ended(self, new: Wish, volume: LoopVolume, answer: Answer) -> Answer:
+        """It must have been done: the guest has the volume in both halves, and no other."""
+        assert answer.state == "done", answer
+        for xml in halves(self.guest):
+            (disk,) = [one for one in parse_domain(xml).disks if one.alias]
+            assert (disk.source, disk.serial) == (volume.path, self.first["volume_id"])
+            assert disk.alias == alias_of(self.first)
+        (row,) = self.orchestrator.client.list_attachments()
+        assert row["attachment_id"] == new["attachment_id"]
+        assert row["disk"]["alias"] == alias_of(self.first)
+        self.volume.assert_unused()
+        self.wanted, self.volume = new, volume
+        return answer
+
+    def stays(self) -> None:
+        """The guest is where it was, and writes there."""
+        self.guest.write(self.disk, "still-here", offset_mib=1)
+        assert self.volume.read(1) == block_of("still-here")
+        (row,) = self.orchestrator.client.list_attachments()
+        assert row["attachment_id"] == self.wanted["attachment_id"]
+
+
+@pytest.fixture
+def swaps(orchestrator: Orchestrator, guests: list[Guest], volume: LoopVolume) -> Iterator[Swaps]:
+    swaps = Swaps(orchestrator, guests[0], volume)
+    yield swaps
+    orchestrator.detached(swaps.wanted)
+    guests[0].wait_for_no_disk(swaps.first["volume_id"])
+
+
+def far(swaps: Swaps, accepted: Answer, percent: int) -> None:
+    """As soon as so much is copied."""
+    operation_id = accepted.operation_id
+    assert operation_id is not None
+
+    def look() -> bool:
+        answer = swaps.orchestrator.client.get_operation(operation_id)
+        assert not answer.closed, answer
+        return answer.progress is not None and answer.progress.percent >= percent
+
+    wait_until(look, f"{percent} % are copied", seconds=60)
+
+
+def code(answer: Answer) -> str:
+    assert answer.state in ("undone", "cancelled"), answer
+    assert answer.error is not None
+    return answer.error.code
+
+
+def test_a_guest_that_writes_keeps_every_write(swaps: Swaps, make_volume: MakeVolume) -> None:
+    new = make_volume()
+    with Writer(swaps.guest, swaps.disk) as writer:
+        answer = swaps.to(new, synchronous_writes=True)
+    writer.assert_on(new)
+    assert answer.progress is None
+    assert isinstance(answer.result, dict)
+    assert answer.result["device"]["path"] == new.path
+    late = swaps.orchestrator.detach(swaps.first)
+    assert late.state == "done"
+    swaps.stays()
+    limits = swaps.orchestrator.client.set_iotune(
+        swaps.wanted["attachment_id"], {"total_iops_sec": 5000}
+    )
+    assert swaps.orchestrator.finish(limits).state == "done"
+    new.grow(80)
+    grown = swaps.orchestrator.finish(
+        swaps.orchestrator.client.extend(new.volume_id, new.size_bytes)
+    )
+    assert isinstance(grown.result, list)
+    assert [row["guest_size_bytes"] for row in grown.result] == [80 * MIB]
+
+
+def test_agent_and_libvirtd_die_while_it_copies(
+    swaps: Swaps, make_volume: MakeVolume, agent: AgentProcess, lab: Lab
+) -> None:
+    new_volume = make_volume()
+    with Writer(swaps.guest, swaps.disk) as writer:
+        new, accepted = swaps.ask(new_volume, bandwidth_bytes_per_second=6 * MIB)
+        far(swaps, accepted, 10)
+        agent.kill()
+        assert swaps.guest.domain.isPersistent() == 1
+        agent.start()
+        far(swaps, accepted, 40)
+        lab.libvirtd.kill()
+        lab.libvirtd.start()
+        assert swaps.guest.domain.isPersistent() == 1
+        far(swaps, accepted, 75)
+        agent.kill()
+        lab.libvirtd.kill()
+        lab.libvirtd.start()
+        agent.start()
+        answer = swaps.orchestrator.finish(accepted)
+        swaps.ended(new, new_volume, answer)
+        assert swaps.guest.domain.isPersistent() == 1
+    writer.assert_on(new_volume)
+
+
+def test_cancelled_it_is_as_if_nothing_had_been(swaps: Swaps, make_volume: MakeVolume) -> None:
+    new = make_volume()
+    _, accepted = swaps.ask(new, bandwidth_bytes_per_second=MIB)
+    far(swaps, accepted, 1)
+    busy = swaps.orchestrator.client.detach(
+        swaps.wanted["attachment_id"], swaps.wanted["instance_id"]
+    )
+    assert busy.error is not None
+    assert (busy.state, busy.error.code) == ("refused", "busy")
+    assert accepted.operation_id is not None
+    swaps.orchestrator.client.cancel_operation(accepted.operation_id)
+    assert code(swaps.orchestrator.finish(accepted)) == "cancelled"
+    new.assert_unused()
+    swaps.stays()
+
+
+def test_a_larger_volume_and_one_that_is_too_small(swaps: Swaps, make_volume: MakeVolume) -> None:
+    larger, smaller = make_volume(size_mib=96), make_volume(size_mib=32)
+    answer = swaps.to(larger)
+    assert any("not-grown" in warning for warning in answer.warnings)
+    assert swaps.guest.wait_for_disk(swaps.first["volume_id"]).size_bytes == 64 * MIB
+    new = wish(swaps.guest, smaller)
+    told = swaps.orchestrator.client.swap(swaps.wanted["attachment_id"], new)
+    assert told.error is not None
+    assert (told.state, told.error.code) == ("refused", "invalid")
+    del new["size_bytes"]
+    found = swaps.orchestrator.client.swap(swaps.wanted["attachment_id"], new)
+    assert code(swaps.orchestrator.finish(found)) == "connect-failed"
+    swaps.stays()
+
+
+@pytest.fixture
+def small_place(lab: Lab) -> Iterator[Path]:
+    """A file system that is full after 8 MiB."""
+    place = lab.directory / "small"
+    place.mkdir()
+    with ExitStack() as mounted:
+        command = ["mount", "-t", "tmpfs", "-o", "size=8m", "small", str(place)]
+        subprocess.run(command, check=True)
+        mounted.callback(subprocess.run, ["umount", str(place)], check=True)
+        yield place
+    place.rmdir()
+
+
+def test_a_volume_that_cannot_be_written_ends_it(swaps: Swaps, small_place: Path) -> None:
+    for offset_mib in range(64):
+        swaps.guest.write(swaps.disk, "much", offset_mib=offset_mib)
+    with LoopVolume(small_place, "00000000-0000-4000-8000-0000000f0011") as full:
+        answer = swaps.orchestrator.finish(swaps.ask(full)[1])
+        assert code(answer) == "copy-failed"
+        full.assert_unused()
+    swaps.stays()
+
+
+def test_a_guest_that_stops_while_it_is_copied(
+    orchestrator: Orchestrator, lab: Lab, make_volume: MakeVolume
+) -> None:
+    guest, old, new = lab.guest(), make_volume(), make_volume()
+    wanted = wish(guest, old, disk={"bus": "scsi"})
+    orchestrator.attached(wanted)
+    accepted = orchestrator.client.swap(
+        wanted["attachment_id"], wish(guest, new), bandwidth_bytes_per_second=MIB
+    )
+    orchestrator.wait_for_state(accepted, "waiting")
+    guest.destroy()
+    orchestrator.finish(accepted)
+    new.assert_unused()
+    (defined,) = [d for xml in halves(guest) for d in parse_domain(xml).disks if d.alias]
+    assert defined.source == old.path
+    orchestrator.detached(wanted)
+    guest.undefine()

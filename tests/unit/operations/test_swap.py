@@ -1,0 +1,157 @@
+"""swap: what is refused before anything is touched, and what a caller sees of it."""
+
+from typing import Any
+
+import pytest
+
+from agent.model.disk import IoTune
+from tests.unit.operations.asking import ask, refused
+from tests.unit.saga.stories import ONE, SHARED, TWO
+from tests.unit.saga.stories_of_changes import GIB
+from tests.unit.saga.stories_of_swaps import SOLE, goes_on, stalls
+from tests.world.story import (
+    VOLUMES,
+    attach,
+    attached,
+    cancel,
+    detach,
+    extend,
+    let_pass,
+    request_id,
+    set_iotune,
+    swap,
+    volume,
+)
+from tests.world.world import World
+
+
+@pytest.mark.parametrize(
+    ("different", "code", "words"),
+    [
+        ({"instance": 2}, "invalid", "new.instance_id"),
+        (SHARED, "invalid", "new.multiattach"),
+        ({"access_mode": "ro"}, "invalid", "new.access_mode"),
+        ({"volume": 1}, "invalid", "new.volume_id"),
+        ({"disk": {"bus": "scsi"}}, "invalid", "new.disk"),
+        ({"size_bytes": GIB - 512}, "invalid", "is less than"),
+        ({"new": 1}, "invalid", "new.attachment_id"),
+    ],
+)
+def test_what_a_swap_does_not_change_is_refused(
+    world: World, different: dict[str, Any], code: str, words: str
+) -> None:
+    attached(world)
+    found, detail = refused(world, swap(1, **different))
+    assert found == code
+    assert words in detail
+
+
+def test_a_lun_stays_where_it_is(world: World) -> None:
+    attached(world, disk={"bus": "scsi", "type": "lun"})
+    assert refused(world, swap(1))[0] == "unsupported"
+
+
+def test_an_older_generation_is_stale(world: World) -> None:
+    attached(world, generation=3)
+    assert refused(world, swap(1, envelope={"generation": 2}))[0] == "stale"
+    assert refused(world, swap(2))[0] == "stale"
+    assert ask(world, swap(3, envelope={"generation": 3}))["state"] == "done"
+    assert refused(world, attach(4, generation=3))[0] == "stale", "it has ended by the swap"
+
+
+def test_an_undone_swap_fences_nothing(world: World) -> None:
+    attached(world, generation=3)
+    stalls(world)
+    ask(world, swap(1, envelope={"generation": 3}))
+    cancel(1)(world)
+    world.run()
+    assert world.record(request_id(1)).state == "cancelled"
+    assert ask(world, attach(2, generation=3))["state"] == "done", "it is in place"
+
+
+def test_only_the_sender_knows_the_other_hosts(world: World) -> None:
+    attached(world, **SHARED)
+    assert refused(world, swap(1, **SHARED))[0] == "sharing-conflict"
+    assert ask(world, swap(2, envelope=SOLE, **SHARED))["state"] == "done"
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_who_else_has_a_volume_here_keeps_it_from_being_swapped(world: World, number: int) -> None:
+    world.domains.add(TWO)
+    attached(world, 1, **SHARED)
+    attached(world, 3, instance=2, volume=number, **SHARED)
+    assert refused(world, swap(1, envelope=SOLE, **SHARED))[0] == "sharing-conflict"
+
+
+def test_while_it_copies_everything_that_it_concerns_is_busy(world: World) -> None:
+    world.domains.add(TWO)
+    attached(world, 1, **SHARED)
+    stalls(world)
+    ask(world, swap(1, envelope=SOLE, **SHARED))
+    for other in (
+        attach(2, 3, instance=2, **SHARED),
+        attach(3, 3, instance=2, volume=2, **SHARED),
+        attach(4, **SHARED),
+        detach(5),
+        detach(6, 2),
+        extend(7, 2 * GIB),
+        extend(8, 2 * GIB, volume=2),
+        set_iotune(9, {"total_iops_sec": 5}),
+        swap(10, 1, 4, volume=3, envelope=SOLE, **SHARED),
+        swap(11, 2, 4, volume=3, envelope=SOLE, **SHARED),
+    ):
+        assert refused(world, other)[0] == "busy", other
+
+
+def test_after_the_pivot_it_is_too_late(world: World) -> None:
+    attached(world)
+    world.meanwhile["before redefine"] = lambda w: None
+    world.copies.loses_definition = True
+    world.meanwhile["after pivot"] = lambda w: setattr(w.domains, "is_away", True)
+    answer = ask(world, swap(1))
+    world.domains.is_away = False
+    let_pass(5)(world)
+    assert world.record(request_id(1)).state == "done", answer
+    again = world.agent.query("cancel_operation", {"operation_id": request_id(1)})
+    assert again["state"] == "done"
+
+
+def test_it_tells_how_far_it_is(world: World) -> None:
+    attached(world)
+    stalls(world)
+    answer = ask(world, swap(1))
+    assert (answer["state"], answer["waiting_for"]) == (
+        "waiting",
+        f"the copy of vda to volume {VOLUMES[1]}",
+    )
+    world.domains.guests[ONE].copies["vda"] = 1
+    let_pass(5)(world)
+    progress = world.record(request_id(1)).answer().wire()["progress"]
+    assert progress == {
+        "done": GIB // 3,
+        "total": GIB,
+        "unit": "bytes",
+        "rate": GIB // 3 / 5,
+        "eta_seconds": pytest.approx(10.0, rel=0.01),
+    }
+    goes_on(world)
+    world.run()
+    assert world.record(request_id(1)).answer().wire()["progress"] is None
+    told = [letter["event_type"] for letter in world.letters()]
+    assert told.count("attachment.swap.progress") >= 2
+
+
+def test_the_disk_keeps_its_limits(world: World) -> None:
+    attached(world, disk={"iotune": {"total_iops_sec": 7}})
+    ask(world, swap(1))
+    (held,) = world.journal.read(lambda book: book.attachments())
+    assert held.attachment.disk.iotune == IoTune(total_iops_sec=7)
+
+
+def test_a_libvirt_without_them_refuses_synchronous_writes(world: World) -> None:
+    attached(world)
+    volume(world, 2)
+    world.domains.missing = ("synchronous-writes",)
+    answer = ask(world, swap(1, envelope={"synchronous_writes": True}))
+    assert (answer["state"], answer["error"]["code"]) == ("undone", "unsupported")
+    assert "nothing was touched" in answer["error"]["detail"]

@@ -330,6 +330,7 @@ class BrickConnectors:
             try:
                 self._connector(connection, trail).extend_volume(properties)
             except (*FOREIGN, NotImplementedError) as error:
+                self._reader.refuse_lagging(device)
                 raise extend_refusal(error, connection, trail) from error
 
     # what is there

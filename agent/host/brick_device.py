@@ -124,23 +124,22 @@ class DeviceReader:
         if connection.source_type == "file":
             image = look_at_image(device.path, connection.source_format)
             return device.model_copy(update={"size_bytes": image.size_bytes})
-        sizes = {
-            node: found.size_bytes
-            for node in self._devices.all_of(device.identity)
-            if (found := self._devices.look(node))
-        }
-        if not sizes:
+        shown = self._shown(device)
+        if not shown:
             raise ConnectFailed(
                 f"{device.path} is not on this host, so nothing can be extended; nothing was done "
                 "to any guest: see 'attachctl audit'"
             )
-        if len(set(sizes.values())) > 1:
-            shown = ", ".join(f"{node} {size}" for node, size in sorted(sizes.items()))
-            raise NotAllPaths(
-                f"the paths of {device.path} show different sizes in bytes ({shown}); nothing was "
-                "done to any guest: see 'multipath -ll' and the storage side, then send it again"
-            )
-        return device.model_copy(update={"size_bytes": max(sizes.values())})
+        _refuse_different(device, shown)
+        return device.model_copy(update={"size_bytes": shown[0].size_bytes})
+
+    def refuse_lagging(self, device: Device) -> None:
+        """Raises NotAllPaths if one path shows less than another: no map is larger than it."""
+        _refuse_different(device, [found for found in self._shown(device) if not found.is_map])
+
+    def _shown(self, device: Device) -> list[Found]:
+        nodes = self._devices.all_of(device.identity)
+        return [found for node in nodes if (found := self._devices.look(node))]
 
     def _look(self, path: str) -> Found:
         found = self._devices.look(path)
@@ -214,6 +213,15 @@ class DeviceReader:
                 "another device tomorrow; it is taken back: see 'udevadm info' of the device"
             )
         return stable
+
+
+def _refuse_different(device: Device, shown: Sequence[Found]) -> None:
+    if len({found.size_bytes for found in shown}) > 1:
+        sizes = ", ".join(sorted(f"{found.node} {found.size_bytes}" for found in shown))
+        raise NotAllPaths(
+            f"the paths of {device.path} show different sizes in bytes ({sizes}); nothing was "
+            "done to any guest: see 'multipath -ll' and the storage side, then send it again"
+        )
 
 
 def device_info(device: Device | None, today: str | None) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from os_brick import exception
+from oslo_concurrency import processutils as putils
 
 from agent.errors import AgentError, ConnectFailed, Invalid, NotAllPaths, Unavailable, Unsupported
 from agent.model.device import Device
@@ -77,6 +78,19 @@ def test_a_path_that_lags_is_named_with_every_size(bench: Bench, late: str) -> N
         extend(bench, MULTIPATH, grows(bench, *names))
     assert f"{bench.tree.dev / late} {64 * MIB}" in refused.value.detail
     assert str(128 * MIB) in refused.value.detail
+
+
+@pytest.mark.parametrize("late", [{"sdc", "dm-3"}, {"dm-3"}], ids=["a path", "the map alone"])
+def test_a_map_that_multipathd_cannot_make_larger(bench: Bench, late: set[str]) -> None:
+    """Not with a path that lags; any other reason is told as it is."""
+
+    def refuse() -> None:
+        grows(bench, *({"sdb", "sdc", "dm-3"} - late))()
+        raise putils.ProcessExecutionError(stderr="fail", exit_code=1)
+
+    error, says = (NotAllPaths, "different sizes") if "sdc" in late else (ConnectFailed, "fail")
+    with pytest.raises(error, match=says):
+        extend(bench, MULTIPATH, refuse)
 
 
 def test_local_is_what_the_kernel_shows_and_os_brick_is_not_asked(bench: Bench) -> None:

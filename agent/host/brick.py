@@ -210,7 +210,8 @@ class BrickConnectors:
         return self._finder.find(connection)
 
     def look_again(self, attachment: Attachment, device: Device) -> Device | None:
-        node = self._devices.find(device.identity) if device.paths_expected > 1 else None
+        expected = max(device.paths_expected, self._reader.paths_expected(attachment))
+        node = self._devices.find(device.identity) if expected > 1 else None
         if node is None:
             return device if self.present(device) else None
         found = self._devices.look(node)

@@ -105,7 +105,7 @@ class DeviceReader:
     def count_paths(self, attachment: Attachment, device: Device, found: Found) -> Device:
         """The device with the paths that it has now, against the portals of the request."""
         ways = attachment.connection.ways
-        expected = self._paths_expected(attachment)
+        expected = self.paths_expected(attachment)
         working, missing = found.paths, frozenset[str]()
         if expected > 1 and found.ways:
             working, missing = len(ways & found.ways), ways - found.ways
@@ -153,7 +153,7 @@ class DeviceReader:
     def _wait_for_paths(self, path: str, attachment: Attachment, trail: Trail) -> Found:
         """os-brick answers as soon as there is a map; multipathd adds the last paths after that.
         By a portal that let nobody in none will come."""
-        coming = self._paths_expected(attachment) - len(trail.closed_ways)
+        coming = self.paths_expected(attachment) - len(trail.closed_ways)
         found = self._look(path)
         for _ in range(PATH_LOOKS if found.is_map else 0):
             if found.paths >= coming:
@@ -176,7 +176,8 @@ class DeviceReader:
                 "plugged: see 'multipath -ll' and what multipath.conf leaves out"
             )
 
-    def _paths_expected(self, attachment: Attachment) -> int:
+    def paths_expected(self, attachment: Attachment) -> int:
+        """By the portals of the request, where this host uses more than one."""
         connection = attachment.connection
         if isinstance(connection, NvmeConnection | IscsiConnection | FibreChannelConnection) and (
             self._use_multipath or attachment.require_all_paths

@@ -22,7 +22,7 @@ from agent.model.connection import (
 from agent.model.device import is_blank
 from agent.model.disk import Disk
 from agent.model.guest_iscsi import GuestIscsiConnection
-from agent.model.mark import USER_ALIAS, is_user_alias
+from agent.model.mark import USER_ALIAS
 from agent.model.secret import GuestSecret, Usage
 from agent.model.value import Count, Id, Positive, Secret, Uuid, Value, is_asked
 
@@ -185,12 +185,8 @@ class Attachment(Value):
         return self.model_copy(update={"disk": disk})
 
     def found_as(self, known: "Attachment") -> "Attachment":
-        """The same, by what the disk of ``known`` is found by in the guest.
-
-        One without a user's alias cannot be plugged again so that it would be found."""
-        if (known.alias, known.serial) == (self.alias, self.serial) or not is_user_alias(
-            known.alias
-        ):
+        """The same, by what the disk of ``known`` is found by in the guest."""
+        if (known.alias, known.serial) == (self.alias, self.serial):
             return self
         marks = Marks(alias=known.alias, serial=known.serial)
         return self.model_copy(update={"marks": marks})

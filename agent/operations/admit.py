@@ -24,6 +24,7 @@ from agent.journal.book import Book
 from agent.journal.record import Held, Part, Record
 from agent.model.attachment import Attachment
 from agent.model.contract import Command
+from agent.model.mark import is_user_alias
 from agent.model.move import CancelMigrationRequest, PrepareMigrationRequest
 from agent.model.request import (
     AttachmentRef,
@@ -150,7 +151,9 @@ class Admission:
         self._allowed(asked)
         self._same_attachment(asked)
         known = self._attachment_here(asked.attachment_id)
-        attachment = asked if known is None else asked.found_as(known)
+        attachment = asked
+        if known is not None and is_user_alias(known.alias):  # others are not plugged again
+            attachment = asked.found_as(known)
         self._generation_for_attach(attachment)
         self._attachment_is_free(attachment.attachment_id, attachment.volume_id)
         self._volume_is_settled(attachment.volume_id)

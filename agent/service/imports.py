@@ -136,7 +136,7 @@ def _device(host: Host, wanted: Attachment) -> Device:
         )
     if not device.is_here:
         return device.model_copy(update={"size_bytes": wanted.size_bytes or 0})
-    return device
+    return host.connectors.look_again(wanted, device) or device
 
 
 def _disk(host: Host, guest: Halves, wanted: Attachment, device: Device) -> DiskFacts:

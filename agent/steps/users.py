@@ -109,7 +109,7 @@ def uses_of(host: Host, volume_id: str, source: str | None) -> Iterator[Use]:
 
 def _says_volume(volume_id: str, facts: DomainFacts | None, disk: DiskFacts) -> bool:
     assert facts is not None
-    note = facts.notes.get(disk.alias or "")
+    note = facts.notes.get(disk.mark)
     return disk.serial == volume_id if note is None else note.volume_id == volume_id
 
 

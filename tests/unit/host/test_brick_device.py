@@ -170,3 +170,15 @@ class TestEarlierLife:
         assert found is not None
         assert found.identity["wwn"] == WWN
         assert found.device_info["path"] == f"{bench.tree.dev}/sdb"
+
+    def test_its_paths_are_counted_whoever_brought_it(self, bench: Bench) -> None:
+        multipath(bench)
+        bench.tree.link(self.LINK, "sdb")
+        asked = attachment(**wire(bench, MULTIPATH))
+        connectors = bench.connectors(use_multipath=True)
+        found = connectors.find(asked.connection)
+        assert found is not None
+        counted = connectors.look_again(asked, found)
+        assert counted is not None
+        assert (counted.paths_found, counted.paths_expected) == (2, 2)
+        assert counted.path == found.path

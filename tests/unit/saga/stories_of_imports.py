@@ -31,6 +31,7 @@ from tests.world.story import (
     extend,
     let_pass,
     set_iotune,
+    swap,
 )
 from tests.world.world import World
 
@@ -236,6 +237,20 @@ IMPORTED = (
         (set_iotune(1, {"total_iops_sec": 500}),),
         (DONE,),
         then(held("att-1"), has_disk(ONE, None)),
+    ),
+    Story(
+        "swap of what was imported, then detach",
+        then(host(), anothers(), imports(entry())),
+        (swap(1), detach(2, 2)),
+        (DONE, DONE),
+        then(held(), gone_from(ONE), connected()),
+    ),
+    Story(
+        "swap of what was imported without an alias, then detach",
+        then(host(), anothers(alias=""), imports(entry())),
+        (swap(1), detach(2, 2)),
+        (DONE, DONE),
+        then(held(), gone_from(ONE), connected()),
     ),
 )
 """What is in place when the story begins; power may be lost in them."""

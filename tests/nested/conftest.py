@@ -87,7 +87,8 @@ def guests() -> list[Guest]:
 @pytest.fixture(scope="session")
 def client() -> Iterator[AgentClient]:
     cfg.CONF([], project="attachment-agent")
-    with AgentClient(cfg.CONF, "hypervisor", url="rabbit://guest:guest@127.0.0.1//") as client:
+    url = "rabbit://guest:guest@127.0.0.1//"
+    with AgentClient(cfg.CONF, "hypervisor", url=url, timeout_seconds=60) as client:
         yield client
 
 

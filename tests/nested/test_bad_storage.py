@@ -1,5 +1,7 @@
 """Bad storage: each cause has its own code and its reason, and leaves the host as it was."""
 
+from datetime import datetime
+
 import pytest
 
 from agent.model.outcome import Answer
@@ -28,6 +30,10 @@ def failed(
     answer = orchestrator.finish(orchestrator.client.attach(wanted), seconds=LONG)
     assert answer.state == "undone", answer
     assert answer.error is not None
+    assert answer.created_at is not None
+    assert answer.updated_at is not None
+    took = datetime.fromisoformat(answer.updated_at) - datetime.fromisoformat(answer.created_at)
+    print(f"{answer.error.code} after {took.total_seconds():.0f} s")
     assert_clean()
     return answer
 

@@ -11,7 +11,7 @@ from tests.nested.inside.agent import Agent
 from tests.nested.inside.storage import Storage
 from tests.nested.inside.wishes import wish
 
-KILLS = 4
+KILLS = 1
 """An operation; with --rounds N so many times N."""
 
 

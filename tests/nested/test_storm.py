@@ -26,6 +26,8 @@ from tests.nested.inside.wishes import wish
 
 LONG = 600.0
 DELAY_MILLISECONDS = 40
+PAUSE_SECONDS = 3.0
+"""Between two turns of who writes: without it an emulated guest takes a processor for itself."""
 
 
 @pytest.fixture
@@ -53,6 +55,7 @@ def writing(guest: Guest, volume: Backing) -> Iterator[list[str]]:
             except (AssertionError, LabError, GuestRefused) as error:
                 trouble.append(f"turn {number}: {error}")
                 return
+            over.wait(PAUSE_SECONDS)
 
     thread = threading.Thread(target=work)
     thread.start()

@@ -1,7 +1,8 @@
 """Tests of this directory run in the nested hypervisor; here each is reported as if it ran here.
 
 The first one that is due starts the machine, puts the project into it as a user would install it,
-and runs all that were selected there, in one pytest; its reports come over ssh, line by line.
+and runs all that were selected there, in one pytest; its reports come over ssh, line by line;
+and what a test that passes has printed, a figure, is told at once.
 Tests marked ``outside`` run here, and are given the machine.
 """
 
@@ -65,6 +66,8 @@ class Relay:
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         for report in self._reports_of(item):
             item.ihook.pytest_runtest_logreport(report=report)
+            if report.when == "call" and report.passed and report.capstdout:
+                self.tell(f"{item.name}: {report.capstdout.strip()}")
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True
 

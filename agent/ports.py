@@ -251,11 +251,25 @@ class Sighting:
     job: str | None = None
 
 
-class Peers(Protocol):
-    """The agents of other hosts. What they answer is a look, and never changes anything there."""
+@dataclass(frozen=True)
+class PeerAbilities:
+    """``libvirt`` as in Capabilities; None: it does not answer the agent there."""
 
-    def look(self, host: str, instance_id: str) -> Sighting:
-        """Raises Unavailable: the agent there, or its libvirt, does not answer."""
+    verbs: frozenset[str]
+    libvirt: tuple[int, ...] | None
+
+
+class Peers(Protocol):
+    """The agents of other hosts. What they answer is a look, and never changes anything there.
+
+    None: the agent there, or its libvirt, does not answer."""
+
+    def look(self, host: str, instance_id: str) -> Sighting | None: ...
+
+    def abilities(self, host: str) -> PeerAbilities | None: ...
+
+    def prepared(self, host: str, instance_id: str) -> Mapping[str, str] | None:
+        """What is leased there for the instance: {attachment to be replaced: migration}."""
 
 
 class Connectors(Protocol):
@@ -371,6 +385,9 @@ class Promises(Protocol):
     def device_of(self, attachment_id: str) -> Device | None:
         """What connect found for an attachment, withdrawn or not, until it ends."""
 
+    def has_moved(self, operation_id: str) -> bool:
+        """Is it a migrate that is done?"""
+
     def withdraw(self, attachment_id: str) -> None:
         """Durably: this attachment no longer counts as a user of its volume."""
 
@@ -406,6 +423,7 @@ class Host:
     secrets: Secrets
     peers: Peers
     copies: Copies
+    migrations: Migrations
     unplug_retry_seconds: float = 60.0
     libvirt_retry_seconds: float = 2.0
     copy_stall_seconds: float = 600.0

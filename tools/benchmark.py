@@ -32,9 +32,11 @@ from agent.host.brick import BrickConnectors
 from agent.host.brick_library import prepare_os_brick
 from agent.host.key_files import KeyFiles
 from agent.host.libvirt_connection import LibvirtConnection
+from agent.host.libvirt_copies import LibvirtCopies
 from agent.host.libvirt_domains import METADATA_PREFIX, LibvirtDomains
 from agent.host.libvirt_events import LibvirtEvents
 from agent.host.libvirt_loop import EVENT_LOOP
+from agent.host.libvirt_migrations import LibvirtMigrations
 from agent.host.libvirt_secrets import LibvirtSecrets
 from agent.host.locks import FileLocks
 from agent.journal.store import Journal
@@ -210,6 +212,7 @@ def in_process(lab: Lab, times: Times) -> Iterator[DeskInProcess]:
     clock = SystemClock()
     journal = Watched(Journal(directory, clock), times, {"write": "the journal, with its fsync"})
     connection = LibvirtConnection(lab.libvirtd.uri)
+    storage = dict.fromkeys(("check", "connect", "disconnect", "names"), "storage (os-brick)")
     watched_calls = {
         **dict.fromkeys(("plug", "define", "unplug", "forget", "note"), "changes through libvirt"),
         **dict.fromkeys(("look", "all", "capabilities"), "looks at libvirt"),
@@ -217,16 +220,14 @@ def in_process(lab: Lab, times: Times) -> Iterator[DeskInProcess]:
     host = Host(
         name="bench",
         domains=Watched(LibvirtDomains(connection), times, watched_calls),
-        connectors=Watched(
-            connectors(),
-            times,
-            dict.fromkeys(("check", "connect", "disconnect", "names"), "storage (os-brick)"),
-        ),
+        connectors=Watched(connectors(), times, storage),
         locks=FileLocks(directory / "locks", timeout_seconds=60),
         clock=clock,
         journal=journal,
         secrets=LibvirtSecrets(connection, KeyFiles(())),
         peers=BusPeers(cfg.CONF),
+        migrations=LibvirtMigrations(connection, lambda _: None),
+        copies=LibvirtCopies(connection),
     )
     agent = Agent(host, journal, Policy(), lane_pools())  # type: ignore[arg-type]
     events = LibvirtEvents(connection, agent.workers.stir, agent.workers.stir_all)

@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tools.mutations import MUTATIONS, Mutation
+from tools.mutation import Mutation
+from tools.mutations import MUTATIONS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -1,17 +1,7 @@
 """Bugs to plant in the core; tools/mutation_check.py plants them (docs/testing.rst)."""
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Mutation:
-    """``before`` is in ``file`` exactly once, and becomes ``after``."""
-
-    bug: str
-    file: str
-    before: str
-    after: str
-
+from tools.mutation import Mutation
+from tools.mutations_of_moving import MOVING
 
 MUTATIONS = (
     Mutation(
@@ -30,8 +20,8 @@ MUTATIONS = (
     Mutation(
         "a host that cannot be asked means that the commit did not happen",
         "saga/settle.py",
-        "return self._wait(record, asked)\n            if asked:",
-        "asked = False\n            if asked:",
+        "if isinstance(asked, Unavailable):\n                return self._wait(record, asked)\n",
+        "asked = False if isinstance(asked, Unavailable) else asked\n",
     ),
     Mutation(
         "a part that does not answer is a reason to undo",
@@ -90,8 +80,8 @@ MUTATIONS = (
     Mutation(
         "an attach does not wait for the parked detach before it",
         "journal/book.py",
-        "if other.sequence < record.sequence:",
-        "if other.sequence < 0:",
+        "if o and o.open and o.sequence < record.sequence)",
+        "if o and o.open and o.sequence < 0)",
     ),
     Mutation(
         "deaths are forgotten while earlier steps look again",
@@ -373,4 +363,5 @@ MUTATIONS = (
         'if record.verb == "swap":',
         "if False:",
     ),
+    *MOVING,
 )

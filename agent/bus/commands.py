@@ -188,6 +188,31 @@ class CommandCalls:
             lease_seconds=lease_seconds,
         )
 
+    def migrate(
+        self,
+        migration_id: str,
+        instance_id: str,
+        destination: Mapping[str, Any],
+        parts: Mapping[str, str],
+        *,
+        options: Mapping[str, Any] | None = None,
+        **envelope: Unpack[Envelope],
+    ) -> Answer:
+        """To the source: let the instance go to the destination while it runs, then disconnect
+        what nobody else here uses.
+
+        ``destination``: {host, libvirt_uri, migrate_uri}; ``parts`` as prepare_migration answered
+        them over there."""
+        return self._command(
+            "migrate",
+            envelope,
+            migration_id=migration_id,
+            instance_id=instance_id,
+            destination=dict(destination),
+            parts=dict(parts),
+            options=None if options is None else dict(options),
+        )
+
     def cancel_migration(self, migration_id: str, **envelope: Unpack[Envelope]) -> Answer:
         """To either side: it keeps nothing of the migration, and takes no further part in it."""
         return self._command("cancel_migration", envelope, migration_id=migration_id)

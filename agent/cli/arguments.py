@@ -172,6 +172,7 @@ def _acting(commands: Any) -> None:
         ("attach-batch", "attach several volumes to one instance, all or none"),
         ("connect-instance", "connect an instance's volumes, before its domain is defined"),
         ("prepare-migration", "connect the volumes of an instance that is to migrate to the host"),
+        ("migrate", "let an instance go to another host, which is prepared for it"),
         ("disconnect-instance", "take an instance's volumes off the host; it does not run"),
     ):
         command = _command(commands, name, about)

@@ -194,6 +194,7 @@ COMMANDS: Mapping[str, Callable[[Session, Namespace], Exit]] = {
     "set-iotune": by_name,
     "swap": by_name,
     "prepare-migration": by_name,
+    "migrate": by_name,
     "cancel-migration": by_name,
     "plan": plan,
     "operations list": list_operations,

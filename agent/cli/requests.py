@@ -60,9 +60,9 @@ def detach_request(
 
 
 def batch_request(verb: str, flags: Namespace, now: datetime) -> Payload:
-    """Of verbs that take whole attachments of an instance, from a file.  Raises Trouble."""
+    """Of verbs that come whole, from a file.  Raises Trouble."""
     filed = _given(flags)
-    if verb != "attach_batch" and "instance_id" not in filed:
+    if verb in ("connect_instance", "prepare_migration") and "instance_id" not in filed:
         attachments = filed.get("attachments")
         first = attachments[0] if isinstance(attachments, list) and attachments else {}
         filed |= _named({"instance_id": _mapping(first, "attachments.0").get("instance_id")})

@@ -199,6 +199,10 @@ class Journal:
         held = self.read(lambda book: book.attachment(attachment_id))
         return None if held is None else held.device
 
+    def has_moved(self, operation_id: str) -> bool:
+        found = self.read(lambda book: book.operation(operation_id))
+        return found is not None and (found.verb, found.state) == ("migrate", "done")
+
     def withdraw(self, attachment_id: str) -> None:
         self.write(lambda book: book.withdraw(attachment_id))
 

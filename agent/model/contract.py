@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from agent.errors import Unsupported
 from agent.model.imports import ImportQuery
-from agent.model.move import CancelMigrationRequest, PrepareMigrationRequest
+from agent.model.move import CancelMigrationRequest, MigrateRequest, PrepareMigrationRequest
 from agent.model.request import (
     AttachBatchRequest,
     AttachRequest,
@@ -44,6 +44,7 @@ Command = (
     | ConnectInstanceRequest
     | DisconnectInstanceRequest
     | PrepareMigrationRequest
+    | MigrateRequest
     | CancelMigrationRequest
 )
 
@@ -57,7 +58,7 @@ COMMANDS: Mapping[str, type[Command] | None] = {
     "connect_instance": ConnectInstanceRequest,
     "disconnect_instance": DisconnectInstanceRequest,
     "prepare_migration": PrepareMigrationRequest,
-    "migrate": None,
+    "migrate": MigrateRequest,
     "cancel_migration": CancelMigrationRequest,
 }
 """Each takes one argument, ``request``: this noun."""

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field, StrictStr, model_validator
+from pydantic import Field, StrictStr, StringConstraints, model_validator
 
 from agent.model.attachment import Attachment
+from agent.model.migration import MigrationOptions
 from agent.model.request import LARGEST_BATCH, Request, all_apart
 from agent.model.value import Id, Positive, Uuid, Value
 
@@ -59,6 +60,47 @@ class PrepareMigrationRequest(Request):
         if len({one.replaces for one in self.attachments}) < len(self.attachments):
             raise ValueError("two attachments replace the same one")
         return self
+
+
+LibvirtUri = Annotated[
+    StrictStr,
+    StringConstraints(
+        pattern=r"^qemu(\+(tcp|tls|ssh|libssh2?|unix))?://[A-Za-z0-9_.:@%\[\]-]+/(system|session)$"
+    ),
+]
+"""Without a query: some of its parameters name programs that libvirt runs."""
+
+MigrateUri = Annotated[
+    StrictStr, StringConstraints(pattern=r"^(tcp|rdma)://[A-Za-z0-9_.:%\[\]-]+$")
+]
+
+
+class Destination(Value):
+    """``host``: the name of the agent there; ``libvirt_uri``: by which libvirt here reaches the one
+    there; ``migrate_uri``: by which QEMU does, where that is another address."""
+
+    host: StrictStr
+    libvirt_uri: LibvirtUri
+    migrate_uri: MigrateUri | None = None
+
+
+class MigrateRequest(Request):
+    """To the source. ``parts`` as prepare_migration answered them, for each attachment here."""
+
+    migration_id: Id
+    instance_id: Uuid
+    destination: Destination
+    parts: dict[Id, StrictStr]
+    options: MigrationOptions = MigrationOptions()
+
+    @property
+    def wishes(self) -> dict[str, Any]:
+        return {
+            "migration_id": self.migration_id,
+            "destination": self.destination.model_dump(),
+            "parts": self.parts,
+            "options": self.options.model_dump(),
+        }
 
 
 class CancelMigrationRequest(Request):

@@ -10,6 +10,7 @@ from agent.operations.connect_instance import plan_connect_instance
 from agent.operations.detach import plan_detach
 from agent.operations.disconnect_instance import plan_disconnect_instance
 from agent.operations.extend import plan_extend
+from agent.operations.migrate import plan_migrate
 from agent.operations.prepare_migration import plan_prepare_migration
 from agent.operations.set_iotune import plan_set_iotune
 from agent.operations.swap import plan_swap
@@ -25,6 +26,7 @@ VERBS: dict[str, Callable[[Record], Plan]] = {
     "connect_instance": plan_connect_instance,
     "disconnect_instance": plan_disconnect_instance,
     "prepare_migration": plan_prepare_migration,
+    "migrate": plan_migrate,
     "cancel_migration": plan_cancel_migration,
 }
 

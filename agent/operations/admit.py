@@ -7,7 +7,6 @@ exclude each other cannot both be taken. Nothing here asks the host.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 from agent.errors import (
     Busy,
@@ -25,7 +24,7 @@ from agent.journal.record import Held, Part, Record
 from agent.model.attachment import Attachment
 from agent.model.contract import Command
 from agent.model.mark import is_user_alias
-from agent.model.move import CancelMigrationRequest, PrepareMigrationRequest
+from agent.model.move import CancelMigrationRequest, MigrateRequest
 from agent.model.request import (
     AttachmentRef,
     DetachRequest,
@@ -38,11 +37,10 @@ from agent.model.swap import SwapRequest
 from agent.operations import plan_of
 from agent.operations.ended import known_of_ended, refuse_older
 from agent.operations.moving import (
-    open_of_migration,
+    calls_off,
+    moving_attachments,
     parts_of_migration,
-    refuse_cancelled,
-    refuse_while_anything_is_open,
-    refuse_while_moving,
+    refuse_beside_moves,
 )
 from agent.operations.sharing import refuse_sharing
 from agent.operations.staying import all_of_instance, refuse_while_extended, users_of_volume
@@ -52,7 +50,6 @@ from agent.operations.swap import (
     swapped_parts,
     taking_the_place,
 )
-from agent.saga.settle import refuse_late_cancel
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,7 @@ class Admission:
         if isinstance(request, CancelMigrationRequest):
             return parts_of_migration(self.book, request.migration_id)
         parts = self._parts(request)
-        self._nobody_moves(request, parts)
+        refuse_beside_moves(self.book, request, parts)
         return parts
 
     def _parts(self, request: Command) -> tuple[Part, ...]:
@@ -108,6 +105,8 @@ class Admission:
             return (self._staying(request),)
         if isinstance(request, SwapRequest):
             return self._swapped(request)
+        if isinstance(request, MigrateRequest):
+            return moving_attachments(self.book, request)
         return tuple(self._joining(attachment) for attachment in request.connects)
 
     def in_place(self, attachment: Attachment) -> Held | None:
@@ -140,7 +139,7 @@ class Admission:
             deadline_at=None if deadline is None else self.now + deadline,
             created_at=self.now,
             updated_at=self.now,
-            known={**request.wishes, **self._calls_off(request)},
+            known={**request.wishes, **calls_off(self.book, request)},
         )
         for part in parts:
             bare = bare.learn(part.attachment_id, known_of_ended(self.book, part))
@@ -219,28 +218,6 @@ class Admission:
         self._generation_for_attach(request.new)
         new = taking_the_place(self.book, request, held)
         return swapped_parts(held, new, request.generation)
-
-    # migrations
-
-    def _nobody_moves(self, request: Command, parts: tuple[Part, ...]) -> None:
-        """libvirt would hold up whoever touches a domain that moves, and then lose it."""
-        if isinstance(request, PrepareMigrationRequest):
-            refuse_cancelled(self.book, request.migration_id)
-            refuse_while_anything_is_open(self.book, request.instance_id)
-            refuse_while_moving(self.book, request.instance_id, besides=request.migration_id)
-            return
-        own = () if request.instance_id is None else (request.instance_id,)
-        for instance_id in dict.fromkeys((*own, *(part.instance_id for part in parts))):
-            refuse_while_moving(self.book, instance_id)
-
-    def _calls_off(self, request: Command) -> dict[str, Any]:
-        """Raises TooLate where an operation of the migration can only go on."""
-        if not isinstance(request, CancelMigrationRequest):
-            return {}
-        open_here = open_of_migration(self.book, request.migration_id)
-        for record in open_here:
-            refuse_late_cancel(record, plan_of(record))
-        return {"calls_off": [record.operation_id for record in open_here]}
 
     # the envelope
 

@@ -13,7 +13,7 @@ from agent.steps.lease import CheckGone, EndLeases
 def plan_cancel_migration(record: Record) -> Plan:
     attachments = tuple(part.attachment for part in record.parts if part.attachment is not None)
     return Plan(
-        reversible=(CheckGone(attachments),),
+        reversible=(CheckGone(attachments, record.calls_off),),
         commit=EndLeases(attachments),
         onward=tuple(step for part in record.parts for step in host_side(part)),
         result=lambda done: {

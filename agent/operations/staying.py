@@ -22,7 +22,7 @@ def users_of_volume(book: Book, request: ExtendRequest) -> tuple[Part, ...]:
                 continue
             if part.role == "joins" and record.direction != "undoing":
                 users.setdefault(part.attachment_id, part.attachment)
-            elif part.role == "leaves":
+            elif part.role == "leaves" and record.verb != "migrate":
                 users.pop(part.attachment_id, None)
     if not users and records:
         raise Busy(

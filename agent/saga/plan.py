@@ -98,6 +98,11 @@ class Commit(Step):
     reached: ClassVar[str] = "has reached the guest"
     """Why it cannot be cancelled any more, as a part of a sentence."""
 
+    def give_up(self, scene: Scene) -> Parked | None:
+        """Before anybody asks whether it happened: what goes by itself is asked to end, and waited
+        for. None: nothing goes."""
+        return None
+
     def happened(self, scene: Scene) -> bool:
         """Is it so, by the host's word?  Raises Unavailable where that is unknown."""
         raise NotImplementedError

@@ -177,9 +177,16 @@ class Settler:
         if record.intended >= plan.commit_position:
             record = self._save(executing(record.but(cause=cause)))
             scene = self._scene(record, plan.commit)
-            asked = self._ask(lambda: plan.commit.happened(scene))
-            if isinstance(asked, AgentError):
+            ending = self._ask(lambda: plan.commit.give_up(scene))
+            if isinstance(ending, Parked):
+                return self._park(record, plan.commit, ending)
+            asked = ending
+            if not isinstance(ending, Unavailable):
+                asked = self._ask(lambda: plan.commit.happened(scene))
+            if isinstance(asked, Unavailable):
                 return self._wait(record, asked)
+            if isinstance(asked, AgentError):
+                return self._insist(record, asked)
             if asked:
                 return self._committed(record.but(cause=None), plan, {})
         turned = record.but_parts(promised=False).but(

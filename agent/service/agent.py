@@ -21,7 +21,7 @@ from agent.model.outcome import Problem, refused
 from agent.model.request import OperationRef, WaitRequest, digest
 from agent.operations import plan_of
 from agent.operations.admit import Admission, Policy
-from agent.operations.moving import fence_migration
+from agent.operations.fence import cancelled
 from agent.ports import Host
 from agent.saga.moves import as_planned
 from agent.saga.news import notify
@@ -186,7 +186,7 @@ class Agent:
         for other in record.calls_off:
             book.cancel(other)
         if isinstance(request, CancelMigrationRequest):
-            fence_migration(book, request.migration_id, judge.now)
+            cancelled(book, request.migration_id, judge.now)
         return record, True
 
     # what changes an operation from outside

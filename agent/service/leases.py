@@ -1,8 +1,9 @@
 """Attachments that a host keeps for an instance that is to come: what becomes of them in the end.
 
-While an instance comes, or its agent over there says that it goes, or cannot be asked, they stay.
-Otherwise they go when their lease ends, by a cancel of the migration on this side, which is an
-operation like every other.
+Where it has come they are its attachments from then on, by alias and serial of the disks that it
+brought along. While it comes, or its agent over there says that it goes, or cannot be asked, they
+stay. Otherwise they go when their lease ends, by a cancel of the migration on this side, which is
+an operation like every other.
 """
 
 import logging
@@ -13,56 +14,133 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any
 
-from agent.errors import Unavailable
+from agent.guest.domain_xml import DiskFacts, Note
 from agent.journal.book import Book
-from agent.journal.record import Held, Lease
+from agent.journal.record import Held, Lease, Record
 from agent.journal.store import Journal
+from agent.model.attachment import Marks
 from agent.model.request import rfc3339
-from agent.ports import Host
+from agent.operations import fence
+from agent.ports import DomainLook, Host
+from agent.saga.news import tell
+from agent.saga.plan import Scene
+from agent.steps.disk import NoteInDomain
+from agent.steps.lease import COMES
+from agent.steps.users import Halves, halves
 
 LOG = logging.getLogger(__name__)
 
 LEASE_SECONDS = 10.0
-"""Between two looks whether a lease has ended."""
+"""Between two looks whether a lease has ended, or its instance has come: events tell of that."""
 
 VALID_FOR = timedelta(hours=1)
+
+ARRIVED = "attachment.arrived"
 
 Command = Callable[[dict[str, Any]], dict[str, Any]]
 """Sends a cancel_migration to this agent; its answer."""
 
 
 class Leases:
+    """``look`` is called by one thread, the rest by any."""
+
     def __init__(self, host: Host, journal: Journal, cancel: Command) -> None:
         self._host = host
         self._journal = journal
         self._cancel = cancel
+        self._awaited: frozenset[str] = frozenset()
+
+    def is_awaited(self, instance_id: str) -> bool:
+        """Is it worth a look when something happens to the instance?  Asks nobody."""
+        return instance_id in self._awaited
+
+    def changed(self, record: Record) -> bool:
+        """Is it worth a look that this operation has changed?"""
+        return record.verb == "prepare_migration" and not record.open
 
     def look(self) -> None:
         """At all of them, once.  Raises Unavailable (the journal, libvirt)."""
         leased = self._journal.read(lambda book: book.leased())
+        self._awaited = frozenset(row.attachment.instance_id for row in leased)
         for _, rows in groupby(sorted(leased, key=_migration), key=_migration):
             self._look_at(list(rows))
 
     def _look_at(self, rows: list[Held]) -> None:
-        if min(_lease(row).expires_at for row in rows) > self._host.clock.now():
+        look = self._host.domains.look(rows[0].attachment.instance_id)
+        if look is not None and _has_come(look):
+            rows = [row for row in rows if not self._arrived(row, look)]
+        if not rows or min(_lease(row).expires_at for row in rows) > self._host.clock.now():
             return
-        waiting_for = self._why_stays(rows[0])
+        waiting_for = self._why_stays(rows[0], look)
         if waiting_for is None:
             self._end(rows)
         elif any(_lease(row).waiting_for != waiting_for for row in rows):
             self._journal.write(lambda book: _wait(book, rows, waiting_for))
 
-    def _why_stays(self, row: Held) -> str | None:
+    def _arrived(self, row: Held, look: DomainLook) -> bool:
+        """Has the guest the volume?  Then it is its attachment from now on."""
+        guest = halves(look)
+        disk = self._disk_of(row, guest)
+        if disk is None:
+            return False
+        attachment = row.attachment
+        if (disk.mark, disk.serial) != (attachment.alias, attachment.serial):
+            marks = Marks(alias=disk.mark, serial=disk.serial)
+            attachment = attachment.model_copy(update={"marks": marks})
+        note = Note(attachment.attachment_id, attachment.volume_id, attachment.generation)
+        where = (attachment.attachment_id, attachment.instance_id, attachment.alias)
+        NoteInDomain(*where, note).apply(Scene(self._host, "", {}))
+        facts = {
+            "target_dev": disk.target_dev,
+            "alias": disk.libvirt_alias,
+            "serial": disk.serial,
+            "address": disk.address,
+            "live": guest.live_disk(attachment.alias) is not None,
+            "persistent": guest.defined_disk(attachment.alias) is not None,
+        }
+        arrived = replace(row, attachment=attachment, disk=facts, lease=None)
+        self._journal.write(lambda book: self._keep(book, row, arrived))
+        return True
+
+    def _disk_of(self, row: Held, guest: Halves) -> DiskFacts | None:
+        """By its source: alias and serial are whatever it brings along."""
+        names = self._host.connectors.names
+        wanted = frozenset[str]() if row.device is None else names(row.device.path)
+        for half in (guest.live, guest.inactive):
+            for disk in half.disks if half else ():
+                if disk.source is not None and wanted & names(disk.source):
+                    return disk
+        return None
+
+    def _keep(self, book: Book, row: Held, arrived: Held) -> None:
+        """Unless it has changed since it was read. With the last of them the migration is over."""
+        attachment = arrived.attachment
+        if book.attachment(attachment.attachment_id) != row:
+            return
+        book.keep(arrived)
+        migration_id = _lease(row).migration_id
+        if not any(_migration(other) == migration_id for other in book.leased()):
+            fence.arrived(book, migration_id, self._host.clock.now())
+        tell(
+            book,
+            self._host,
+            ARRIVED,
+            attachment_ids=[attachment.attachment_id],
+            instance_id=attachment.instance_id,
+            volume_ids=[attachment.volume_id],
+            migration_id=migration_id,
+        )
+
+    def _why_stays(self, row: Held, look: DomainLook | None) -> str | None:
         """In words, what it waits for; None: nothing."""
-        instance_id, there = row.attachment.instance_id, _lease(row).source_host
-        if self._host.domains.look(instance_id) is not None:
-            return "the instance is on this host"
-        if there is None:
+        if look is not None and not _has_come(look):
+            return f"the {look.job or look.state} instance on this host"
+        there = _lease(row).source_host
+        if there is None or look is not None:
             return None
-        try:
-            found = self._host.peers.look(there, instance_id)
-        except Unavailable as error:
-            return error.detail
+        found = self._host.peers.look(there, row.attachment.instance_id)
+        if found is None:
+            return f"the agent of {there}, which does not answer"
         return f"the {found.job} of the instance on {there}" if found.job else None
 
     def _end(self, rows: list[Held]) -> None:
@@ -82,6 +160,12 @@ class Leases:
         )
         if answer["state"] == "refused":
             LOG.warning("migration %s: %s", lease.migration_id, answer["error"]["detail"])
+
+
+def _has_come(look: DomainLook) -> bool:
+    """A domain that comes is paused, and not defined before it has arrived."""
+    is_there = look.state == "running" or look.inactive_xml is not None
+    return is_there and look.job != COMES
 
 
 def _wait(book: Book, rows: list[Held], waiting_for: str) -> None:

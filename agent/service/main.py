@@ -26,6 +26,7 @@ from agent.host.libvirt_connection import LibvirtConnection
 from agent.host.libvirt_copies import LibvirtCopies
 from agent.host.libvirt_domains import LibvirtDomains
 from agent.host.libvirt_events import LibvirtEvents
+from agent.host.libvirt_migrations import LibvirtMigrations
 from agent.host.libvirt_secrets import LibvirtSecrets
 from agent.journal.record import Record
 from agent.journal.store import Journal
@@ -83,6 +84,7 @@ class Daemon:
             settings.libvirt_uri, call_timeout_seconds=settings.libvirt_call_timeout_seconds
         )
         self._letters = Letters(journal)
+        self._migrations = LibvirtMigrations(self._libvirt, self._stir)
         host = self._host()
         self._agent = Agent(
             host,
@@ -92,11 +94,21 @@ class Daemon:
             on_change=self._on_change,
             warnings=self._warnings,
         )
-        workers = self._agent.workers
         lost = LostVolumes(host, journal, lost_pools())
+        self._leases = Leases(host, journal, self._cancel_migration)
+        self._lease_turns = Turns(
+            "leases",
+            self._leases.look,
+            LEASE_SECONDS,
+            trouble="leases of migrations could not be looked at",
+        )
         self._secrets = LostSecrets(host, journal)
         self._events = LibvirtEvents(
-            self._libvirt, workers.stir, self._on_connected, self._on_io_error
+            self._libvirt,
+            self._stir,
+            self._on_connected,
+            self._on_io_error,
+            self._migrations.job_completed,
         )
         self._servers = Servers(conf, self._agent, settings.host)
         self._publisher = Publisher(conf, self._letters, settings.host)
@@ -112,7 +124,7 @@ class Daemon:
             TELL_AGAIN_SECONDS,
             trouble="I/O errors of guests are not told yet",
         )
-        self._turns = (*self._beside(host, lost), self._io_error_turns)
+        self._turns = (*self._beside(host, lost), self._lease_turns, self._io_error_turns)
 
     def _beside(self, host: Host, lost: LostVolumes) -> tuple[Turns, ...]:
         journal = self._journal
@@ -132,12 +144,6 @@ class Daemon:
                 trouble="not everything could be looked at",
             ),
             Turns(
-                "leases",
-                Leases(host, journal, self._cancel_migration).look,
-                LEASE_SECONDS,
-                trouble="leases of migrations could not be looked at",
-            ),
-            Turns(
                 "journal upkeep",
                 upkeep.turn,
                 UPKEEP_SECONDS,
@@ -151,9 +157,17 @@ class Daemon:
     def _on_change(self, record: Record) -> None:
         self._letters.written()
         self._metrics.changed(record)
+        if self._leases.changed(record):
+            self._lease_turns.hurry()
+
+    def _stir(self, instance_id: str) -> None:
+        self._agent.workers.stir(instance_id)
+        if self._leases.is_awaited(instance_id):
+            self._lease_turns.hurry()
 
     def _on_connected(self) -> None:
         self._agent.workers.stir_all()
+        self._lease_turns.hurry()
         self._secrets.connected()
 
     def _on_io_error(self, error: IoError) -> None:
@@ -181,6 +195,7 @@ class Daemon:
             secrets=LibvirtSecrets(self._libvirt, KeyFiles(settings.secret_directories)),
             peers=BusPeers(self._conf),
             copies=LibvirtCopies(self._libvirt),
+            migrations=self._migrations,
             unplug_retry_seconds=settings.unplug_retry_seconds,
             libvirt_retry_seconds=settings.libvirt_retry_seconds,
             copy_stall_seconds=settings.copy_stall_seconds,

@@ -66,14 +66,23 @@ class HandOverParts(Commit):
 
 @dataclass(frozen=True)
 class CheckGone(Step):
-    """Refuse to take anything from a guest that has come, and wait while it comes."""
+    """Refuse to take anything from a guest that has come, and wait while it comes.
+
+    ``called_off``: operations that were cancelled for it, and have ended."""
 
     name: ClassVar[str] = "check-gone"
     only_looks: ClassVar[bool] = True
     attachments: tuple[Attachment, ...]
+    called_off: tuple[str, ...]
 
     def apply(self, scene: Scene) -> Learnt | Parked:
         host = scene.host
+        for operation_id in self.called_off:
+            if host.journal.has_moved(operation_id):
+                raise TooLate(
+                    f"the instance had gone before migrate {operation_id} could be cancelled; "
+                    "nothing was touched: migrate it back"
+                )
         for attachment in self.attachments:
             look = host.domains.look(attachment.instance_id)
             if look is None:

@@ -4,12 +4,10 @@ No agent yet: what its adapter of libvirt does, while guests write, while the wi
 the process that asked is killed.
 """
 
-import itertools
 import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -19,7 +17,8 @@ import pytest
 from agent.errors import MigrationFailed, TooLate, Unavailable, Unsupported
 from agent.model.migration import Journey, MigrationOptions
 from tests.functional.stranger import is_plugged, plug, unplug
-from tests.lab.guest import Guest, GuestSilent, Shape, block_of
+from tests.functional.writer import Writer
+from tests.lab.guest import Guest, Shape, block_of
 from tests.lab.lab import Lab
 from tests.lab.libvirtd import Libvirtd
 from tests.lab.loop_volume import LoopVolume
@@ -137,42 +136,6 @@ def trip(
     yield trip
     two.find(guests[0])
     unplug(guests[0], volume)
-
-
-class Writer(threading.Thread):
-    """Lets the guest write one word after the other, on whichever side it is, until it is over."""
-
-    def __init__(self, two: TwoHypervisors, guest: Guest, disk: str) -> None:
-        super().__init__()
-        self._two = two
-        self._guest = guest
-        self._disk = disk
-        self._over = threading.Event()
-        self.written = 0
-
-    def run(self) -> None:
-        for number in itertools.count():
-            if self._over.is_set():
-                return
-            self._write(number)
-            self.written = number + 1
-
-    def _write(self, number: int) -> None:
-        """The line may be cut by the move: what was asked is asked again on the other side."""
-
-        def is_written() -> bool:
-            try:
-                self._guest.write(self._disk, f"word-{number}", offset_mib=number % 8)
-            except GuestSilent:
-                self._two.find(self._guest)
-                return False
-            return True
-
-        wait_until(is_written, f"word {number} is written", seconds=60)
-
-    def stop(self) -> None:
-        self._over.set()
-        self.join()
 
 
 def test_it_writes_on_wherever_it_is_and_a_neighbour_sees_every_byte(

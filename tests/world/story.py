@@ -14,7 +14,7 @@ from agent.journal.record import Part, Record
 from agent.model.mark import USER_ALIAS
 from agent.model.outcome import CLOSED
 from agent.model.request import rfc3339
-from tests.world.far import FAR_HOST
+from tests.world.far import FAR_HOST, FAR_URI
 from tests.world.instants import Crash
 from tests.world.storage import Lun
 from tests.world.world import BEGINNING, Image, World
@@ -509,6 +509,33 @@ def prepare_migration(
         **different,
     }
     return _enveloped("prepare_migration", request, fields, refused)
+
+
+def migrate(
+    request: int,
+    *numbers: int,
+    instance: int = 1,
+    refused: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    **different: Any,
+) -> Ask:
+    """With attachments of these numbers, each a block device of the same name far away."""
+    fields = {
+        "migration_id": "mig-1",
+        "instance_id": INSTANCES[instance - 1],
+        "destination": {"host": FAR_HOST, "libvirt_uri": FAR_URI},
+        "parts": {f"att-{number}": far_part(number) for number in numbers},
+        "options": dict(options or {}),
+        **different,
+    }
+    return _enveloped("migrate", request, fields, refused)
+
+
+def far_part(number: int) -> str:
+    return (
+        f'<disk type="block"><driver cache="none"/><source dev="/dev/disk/by-id/far-{number}"/>'
+        "</disk>"
+    )
 
 
 def cancel_migration(

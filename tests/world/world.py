@@ -159,6 +159,7 @@ class World:
         self._journal: WatchedJournal | None = None
         self._lost: LostVolumes | None = None
         self._leases: Leases | None = None
+        self._is_stirred = True
 
     def close(self) -> None:
         self.die()
@@ -189,6 +190,7 @@ class World:
             peers=self.far,
             copies=self.copies,
             copy_stall_seconds=COPY_STALL_SECONDS,
+            migrations=self.migrations,
         )
 
     def start(self) -> None:
@@ -197,12 +199,12 @@ class World:
         self._journal = WatchedJournal(self.directory, self.clock, self.instants)
         host = self.host
         self.tasks = Tasks()
+        self._leases = Leases(host, self._journal, self._cancel_migration)
         pools: dict[Lane, Executor] = dict.fromkeys(LANES, self.tasks)
         self._agent = Agent(host, self._journal, self.policy, pools)
         self._agent.workers.start()
         self._lost = LostVolumes(host, self._journal, pools)
         self._lost.look()
-        self._leases = Leases(host, self._journal, self._cancel_migration)
 
     def die(self) -> None:
         """What it had in memory is gone, and with it the events that nobody hears."""
@@ -252,6 +254,8 @@ class World:
     def run(self) -> None:
         """Until nothing can happen without time passing or somebody doing something."""
         for _ in range(STEPS_AT_MOST):
+            if self._is_stirred:
+                self.look_at_leases()
             others_act = self.domains.let_guests_act
             if not (self.tasks.do_next() or others_act() or self.road.act() or self.copies.act()):
                 return
@@ -280,6 +284,7 @@ class World:
     def look_at_leases(self) -> None:
         """As the thread does that does it again and again."""
         assert self._leases is not None
+        self._is_stirred = False
         with suppress(Unavailable):
             self._leases.look()
 
@@ -308,6 +313,7 @@ class World:
         """An event: it may come while a step runs, and nobody hears it between two lives."""
         if self._agent is not None:
             self._agent.workers.stir(instance_id)
+            self._is_stirred = True
 
     def _unlock(self, disk: XmlElement) -> None:
         """As QEMU opens it, with what libvirt tells."""

@@ -18,12 +18,17 @@ from agent.bus.peers import BusPeers
 from agent.bus.servers import Servers
 from agent.bus.transport import rpc_transport
 from agent.bus.wire import COMMANDS_TOPIC, CONTROL_TOPIC, EXCHANGE, WAIT_TOPIC
-from agent.errors import Invalid, Unavailable
+from agent.errors import Invalid
 from agent.model.attachment import Attachment
 from agent.model.contract import ARGUMENTS, QUESTIONS
-from agent.model.move import LEASE_SECONDS, CancelMigrationRequest, PrepareMigrationRequest
+from agent.model.move import (
+    LEASE_SECONDS,
+    CancelMigrationRequest,
+    MigrateRequest,
+    PrepareMigrationRequest,
+)
 from agent.model.request import AttachRequest, DetachRequest
-from agent.ports import Sighting
+from agent.ports import PeerAbilities, Sighting
 from tests.desk import RecordingDesk, new_id
 from tests.samples import INSTANCES, attachment_payload
 
@@ -108,7 +113,11 @@ def test_a_migration_is_prepared_and_cancelled_by_what_the_agent_parses(
     coming = [{**attachment_payload(), "replaces": "old-1"}]
     client.prepare_migration("mig-1", INSTANCES[0], coming, source_host="hypervisor-2")
     client.cancel_migration("mig-1")
-    (_, first, _), (_, second, _) = desk.commands
+    there = {"host": "hypervisor-2", "libvirt_uri": "qemu+tls://hypervisor-2/system"}
+    client.migrate("mig-1", INSTANCES[0], there, {"att-1": "<disk/>"}, options={"tls": True})
+    (_, first, _), (_, second, _), (_, third, _) = desk.commands
+    goes = MigrateRequest.parse(third["request"])
+    assert (goes.destination.host, goes.options.tls) == ("hypervisor-2", True)
     prepare = PrepareMigrationRequest.parse(first["request"])
     assert prepare.lease_seconds == LEASE_SECONDS
     assert prepare.source is not None
@@ -128,11 +137,28 @@ class TestPeers:
         desk.answers["get_instance"] = {"present": False, "state": None, "job": None}
         assert BusPeers(cfg.CONF, URL).look(HOST, INSTANCES[0]) == Sighting(state=None)
 
-    def test_a_refusal_is_unknown(self, desk: RecordingDesk) -> None:
+    def test_what_it_can(self, desk: RecordingDesk) -> None:
+        desk.answers["describe"] = {"verbs": ["migrate"], "libvirt": "9.0.0"}
+        found = BusPeers(cfg.CONF, URL).abilities(HOST)
+        assert found == PeerAbilities(frozenset({"migrate"}), (9, 0, 0))
+        desk.answers["describe"] = {"verbs": ["migrate"], "libvirt": None}
+        found = BusPeers(cfg.CONF, URL).abilities(HOST)
+        assert found == PeerAbilities(frozenset({"migrate"}), None)
+
+    def test_what_it_has_prepared(self, desk: RecordingDesk) -> None:
+        """An older agent has no leases, and does not say so."""
+        lease = {"replaces": "att-1", "migration_id": "mig-1"}
+        desk.answers["list_attachments"] = {"attachments": [{"lease": lease}, {"lease": None}, {}]}
+        assert BusPeers(cfg.CONF, URL).prepared(HOST, INSTANCES[0]) == {"att-1": "mig-1"}
+
+    def test_a_refusal_is_no_answer(self, desk: RecordingDesk) -> None:
         error = {"code": "internal", "retriable": True, "detail": "libvirt does not answer"}
-        desk.answers["get_instance"] = {"error": error}
-        with pytest.raises(Unavailable, match="hypervisor-1 does not answer: internal: libvirt"):
-            BusPeers(cfg.CONF, URL).look(HOST, INSTANCES[0])
+        refusal = {"error": error}
+        desk.answers = dict.fromkeys(("get_instance", "describe", "list_attachments"), refusal)
+        peers = BusPeers(cfg.CONF, URL)
+        assert peers.look(HOST, INSTANCES[0]) is None
+        assert peers.abilities(HOST) is None
+        assert peers.prepared(HOST, INSTANCES[0]) is None
 
 
 def test_every_question_of_the_port_has_its_method(

@@ -4,7 +4,7 @@ answers, and what the agent makes of its requests."""
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,14 @@ from agent.model.outcome import Answer
 from tests.unit.cli.conftest import Attachctl
 from tests.unit.saga.stories_of_changes import GIB, grown
 from tests.unit.saga.stories_of_imports import becomes_anothers
-from tests.world.story import INSTANCES, VOLUMES, attachment, volume
+from tests.world.story import INSTANCES, VOLUMES, attachment, migrate, volume
 from tests.world.world import World
 
 ONE, TWO = INSTANCES[:2]
 
 CHANGING = {
     *("attach", "detach", "extend", "set-iotune", "swap", "cancel", "abandon", "release"),
-    *("prepare-migration", "cancel-migration", "--apply"),
+    *("prepare-migration", "migrate", "cancel-migration", "--apply"),
 }
 
 
@@ -191,6 +191,21 @@ def test_a_migration_is_prepared_shown_and_cancelled(
     assert ctl("plan", "cancel-migration", "mig-1")[1]["refusal"] is None
     code, done = ctl("cancel-migration", "mig-1")
     assert (code, done["result"]["attachments"][0]["disconnected"]) == (0, True)
+
+
+def test_an_instance_is_migrated(ctl: Any, files: list[str], tmp_path: Path, world: World) -> None:
+    ctl("attach", "-f", files[0])
+    world.far.leased = {"att-1": "mig-1"}
+    file = tmp_path / "migrate.json"
+    file.write_text(json.dumps(dict(migrate(1, 1).request) | {"not_after": "2099-01-01T00:00:00Z"}))
+    world.policy = replace(world.policy, retention_seconds=1e10)
+    world.die()
+    world.start()
+    assert ctl("plan", "migrate", "-f", str(file))[1]["refusal"] is None
+    code, done = ctl("migrate", "-f", str(file))
+    assert (code, done["result"]["host"]) == (0, "far")
+    assert ctl("list")[1]["attachments"] == []
+    assert ctl("cancel-migration", "mig-1")[1]["error"]["code"] == "too-late"
 
 
 def test_a_guest_that_does_not_let_go_is_waited_for_and_is_no_finding(

@@ -1,12 +1,14 @@
-"""prepare_migration and cancel_migration, from the request to the answer."""
+"""prepare_migration, migrate and cancel_migration, from the request to the answer."""
 
 from typing import Any
 
 import pytest
 
+from agent.guest.domain_xml import parse_domain
 from tests.unit.operations.asking import ask, refused
 from tests.unit.saga.stories import ONE, SHARED, TWO, guest_is
 from tests.unit.saga.stories_of_moving import BOTH, ONE_OF_THEM, comes, prepared, stalls
+from tests.world.road import STATISTICS
 from tests.world.story import (
     Ask,
     attach,
@@ -17,6 +19,8 @@ from tests.world.story import (
     detach,
     disconnect_instance,
     extend,
+    let_pass,
+    migrate,
     prepare_migration,
     request_id,
 )
@@ -154,3 +158,197 @@ def test_a_plan_of_it_is_shown(world: World) -> None:
     assert shown["refusal"] is None
     assert shown["commit"] == "hand-over-parts"
     assert world.storage.connects == 0
+
+
+@pytest.fixture
+def source(world: World) -> World:
+    """The guest is here, with volume 1, which is prepared far away."""
+    world.domains.add(ONE)
+    attached(world)
+    world.far.leased["att-1"] = "mig-1"
+    return world
+
+
+class TestMigrateRequest:
+    @pytest.mark.parametrize(
+        "destination",
+        [
+            {"libvirt_uri": "qemu+tcp://far/system"},
+            {"host": "far", "libvirt_uri": "qemu+ssh://far/system?command=/bin/evil"},
+            {"host": "far", "libvirt_uri": "qemu+tcp://far/system#x"},
+            {"host": "far", "libvirt_uri": "test:///default"},
+            {"host": "far", "libvirt_uri": "qemu+tcp://far/system", "migrate_uri": "exec:evil"},
+        ],
+        ids=str,
+    )
+    def test_where_it_cannot_go(self, source: World, destination: dict[str, str]) -> None:
+        assert refused(source, migrate(1, 1, destination=destination))[0] == "invalid"
+
+    def test_every_attachment_goes_along(self, source: World) -> None:
+        code, detail = refused(source, migrate(1))
+        assert (code, "att-1" in detail) == ("invalid", True)
+
+    def test_and_none_that_is_not_here(self, source: World) -> None:
+        assert refused(source, migrate(1, 1, 2))[0] == "unknown-attachment"
+
+    def test_what_is_no_part_is_refused_before_anything_is_touched(self, source: World) -> None:
+        wrong = migrate(1, parts={"att-1": "<disk type='block'><target dev='vda'/></disk>"})
+        answer = ask(source, wrong)
+        assert answer["error"]["code"] == "invalid"
+        assert "nothing was touched" in answer["error"]["detail"]
+        assert "start-migration" not in " ".join(source.instants.passed)
+
+
+class TestWhileItGoes:
+    @pytest.fixture
+    def source(self, source: World) -> World:
+        stalls(source)
+        ask(source, migrate(1, 1))
+        return source
+
+    def test_it_says_how_far_it_is(self, source: World) -> None:
+        answer = source.record(request_id(1)).answer()
+        assert answer.state == "waiting"
+        assert answer.waiting_for == "the migration to far, in precopy"
+        assert answer.progress is not None
+        assert 0 <= answer.progress.done < answer.progress.total
+        assert answer.progress.eta_seconds
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            attach(2, 5, volume=2),
+            detach(2),
+            extend(2, 2 * GIB),
+            disconnect_instance(2),
+            migrate(2, 1, migration_id="mig-2"),
+            prepare_migration(2, attachment(5, volume=2), migration_id="mig-2"),
+        ],
+        ids=lambda other: other.verb,
+    )
+    def test_every_command_on_the_instance_is_busy(self, source: World, other: Ask) -> None:
+        assert refused(source, other)[0] == "busy"
+
+    def test_a_life_that_finds_it_goes_on_with_it(self, source: World) -> None:
+        source.die()
+        source.road.pace = "goes"
+        source.start()
+        source.run()
+        assert source.record(request_id(1)).state == "done"
+        assert source.storage.devices == {}
+
+    def test_both_paused_is_for_people_and_nothing_is_started_or_disconnected(
+        self, source: World
+    ) -> None:
+        source.road.trips.clear()
+        source.domains.guests[ONE].job = source.far.domains.guests[ONE].job = None
+        source.domains.guests[ONE].is_paused = True
+        let_pass(120)(source)
+        answer = source.record(request_id(1)).answer()
+        assert answer.state == "unsettled"
+        assert answer.error is not None
+        assert "nobody can say where" in answer.error.detail
+        assert source.domains.guests[ONE].is_paused
+        assert source.far.domains.guests[ONE].is_paused
+        assert source.storage.devices
+
+    def test_two_that_run_are_told_at_once(self, source: World) -> None:
+        source.road.trips.clear()
+        source.domains.guests[ONE].job = source.far.domains.guests[ONE].job = None
+        source.far.domains.guests[ONE].is_paused = False
+        let_pass(5)(source)
+        answer = source.record(request_id(1)).answer()
+        assert answer.state == "unsettled"
+        assert answer.error is not None
+        assert "must never be" in answer.error.detail
+
+    def test_what_is_left_here_is_cleared_only_when_it_runs_over_there(self, source: World) -> None:
+        source.road.switch(ONE)
+        source.run()
+        source.road.trips.clear()
+        source.domains.guests[ONE].job = source.far.domains.guests[ONE].job = None
+        source.far.domains.guests[ONE].is_paused = True
+        let_pass(30)(source)
+        assert source.record(request_id(1)).state == "unsettled"
+        assert source.domains.guests[ONE].live is not None
+        assert source.storage.devices
+        source.far.domains.guests[ONE].is_paused = False
+        let_pass(120)(source)
+        assert source.record(request_id(1)).state == "done"
+        assert ONE not in source.domains.guests
+        assert source.storage.devices == {}
+
+    def test_a_post_copy_whose_other_half_is_lost_is_for_people(self, source: World) -> None:
+        source.road.switch(ONE)
+        source.road.is_cut = True
+        source.run()
+        del source.far.domains.guests[ONE]
+        let_pass(60)(source)
+        answer = source.record(request_id(1)).answer()
+        assert answer.state == "unsettled"
+        assert answer.error is not None
+        assert "Nobody starts it" in answer.error.detail
+        assert source.storage.devices
+
+
+class TestMoved:
+    def test_the_answer_has_numbers(self, source: World) -> None:
+        result = ask(source, migrate(1, 1))["result"]
+        assert result["downtime_ms"] == STATISTICS["downtime_milliseconds"]
+        assert result["bytes"]["transferred"] == STATISTICS["transferred_bytes"]
+        assert result["attachments"] == [{"attachment_id": "att-1", "disconnected": True}]
+
+    def test_it_is_over_on_this_side(self, source: World) -> None:
+        ask(source, migrate(1, 1))
+        assert refused(source, cancel_migration(2))[0] == "too-late"
+        assert refused(source, prepare_migration(3, *ONE_OF_THEM))[0] == "stale"
+
+    def test_nothing_else_may_be_open_before(self, source: World) -> None:
+        guest_is("stubborn")(source)
+        ask(source, detach(1))
+        assert refused(source, migrate(2, 1))[0] == "busy"
+
+
+class TestArrived:
+    @pytest.fixture
+    def there(self, world: World) -> World:
+        prepared(world)
+        comes(world)
+        world.run()
+        return world
+
+    def test_it_is_an_attachment_like_others_with_the_marks_that_it_brought(
+        self, there: World
+    ) -> None:
+        (row,) = there.agent.query("list_attachments", {})["attachments"]
+        assert row["lease"] is None
+        disk = row["disk"]
+        assert (disk["alias"], disk["live"], disk["persistent"]) == ("ua-old-1", True, True)
+        live = there.domains.guests[ONE].live
+        assert live is not None
+        assert parse_domain(live).notes["ua-old-1"].attachment_id == "att-1"
+        told = [one["event_type"] for one in there.letters()]
+        assert told.count("attachment.arrived") == 1
+
+    def test_it_can_be_detached(self, there: World) -> None:
+        assert ask(there, detach(1))["result"]["disconnected"]
+        assert there.storage.devices == {}
+
+    def test_and_goes_back_with_the_same_alias(self, there: World) -> None:
+        there.far.leased = {"att-1": "mig-2"}
+        answer = ask(there, migrate(1, 1, migration_id="mig-2"))
+        assert answer["state"] == "done"
+        live = there.far.domains.guests[ONE].live
+        assert live is not None
+        disk = parse_domain(live).disk_by_alias("ua-old-1")
+        assert disk is not None
+        assert disk.source == "/dev/disk/by-id/far-1"
+
+    def test_what_it_did_not_bring_is_given_back_in_the_end(self, world: World) -> None:
+        prepared(world, *BOTH)
+        comes(world, without="old-2")
+        world.run()
+        assert [row.attachment.attachment_id for row in world.leased()] == ["att-2"]
+        let_pass(4000)(world)
+        assert world.leased() == []
+        assert len(world.storage.devices) == 1

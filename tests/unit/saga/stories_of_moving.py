@@ -4,6 +4,7 @@ from typing import Any
 
 from lxml import etree
 
+from agent.guest.domain_xml import parse_domain
 from agent.model.migration import Journey, MigrationOptions
 from tests.unit.saga.stories import (
     CANCELLED,
@@ -17,6 +18,7 @@ from tests.unit.saga.stories import (
     connected,
     device_stays,
     foreign_disk,
+    meanwhile,
     result,
     then,
     untouched,
@@ -24,6 +26,7 @@ from tests.unit.saga.stories import (
 from tests.unit.saga.stories_of_several import two_guests, volumes
 from tests.world.story import (
     VOLUMES,
+    Act,
     Story,
     Together,
     attach,
@@ -33,6 +36,7 @@ from tests.world.story import (
     cancel_migration,
     detach,
     let_pass,
+    migrate,
     prepare_migration,
     request_id,
     volume,
@@ -58,10 +62,11 @@ def parts_of(world: World, request: int = 900) -> dict[str, str]:
     return dict(found["parts"])
 
 
-def comes(world: World) -> None:
+def comes(world: World, *, without: str | None = None) -> None:
     """The guest runs far away, and its libvirt sends it here, with what was prepared."""
     guest = world.far.domains.add(ONE)
-    live, persistent = (_with_disks(xml, parts_of(world)) for xml in (guest.live, guest.inactive))
+    parts = {name: part for name, part in parts_of(world).items() if name != without}
+    live, persistent = (_with_disks(xml, parts) for xml in (guest.live, guest.inactive))
     journey = Journey(HERE_URI, None, str(live), persistent, MigrationOptions())
     world.far.migrations.start(ONE, journey)
 
@@ -244,9 +249,9 @@ CANCELS: tuple[Story, ...] = (
     Story(
         "cancel what has come",
         then(volumes, prepared, comes),
-        (cancel_migration(1),),
-        (UNDONE,),
-        then(because(1, "too-late"), connected(VOLUMES[0])),
+        (cancel_migration(1, refused="too-late"),),
+        (),
+        then(connected(VOLUMES[0]), nothing_is_leased),
     ),
 )
 
@@ -282,4 +287,289 @@ LEASES: tuple[Story, ...] = (
     ),
 )
 
-MOVING = (*PREPARES, *CANCELS, *LEASES)
+
+# this host is where the instance is
+
+
+def leaves(*numbers: int, **different: Any) -> Act:
+    """The guest has volumes of these numbers, which are prepared far away."""
+
+    def begin(world: World) -> None:
+        two_guests(world)
+        for number in numbers:
+            attached(world, number, volume=number, **different)
+            world.far.leased[f"att-{number}"] = "mig-1"
+
+    return begin
+
+
+def is_here(world: World) -> None:
+    """Exactly there, and as it was."""
+    guest = world.domains.guests[ONE]
+    assert (guest.live is not None, guest.is_paused, guest.job) == (True, False, None)
+    assert ONE not in world.far.domains.guests
+
+
+def is_there(world: World) -> None:
+    guest = world.far.domains.guests[ONE]
+    assert (guest.live is not None, guest.is_paused, guest.job) == (True, False, None)
+    assert ONE not in world.domains.guests
+
+
+def never_went(world: World) -> None:
+    is_here(world)
+    assert not world.road.arrived
+
+
+def has_far_disks(*numbers: int) -> Act:
+    """In both halves, with what the guest sees as it was."""
+
+    def check(world: World) -> None:
+        guest = world.far.domains.guests[ONE]
+        for half in (guest.live, guest.inactive):
+            assert half is not None
+            facts = parse_domain(half)
+            for number in numbers:
+                disk = facts.disk_by_alias(f"ua-att-{number}")
+                assert disk is not None
+                assert disk.source == f"/dev/disk/by-id/far-{number}"
+                assert disk.serial == VOLUMES[number - 1]
+
+    return check
+
+
+def cut(world: World) -> None:
+    world.road.is_cut = True
+
+
+def mend(world: World) -> None:
+    world.road.is_cut = False
+
+
+def post_copies(world: World) -> None:
+    """Somebody lets it run over there now, if it goes at all."""
+    trip = world.road.trips.get(ONE)
+    if trip is not None and trip.phase == "precopy":
+        world.road.switch(ONE)
+
+
+def far_is_away(world: World) -> None:
+    world.far.domains.is_away = True
+
+
+def is_occupied(world: World) -> None:
+    world.domains.guests[ONE].job = "snapshot"
+
+
+def is_there_already(world: World) -> None:
+    world.far.domains.add(ONE)
+
+
+def is_too_old(world: World) -> None:
+    world.far.verbs = frozenset({"attach"})
+
+
+def is_older(world: World) -> None:
+    world.far.domains.libvirt = (8, 0, 0)
+
+
+def nothing_is_prepared(world: World) -> None:
+    world.far.leased = {}
+
+
+def lacks_device(world: World) -> None:
+    world.far.lacks = frozenset({"/dev/disk/by-id/far-1"})
+
+
+MIGRATES: tuple[Story, ...] = (
+    Story(
+        "migrate with two volumes",
+        leaves(1, 2),
+        (migrate(1, 1, 2),),
+        (DONE,),
+        then(connected(), is_there, has_far_disks(1, 2)),
+    ),
+    Story(
+        "migrate without a volume",
+        two_guests,
+        (migrate(1),),
+        (DONE,),
+        then(connected(), is_there),
+    ),
+    Story(
+        "migrate what another guest shares",
+        then(
+            leaves(1, **SHARED),
+            lambda world: attached(world, 3, instance=2, **SHARED),
+        ),
+        (migrate(1, 1),),
+        (DONE,),
+        then(connected(VOLUMES[0]), is_there),
+    ),
+    Story(
+        "migrate with a device that stays",
+        then(leaves(1), device_stays),
+        (migrate(1, 1), let_pass(30)),
+        (DONE,),
+        then(connected(), is_there),
+    ),
+    Story(
+        "migrate in post-copy",
+        then(leaves(1), stalls),
+        (migrate(1, 1, options={"post_copy": True}), post_copies, goes, let_pass(30)),
+        (DONE,),
+        then(connected(), is_there),
+        is_timed=True,
+    ),
+    Story(
+        "migrate in post-copy over a road that is cut for a time",
+        then(leaves(1), stalls),
+        (
+            migrate(1, 1, options={"post_copy": True}),
+            post_copies,
+            cut,
+            let_pass(30),
+            mend,
+            goes,
+            let_pass(30),
+        ),
+        (DONE,),
+        then(connected(), is_there),
+        is_timed=True,
+    ),
+    Story(
+        "migrate what takes too long",
+        then(leaves(1), stalls),
+        (migrate(1, 1, options={"completion_timeout_seconds": 60}), let_pass(120)),
+        (UNDONE,),
+        then(because(1, "migration-failed"), connected(VOLUMES[0]), never_went),
+        is_timed=True,
+    ),
+    Story(
+        "migrate what makes no progress, paused in the end",
+        then(leaves(1), stalls),
+        (
+            migrate(1, 1, options={"no_progress_timeout_seconds": 60, "on_timeout": "pause"}),
+            let_pass(120),
+            goes,
+            let_pass(30),
+        ),
+        (DONE,),
+        then(connected(), is_there),
+        is_timed=True,
+    ),
+    Story(
+        "migrate what takes too long, in post-copy in the end",
+        then(leaves(1), stalls),
+        (
+            migrate(
+                1,
+                1,
+                options={
+                    "completion_timeout_seconds": 60,
+                    "post_copy": True,
+                    "on_timeout": "post_copy",
+                },
+            ),
+            let_pass(120),
+            goes,
+            let_pass(30),
+        ),
+        (DONE,),
+        then(connected(), is_there),
+        is_timed=True,
+    ),
+    Story(
+        "migrate over a road that is cut while it is copied",
+        then(leaves(1), stalls),
+        (migrate(1, 1), cut, let_pass(60), mend),
+        (UNDONE,),
+        then(because(1, "migration-failed"), connected(VOLUMES[0]), never_went),
+        is_timed=True,
+    ),
+    Story(
+        "migrate, and nobody over there says that it has come",
+        then(leaves(1), meanwhile("after start-migration", is_silent)),
+        (migrate(1, 1), let_pass(120)),
+        (DONE,),
+        then(connected(), is_there),
+        is_timed=True,
+    ),
+    Story(
+        "migrate to a host that lacks the device",
+        then(leaves(1), lacks_device),
+        (migrate(1, 1),),
+        (UNDONE,),
+        then(because(1, "migration-failed"), connected(VOLUMES[0]), never_went),
+    ),
+    *(
+        Story(
+            f"migrate, refused: {is_so.__name__}",
+            then(leaves(1), is_so),
+            (migrate(1, 1),),
+            (UNDONE,),
+            then(because(1, code), connected(VOLUMES[0])),
+        )
+        for is_so, code in (
+            (is_occupied, "busy"),
+            (is_there_already, "busy"),
+            (is_too_old, "unsupported"),
+            (is_older, "unsupported"),
+            (is_silent, "migration-failed"),
+            (nothing_is_prepared, "migration-failed"),
+        )
+    ),
+)
+
+CALLS_BACK: tuple[Story, ...] = (
+    Story(
+        "cancel a migration while it is copied",
+        then(leaves(1), stalls),
+        (migrate(1, 1), cancel_migration(2), cancel_migration(3)),
+        (CANCELLED, DONE, DONE),
+        then(connected(VOLUMES[0]), never_went),
+        is_timed=True,
+    ),
+    Story(
+        "cancel the operation while it is copied",
+        then(leaves(1), stalls),
+        (migrate(1, 1), cancel(1), let_pass(10)),
+        (CANCELLED,),
+        then(connected(VOLUMES[0]), never_went),
+        is_timed=True,
+    ),
+    Story(
+        "cancel what has gone",
+        leaves(1),
+        (migrate(1, 1), cancel_migration(2, refused="too-late")),
+        (DONE,),
+        then(connected(), is_there),
+    ),
+    Story(
+        "cancel a migration in post-copy",
+        then(leaves(1), stalls),
+        (
+            migrate(1, 1, options={"post_copy": True}),
+            post_copies,
+            let_pass(10),
+            cancel_migration(2, refused="too-late"),
+            goes,
+            let_pass(30),
+        ),
+        (DONE,),
+        then(connected(), is_there),
+        is_timed=True,
+    ),
+)
+
+COMES: tuple[Story, ...] = (
+    Story(
+        "an instance comes, and its volume is detached later",
+        then(volumes, prepared, comes),
+        (detach(1),),
+        (DONE,),
+        then(connected(), nothing_is_leased),
+    ),
+)
+
+MOVING = (*PREPARES, *CANCELS, *LEASES, *MIGRATES, *CALLS_BACK, *COMES)

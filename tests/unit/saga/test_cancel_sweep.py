@@ -14,6 +14,7 @@ import pytest
 from agent.model.outcome import CLOSED
 from tests.unit.saga.stories import STORIES
 from tests.unit.saga.stories_of_changes import CHANGES
+from tests.unit.saga.stories_of_moving import MOVING
 from tests.unit.saga.stories_of_networks import NETWORK
 from tests.unit.saga.stories_of_several import SEVERAL
 from tests.unit.saga.stories_of_swaps import SWAPS
@@ -26,7 +27,7 @@ DEADLINE_SECONDS = 3600
 
 TOLD = [
     story
-    for story in STORIES + SEVERAL + CHANGES + NETWORK + SWAPS
+    for story in STORIES + SEVERAL + CHANGES + NETWORK + SWAPS + MOVING
     if not any(ask.refused for ask in story.asks)
 ]
 """Whether a request is refused is a matter of what became of an earlier one."""

@@ -65,15 +65,16 @@ def test_every_call_of_every_protocol(
     connectors = TracedConnectors(locks, **bench.options(**case.options))
     clock = VirtualClock()
     host = Host(
-        "hypervisor-1",
-        world.domains,
-        connectors,
-        locks,
-        clock,
-        journal,
-        world.secrets,
-        world.far,
-        world.copies,
+        name="hypervisor-1",
+        domains=world.domains,
+        connectors=connectors,
+        locks=locks,
+        clock=clock,
+        journal=journal,
+        secrets=world.secrets,
+        peers=world.far,
+        migrations=world.migrations,
+        copies=world.copies,
     )
     volume = attachment(**wire(bench, case), size_bytes=64 << 20)
     case.there(bench)

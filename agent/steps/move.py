@@ -1,0 +1,314 @@
+"""An instance goes to another host while it runs: libvirt carries it, we look."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
+
+from agent.errors import AgentError, Busy, Invalid, MigrationFailed, Unavailable, Unsupported
+from agent.guest.moving_xml import has_block_job, moved_xml, why_it_stays
+from agent.guest.whereabouts import Where, whereabouts
+from agent.model.migration import Journey, MigrationOptions, MigrationProgress
+from agent.model.move import Destination
+from agent.model.outcome import Progress
+from agent.ports import DomainLook, Host
+from agent.saga.plan import Commit, Learnt, Parked, Scene, Step
+from agent.steps.guest_checks import find_guest
+
+LOOK_SECONDS: Final = 5.0
+"""Between two looks at a migration; events tell of each turn of the copy, and of most ends."""
+
+SOON_SECONDS: Final = 1.0
+"""Between two looks while it begins, or the two hosts do not agree yet."""
+
+DOUBT_SECONDS: Final = 30.0
+"""For how long they may disagree before somebody must look."""
+
+POST_COPY: Final = frozenset(("postcopy", "postcopy-failed"))
+
+
+@dataclass(frozen=True)
+class Travel:
+    """``parts`` is {alias of a disk: what of it is of the other host, as XML}."""
+
+    instance_id: str
+    migration_id: str
+    destination: Destination
+    options: MigrationOptions
+    parts: Mapping[str, str] = field(repr=False)
+    attachment_ids: tuple[str, ...]
+
+    def journey(self, host: Host) -> Journey:
+        """Raises Invalid, UnknownInstance, Unavailable."""
+        live, persistent = host.migrations.descriptions(self.instance_id)
+        return Journey(
+            libvirt_uri=self.destination.libvirt_uri,
+            migrate_uri=self.destination.migrate_uri,
+            live_xml=moved_xml(live, self.parts),
+            persistent_xml=None if persistent is None else moved_xml(persistent, self.parts),
+            options=self.options,
+        )
+
+    def is_begun(self, scene: Scene) -> bool:
+        """Written with the intent to begin: from then on it may be on its way."""
+        return "checked" in scene.known
+
+    def where(self, host: Host, look: DomainLook | None) -> Where:
+        return whereabouts(look, host.peers.look(self.destination.host, self.instance_id))
+
+
+@dataclass(frozen=True)
+class CheckTraveller(Step):
+    """Refuse an instance that could not go. Changes nothing."""
+
+    name: ClassVar[str] = "check-traveller"
+    only_looks: ClassVar[bool] = True
+    travel: Travel
+
+    def apply(self, scene: Scene) -> Learnt:
+        if self.travel.is_begun(scene):
+            return {}
+        host = scene.host
+        guest = find_guest(host, self.travel.instance_id)
+        look = guest.look
+        if look.state != "running" or look.live_xml is None:
+            raise Busy(f"domain {look.name} is {look.state}: only a running one migrates")
+        if has_block_job(look.live_xml):
+            raise Busy(f"a disk of domain {look.name} is being copied: try again when it has ended")
+        reason = why_it_stays(look.live_xml)
+        if reason is not None:
+            raise Unsupported(f"{reason}: detach it, and attach it otherwise")
+        missing = [alias for alias in self.travel.parts if guest.live_disk(alias) is None]
+        if missing:
+            raise Invalid(f"parts: the running guest has no disk {', '.join(missing)}")
+        self.travel.journey(host)
+        return {}
+
+
+@dataclass(frozen=True)
+class CheckDestination(Step):
+    """Refuse a host that has not what the instance needs. Changes nothing, on either side."""
+
+    name: ClassVar[str] = "check-destination"
+    only_looks: ClassVar[bool] = True
+    travel: Travel
+
+    def apply(self, scene: Scene) -> Learnt:
+        if self.travel.is_begun(scene):
+            return {}
+        host, there = scene.host, self.travel.destination.host
+        able = host.peers.abilities(there)
+        found = host.peers.look(there, self.travel.instance_id)
+        prepared = host.peers.prepared(there, self.travel.instance_id)
+        if able is None or able.libvirt is None or found is None or prepared is None:
+            raise MigrationFailed(
+                f"the agent of {there}, or its libvirt, does not answer: see that they run"
+            )
+        if "prepare_migration" not in able.verbs:
+            raise Unsupported(f"the agent of {there} is too old for migrations")
+        here = host.domains.capabilities().libvirt
+        if able.libvirt[:2] < here[:2]:
+            raise Unsupported(
+                f"libvirt {_dotted(able.libvirt)} of {there} is older than {_dotted(here)} here"
+            )
+        if found.state is not None:
+            raise Busy(f"{there} has the instance already ({found.job or found.state})")
+        for attachment_id in self.travel.attachment_ids:
+            if prepared.get(attachment_id) != self.travel.migration_id:
+                raise MigrationFailed(
+                    f"{there} has not prepared attachment {attachment_id} for migration "
+                    f"{self.travel.migration_id}, or its lease has ended: send prepare_migration"
+                )
+        return {"checked": True}
+
+
+@dataclass(frozen=True)
+class MoveInstance(Commit):
+    """libvirt copies the guest's memory, and lets it run over there; parked meanwhile."""
+
+    name: ClassVar[str] = "move-instance"
+    reached: ClassVar[str] = "has switched the guest over"
+    travel: Travel
+
+    def apply(self, scene: Scene) -> Learnt | Parked:
+        host, instance_id = scene.host, self.travel.instance_id
+        progress = host.migrations.progress(instance_id)
+        if progress is not None:
+            return self._going(scene, progress)
+        look = host.domains.look(instance_id)
+        if "begun_at" not in scene.known and look is not None and look.state == "running":
+            host.migrations.start(instance_id, self.travel.journey(host))
+            now = host.clock.now()
+            return Parked("the migration to begin", now + SOON_SECONDS, {"begun_at": now})
+        return self._ended(scene, look)
+
+    def give_up(self, scene: Scene) -> Parked | None:
+        host, instance_id = scene.host, self.travel.instance_id
+        progress = host.migrations.progress(instance_id)
+        if progress is None or progress.phase in POST_COPY:
+            return None
+        host.migrations.abort(instance_id)
+        return Parked("the migration to be given up", host.clock.now() + SOON_SECONDS)
+
+    def happened(self, scene: Scene) -> bool:
+        """In post-copy the guest runs over there: nobody can call it back."""
+        host, instance_id = scene.host, self.travel.instance_id
+        progress = host.migrations.progress(instance_id)
+        if progress is not None:
+            if progress.phase in POST_COPY:
+                return True
+            raise Unavailable("libvirt", "the migration goes on")
+        where = self.travel.where(host, host.domains.look(instance_id))
+        if where == "between":
+            raise Busy(f"the instance is on its way to {self.travel.destination.host} still")
+        if where in ("both", "unknown"):
+            raise _lost_sight(self.travel, where)
+        return where == "there"
+
+    def revert(self, scene: Scene) -> Parked | None:
+        return self.give_up(scene)
+
+    def _going(self, scene: Scene, progress: MigrationProgress) -> Learnt | Parked:
+        if progress.phase in POST_COPY:
+            return {}
+        now = scene.host.clock.now()
+        learnt = {"begun_at": now, **_best(scene, progress, now), **_begun(scene)}
+        late = None if "forced" in learnt else _why_late(self.travel.options, learnt, now)
+        if late is not None:
+            self._force(scene, late)
+            learnt["forced"] = late
+        return Parked(
+            f"the migration to {self.travel.destination.host}, in {progress.phase}",
+            now + LOOK_SECONDS,
+            learnt,
+            _shown(progress),
+        )
+
+    def _force(self, scene: Scene, late: str) -> None:
+        """What options.on_timeout says.  Raises MigrationFailed: give it up."""
+        migrations, instance_id = scene.host.migrations, self.travel.instance_id
+        wanted = self.travel.options.on_timeout
+        if wanted == "post_copy":
+            migrations.start_post_copy(instance_id)
+        elif wanted == "pause":
+            migrations.pause(instance_id)
+        else:
+            raise MigrationFailed(f"{late}, so it was given up (options.on_timeout)")
+
+    def _ended(self, scene: Scene, look: DomainLook | None) -> Learnt | Parked:
+        host = scene.host
+        where = self.travel.where(host, look)
+        if where == "there":
+            return {}
+        if where in ("here", "nowhere"):
+            raise _why_failed(host, self.travel)
+        now = host.clock.now()
+        since = scene.known.get("doubted_since", now)
+        if where == "both" or now > since + DOUBT_SECONDS:
+            raise _lost_sight(self.travel, where)
+        return Parked(
+            f"{self.travel.destination.host} to say that it has the instance",
+            now + SOON_SECONDS,
+            {"doubted_since": since},
+        )
+
+
+@dataclass(frozen=True)
+class FinishMove(Step):
+    """Wait for what is still fetched from here, and clear away what is left of the domain."""
+
+    name: ClassVar[str] = "finish-move"
+    travel: Travel
+
+    def apply(self, scene: Scene) -> Learnt | Parked:
+        host, instance_id = scene.host, self.travel.instance_id
+        progress = host.migrations.progress(instance_id)
+        if progress is not None:
+            return self._fetched(scene, progress)
+        look = host.domains.look(instance_id)
+        if look is not None:
+            where = self.travel.where(host, look)
+            if where == "between":
+                later = host.clock.now() + SOON_SECONDS
+                return Parked(f"{self.travel.destination.host} to have all of it", later)
+            if where != "there":
+                raise _lost_sight(self.travel, where)
+            host.migrations.clear(instance_id)
+        return {"statistics": dict(host.migrations.statistics(instance_id))}
+
+    def _fetched(self, scene: Scene, progress: MigrationProgress) -> Parked:
+        host, there = scene.host, self.travel.destination.host
+        if progress.phase == "postcopy-failed":
+            found = host.peers.look(there, self.travel.instance_id)
+            if found is not None and found.state is None:
+                raise MigrationFailed(
+                    f"the post-copy broke, and {there} has no such instance: part of its memory is "
+                    "here, paused, and part is lost. Nobody starts it: look at both hosts"
+                )
+            host.migrations.resume_post_copy(self.travel.instance_id, self.travel.journey(host))
+        return Parked(
+            f"{there} to fetch the rest of the memory ({progress.phase})",
+            host.clock.now() + LOOK_SECONDS,
+        )
+
+
+def _begun(scene: Scene) -> dict[str, Any]:
+    return {name: scene.known[name] for name in ("begun_at", "forced") if name in scene.known}
+
+
+def _best(scene: Scene, progress: MigrationProgress, now: float) -> dict[str, Any]:
+    """When less was left than ever before, and how much."""
+    best = scene.known.get("best_bytes")
+    left = progress.remaining_bytes
+    if progress.phase == "precopy" and (best is None or left < best):
+        return {"best_bytes": left, "best_at": now}
+    return {"best_bytes": best, "best_at": scene.known.get("best_at", now)}
+
+
+def _why_late(options: MigrationOptions, learnt: Mapping[str, Any], now: float) -> str | None:
+    complete, stalled = options.completion_timeout_seconds, options.no_progress_timeout_seconds
+    if complete is not None and now > learnt["begun_at"] + complete:
+        return f"the migration was not completed within {complete} s"
+    if stalled is not None and now > learnt["best_at"] + stalled:
+        return f"for {stalled} s the migration came no nearer to its end"
+    return None
+
+
+def _shown(progress: MigrationProgress) -> Progress | None:
+    if not progress.total_bytes:
+        return None
+    left, rate = progress.remaining_bytes, progress.rate_bytes_per_second
+    return Progress(
+        done=max(0, progress.total_bytes - left),
+        total=progress.total_bytes,
+        unit="bytes",
+        rate=float(rate) if rate else None,
+        eta_seconds=left / rate if rate else None,
+    )
+
+
+def _why_failed(host: Host, travel: Travel) -> AgentError:
+    """As this life was told, or that nobody was told."""
+    told = host.migrations.refusal(travel.instance_id)
+    if told is not None and not isinstance(told, Unavailable):
+        return told
+    return MigrationFailed(
+        "libvirt has given the migration up, and the instance did not leave: the logs of libvirt "
+        "and QEMU on both hosts say why"
+    )
+
+
+def _lost_sight(travel: Travel, where: Where) -> MigrationFailed:
+    there = travel.destination.host
+    if where == "both":
+        return MigrationFailed(
+            f"the instance runs here and on {there}: that must never be; stop one of them now"
+        )
+    return MigrationFailed(
+        f"the migration has ended, and nobody can say where the instance runs: it does not here, "
+        f"and {there} has it paused, or does not answer. Nothing is started or disconnected: look "
+        "at both hosts ('attachctl instance'); it goes on as soon as one of them is clear"
+    )
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(str(part) for part in version)

@@ -1,0 +1,397 @@
+"""Instances go from one hypervisor to the other by their agents, with volumes that others share.
+
+Two agents, two libvirtds, one broker. Whoever is killed on the way, one guest runs in the end, each
+side has connected what is used there, and no operation is open.
+"""
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from oslo_config import cfg
+
+from agent.bus.client import AgentClient
+from agent.model.outcome import Answer
+from tests.functional.orchestrator import OPERATION_SECONDS, Orchestrator, Wish, wish
+from tests.functional.writer import Writer
+from tests.lab.agent_process import AgentProcess
+from tests.lab.guest import Guest, Shape, block_of
+from tests.lab.lab import Lab
+from tests.lab.libvirtd import Libvirtd
+from tests.lab.loop_volume import LoopVolume
+from tests.lab.patience import wait_until
+from tests.lab.two_hypervisors import TwoHypervisors, hostname_of, libvirt_uri_for
+
+pytestmark = pytest.mark.real
+
+SLOWLY = {"bandwidth_bytes_per_second": 4 << 20}
+"""A booted guest has some 45 MiB that are not zeros."""
+
+ROUND_TRIPS = 1
+
+SHARED = {"multiattach": True}
+
+
+class Side:
+    """A hypervisor with its agent."""
+
+    def __init__(self, two: TwoHypervisors, libvirtd: Libvirtd, url: str) -> None:
+        self.libvirtd = libvirtd
+        self.host = hostname_of(libvirtd)
+        self.agent: AgentProcess = two.agent(libvirtd)
+        self.client = AgentClient(cfg.CONF, self.host, url=url)
+        self.orchestrator = Orchestrator(self.client)
+        self.agent.wait_connected()
+
+    def close(self) -> None:
+        self.client.close()
+        self.agent.close()
+
+    def finish(self, accepted: Answer, *, seconds: float = OPERATION_SECONDS) -> Answer:
+        return self.orchestrator.finish(accepted, seconds=seconds)
+
+    def rows(self, guest: Guest) -> list[dict[str, Any]]:
+        return self.client.list_attachments(instance_id=guest.uuid)
+
+    def open_operations(self) -> list[dict[str, Any]]:
+        return self.client.list_operations(open=True)
+
+
+@pytest.fixture(scope="module")
+def two(lab: Lab) -> Iterator[TwoHypervisors]:
+    with TwoHypervisors(lab) as two:
+        yield two
+
+
+@pytest.fixture(scope="module")
+def sides(two: TwoHypervisors, lab: Lab) -> Iterator[dict[Libvirtd, Side]]:
+    sides = {one: Side(two, one, lab.broker.url) for one in (two.left, two.right)}
+    yield sides
+    for side in sides.values():
+        side.close()
+
+
+@pytest.fixture(scope="module")
+def travelling(two: TwoHypervisors) -> list[Guest]:
+    """One that goes, and one that stays on the left."""
+    guests = [two.guest(name) for name in ("wanderer", "homebody")]
+    for guest in guests:
+        guest.wait_ready()
+    return guests
+
+
+@pytest.fixture
+def volume(lab: Lab) -> Iterator[LoopVolume]:
+    with lab.volume() as volume:
+        yield volume
+        volume.assert_unused()
+
+
+class Trip:
+    """Of a guest with its attachments, to the other side from wherever it is."""
+
+    def __init__(self, two: TwoHypervisors, sides: dict[Libvirtd, Side], guest: Guest) -> None:
+        self.two, self.sides, self.guest = two, sides, guest
+        self.here = sides[two.find(guest)]
+        self.there = sides[two.other(guest.hypervisor)]
+        self.migration_id = str(uuid.uuid4())
+        self.coming: list[Wish] = []
+
+    def prepare(self, *wanted: Wish, **different: Any) -> dict[str, str]:
+        """``wanted``: the attachments here; over there each has another id."""
+        self.coming = [
+            {**one, "attachment_id": str(uuid.uuid4()), "replaces": one["attachment_id"]}
+            for one in wanted
+        ]
+        done = self.there.finish(
+            self.there.client.prepare_migration(
+                self.migration_id,
+                self.guest.uuid,
+                self.coming,
+                source_host=self.here.host,
+                **different,
+            )
+        )
+        assert done.state == "done", done
+        assert isinstance(done.result, dict)
+        return dict(done.result["parts"])
+
+    def begin(self, parts: dict[str, str], **options: Any) -> Answer:
+        uri = libvirt_uri_for(self.there.libvirtd)
+        answer = self.here.client.migrate(
+            self.migration_id,
+            self.guest.uuid,
+            {"host": self.there.host, "libvirt_uri": uri},
+            parts,
+            options=options,
+        )
+        assert answer.state == "accepted", answer
+        return answer
+
+    def wait_copied(self, accepted: Answer) -> None:
+        """The copy has begun."""
+
+        def is_copied() -> bool:
+            operation_id = accepted.operation_id
+            assert operation_id is not None
+            found = self.here.client.get_operation(operation_id)
+            assert not found.closed, found
+            return found.progress is not None
+
+        wait_until(is_copied, "the copy has begun", seconds=60)
+
+    def go(self, *wanted: Wish, **options: Any) -> list[Wish]:
+        """It must succeed; the attachments over there."""
+        accepted = self.begin(self.prepare(*wanted), **options)
+        answer = self.here.finish(accepted)
+        assert answer.state == "done", answer
+        self.assert_has_gone()
+        return self.arrived()
+
+    def arrived(self) -> list[Wish]:
+        wait_until(
+            lambda: (
+                [row["lease"] for row in self.there.rows(self.guest)] == [None] * len(self.coming)
+            ),
+            "the agent over there has seen it come",
+            seconds=20,
+        )
+        return [{k: v for k, v in one.items() if k != "replaces"} for one in self.coming]
+
+    def hurry(self) -> None:
+        self.guest.domain.migrateSetMaxSpeed(1000)
+
+    def assert_runs_on_alone(self, side: Side) -> None:
+        """Exactly one domain, exactly one QEMU, and it answers."""
+        assert self.two.find(self.guest) is side.libvirtd
+        assert self.guest.state == "running"
+        other = self.two.other(side.libvirtd)
+        wait_until(lambda: self.guest.name not in other.guest_pids(), "no second QEMU", seconds=20)
+        assert self.guest.uuid not in [d.UUIDString() for d in other.connection().listAllDomains()]
+        self.guest.disks()
+
+    def assert_has_gone(self) -> None:
+        self.assert_runs_on_alone(self.there)
+        assert self.here.rows(self.guest) == []
+        assert self.here.open_operations() == []
+
+    def assert_has_stayed(self) -> None:
+        """And the destination gives back what it has prepared."""
+        self.assert_runs_on_alone(self.here)
+        done = self.there.finish(self.there.client.cancel_migration(self.migration_id))
+        assert done.state == "done", done
+        assert self.there.rows(self.guest) == []
+        for side in (self.here, self.there):
+            assert side.open_operations() == []
+
+
+@pytest.fixture
+def attached(
+    two: TwoHypervisors,
+    sides: dict[Libvirtd, Side],
+    travelling: list[Guest],
+    volume: LoopVolume,
+) -> Iterator[Wish]:
+    """To the wanderer, wherever it is; taken away wherever it is by then."""
+    guest = travelling[0]
+    wanted = wish(guest, volume, **SHARED)
+    sides[two.find(guest)].orchestrator.attached(wanted)
+    yield wanted
+    side = sides[two.find(guest)]
+    for row in side.rows(guest):
+        answer = side.finish(side.client.detach(row["attachment_id"], guest.uuid))
+        assert answer.state == "done", answer
+
+
+def test_it_writes_on_wherever_it_is_and_a_neighbour_sees_every_byte(
+    two: TwoHypervisors,
+    sides: dict[Libvirtd, Side],
+    travelling: list[Guest],
+    volume: LoopVolume,
+    rounds: int,
+) -> None:
+    guest, neighbour = travelling
+    stays = wish(neighbour, volume, **SHARED)
+    goes = wish(guest, volume, **SHARED)
+    for wanted in (stays, goes):
+        sides[two.left].orchestrator.attached(wanted)
+    disk, seen = (one.wait_for_disk(volume.volume_id).name for one in travelling)
+    writer = Writer(two, guest, disk)
+    writer.start()
+    try:
+        for _ in range(ROUND_TRIPS * rounds * 2):
+            before = writer.written
+            (goes,) = Trip(two, sides, guest).go(goes)
+            wait_until(lambda: writer.written > before + 3, "it writes on", seconds=30)  # noqa: B023
+            assert neighbour.write(seen, "mine", offset_mib=9) is None
+    finally:
+        writer.stop()
+    last = writer.written - 1
+    assert neighbour.read(seen, offset_mib=last % 8) == f"word-{last}"
+    assert volume.read(offset_mib=last % 8) == block_of(f"word-{last}")
+    assert guest.io_errors() == []
+    for wanted in (goes, stays):
+        result = sides[two.left].orchestrator.detached(wanted)
+        assert result["disconnected"] == (wanted is stays)
+
+
+def test_alias_and_serial_are_what_they_were_and_the_answer_has_numbers(
+    two: TwoHypervisors, sides: dict[Libvirtd, Side], travelling: list[Guest], attached: Wish
+) -> None:
+    trip = Trip(two, sides, travelling[0])
+    (before,) = trip.here.rows(trip.guest)
+    parts = trip.prepare(attached)
+    answer = trip.here.finish(trip.begin(parts))
+    assert isinstance(answer.result, dict), answer
+    assert answer.result["bytes"]["transferred"] > 0
+    assert answer.result["durations"]["total_ms"] > 0
+    assert answer.result["attachments"][0]["disconnected"]
+    trip.arrived()
+    (after,) = trip.there.rows(trip.guest)
+    for same in ("alias", "serial", "target_dev", "address", "live", "persistent"):
+        assert after["disk"][same] == before["disk"][same]
+    assert trip.there.client.audit()["findings"] == []
+    late = trip.here.client.cancel_migration(trip.migration_id)
+    assert late.error is not None
+    assert late.error.code == "too-late"
+
+
+def test_while_it_goes_everything_on_it_is_busy_and_a_cancel_calls_it_back(
+    two: TwoHypervisors, sides: dict[Libvirtd, Side], travelling: list[Guest], attached: Wish
+) -> None:
+    trip = Trip(two, sides, travelling[0])
+    accepted = trip.begin(trip.prepare(attached), **SLOWLY)
+    trip.wait_copied(accepted)
+    refused = trip.here.client.detach(attached["attachment_id"], trip.guest.uuid)
+    assert refused.error is not None
+    assert refused.error.code == "busy"
+    cancelled = trip.here.finish(trip.here.client.cancel_migration(trip.migration_id))
+    assert cancelled.state == "done", cancelled
+    assert trip.here.finish(accepted).state == "cancelled"
+    trip.assert_has_stayed()
+
+
+@pytest.mark.parametrize("killed", ["here", "there", "both"])
+def test_agents_that_are_killed_while_it_is_copied(
+    two: TwoHypervisors,
+    sides: dict[Libvirtd, Side],
+    travelling: list[Guest],
+    attached: Wish,
+    killed: str,
+) -> None:
+    trip = Trip(two, sides, travelling[0])
+    accepted = trip.begin(trip.prepare(attached), **SLOWLY)
+    trip.wait_copied(accepted)
+    victims = {"here": [trip.here], "there": [trip.there], "both": [trip.here, trip.there]}[killed]
+    for side in victims:
+        side.agent.kill()
+    trip.hurry()
+    for side in victims:
+        side.agent.start()
+    assert trip.here.finish(accepted).state == "done"
+    trip.assert_has_gone()
+    trip.arrived()
+
+
+def test_an_agent_that_is_away_when_it_comes_has_it_when_it_is_back(
+    two: TwoHypervisors, sides: dict[Libvirtd, Side], travelling: list[Guest], attached: Wish
+) -> None:
+    """Nobody can say before that it has come: the source waits, and disconnects nothing."""
+    trip = Trip(two, sides, travelling[0])
+    accepted = trip.begin(trip.prepare(attached), **SLOWLY)
+    trip.wait_copied(accepted)
+    trip.there.agent.kill()
+    trip.hurry()
+    wait_until(lambda: two.find(trip.guest) is trip.there.libvirtd, "it has gone", seconds=60)
+    assert trip.here.rows(trip.guest) != []
+    trip.there.agent.start()
+    assert trip.here.finish(accepted).state == "done"
+    trip.assert_has_gone()
+    trip.arrived()
+
+
+@pytest.mark.parametrize("whose", ["here", "there"])
+def test_a_libvirtd_that_is_killed_while_it_is_copied(
+    two: TwoHypervisors,
+    sides: dict[Libvirtd, Side],
+    travelling: list[Guest],
+    attached: Wish,
+    whose: str,
+) -> None:
+    trip = Trip(two, sides, travelling[0])
+    accepted = trip.begin(trip.prepare(attached), **SLOWLY)
+    trip.wait_copied(accepted)
+    killed: Side = getattr(trip, whose)
+    killed.libvirtd.kill()
+    killed.libvirtd.start()
+    assert trip.here.finish(accepted).state == "undone"
+    trip.assert_has_stayed()
+
+
+def test_a_wire_that_is_cut_while_it_is_copied(
+    two: TwoHypervisors, sides: dict[Libvirtd, Side], travelling: list[Guest], attached: Wish
+) -> None:
+    trip = Trip(two, sides, travelling[0])
+    accepted = trip.begin(trip.prepare(attached), **SLOWLY)
+    trip.wait_copied(accepted)
+    two.cut()
+    try:
+        answer = trip.here.finish(accepted)
+    finally:
+        two.mend()
+    assert answer.state == "undone"
+    assert answer.error is not None
+    assert answer.error.code == "migration-failed"
+    wait_until(
+        lambda: not trip.there.client.get_instance(trip.guest.uuid)["present"],
+        "the other side has noticed",
+        seconds=60,
+    )
+    trip.assert_has_stayed()
+
+
+def test_what_takes_too_long_is_given_up(
+    two: TwoHypervisors, sides: dict[Libvirtd, Side], travelling: list[Guest], attached: Wish
+) -> None:
+    trip = Trip(two, sides, travelling[0])
+    accepted = trip.begin(trip.prepare(attached), completion_timeout_seconds=1, **SLOWLY)
+    answer = trip.here.finish(accepted)
+    assert (answer.state, answer.error and answer.error.code) == ("undone", "migration-failed")
+    trip.assert_has_stayed()
+
+
+def test_a_host_that_is_not_prepared_is_refused_before_anything_is_touched(
+    two: TwoHypervisors, sides: dict[Libvirtd, Side], travelling: list[Guest], attached: Wish
+) -> None:
+    trip = Trip(two, sides, travelling[0])
+    part = '<disk type="block"><source dev="/dev/null"/></disk>'
+    answer = trip.here.finish(trip.begin({attached["attachment_id"]: part}))
+    assert answer.error is not None
+    assert answer.error.code == "migration-failed"
+    assert "nothing was touched" in answer.error.detail
+    trip.assert_has_stayed()
+
+
+def test_four_that_share_a_volume_go_at_once(
+    two: TwoHypervisors, sides: dict[Libvirtd, Side], volume: LoopVolume
+) -> None:
+    shape = Shape(has_system=False, memory_mib=32)
+    crowd = [two.guest(f"traveller-{number}", shape=shape) for number in range(4)]
+    wanted = [wish(guest, volume, disk={"bus": "scsi"}, **SHARED) for guest in crowd]
+    for one in wanted:
+        sides[two.left].orchestrator.attached(one)
+    trips = [Trip(two, sides, guest) for guest in crowd]
+    parts = [trip.prepare(one) for trip, one in zip(trips, wanted, strict=True)]
+    accepted = [trip.begin(part) for trip, part in zip(trips, parts, strict=True)]
+    for trip, one in zip(trips, accepted, strict=True):
+        assert trip.here.finish(one).state == "done"
+        assert two.find(trip.guest) is two.right
+    assert len(volume.users()) == len(crowd)
+    results = []
+    for trip in trips:
+        (one,) = trip.arrived()
+        results.append(trip.there.orchestrator.detached(one)["disconnected"])
+        trip.guest.destroy()
+        trip.guest.undefine()
+    assert results == [False, False, False, True]

@@ -159,10 +159,9 @@ class LibvirtDomains(LibvirtDisks):
 
         def ask(connection: VirConnect) -> None:
             domain = connection.lookupByUUIDString(instance_id)
-            defined = _xml_of(domain, _CONFIG)
-            if defined is None:
+            if not domain.isPersistent():
                 raise Unavailable("libvirt", f"domain {instance_id} has no configuration")
-            there = devices_in(defined)
+            there = devices_in(_xml_of(domain, _CONFIG))
             if not any((found_by(d), target_in(d)) == (mark, target_in(disk)) for d in there):
                 raise WrongDevice(
                     f"the definition of domain {instance_id} has no disk {mark}; nothing was "

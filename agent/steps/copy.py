@@ -59,7 +59,7 @@ class CheckSwap(Step):
             raise Unsupported("synchronous_writes needs libvirt 8.0 or newer; leave it out")
         refuse_missing_abilities(host, new)
         guest = find_guest(host, old.instance_id)
-        disk = _running_disk(guest, new.alias)
+        disk = _running_disk(scene, guest, new.alias)
         refuse_other_serial(disk, old)
         if _is_at(host, disk, scene.device):
             return {}
@@ -93,7 +93,7 @@ class CopyDisk(Step):
         host, device = scene.host, scene.device
         assert device is not None, "connect-volume comes first"
         guest = find_guest(host, self.attachment.instance_id)
-        disk = _running_disk(guest, self.attachment.alias)
+        disk = _running_disk(scene, guest, self.attachment.alias)
         if _is_at(host, disk, device):
             return {}
         if not _is_copied_to(host, disk, device):
@@ -101,7 +101,7 @@ class CopyDisk(Step):
                 raise _gave_up(scene, disk, device)
             self._start(host, guest, disk, device)
             guest = find_guest(host, self.attachment.instance_id)
-            disk = _running_disk(guest, self.attachment.alias)
+            disk = _running_disk(scene, guest, self.attachment.alias)
         elif disk.is_copied:
             return {}
         return self._wait(scene, disk)
@@ -165,12 +165,12 @@ class PivotDisk(Commit):
 
     def apply(self, scene: Scene) -> Learnt:
         host, instance_id = scene.host, self.attachment.instance_id
-        disk = _running_disk(find_guest(host, instance_id), self.attachment.alias)
+        disk = _running_disk(scene, find_guest(host, instance_id), self.attachment.alias)
         if not _is_at(host, disk, scene.device):
             if not _is_copied_to(host, disk, scene.device):
                 raise _gave_up(scene, disk, scene.device)
             host.copies.pivot(instance_id, disk.target_dev)
-            disk = _running_disk(find_guest(host, instance_id), self.attachment.alias)
+            disk = _running_disk(scene, find_guest(host, instance_id), self.attachment.alias)
         if not _is_at(host, disk, scene.device):
             raise CopyFailed(f"libvirt took the pivot, and {disk.target_dev} is at {disk.source}")
         return {}
@@ -266,8 +266,13 @@ class GrowCopied(Step):
         }
 
 
-def _running_disk(guest: Halves, alias: str) -> DiskFacts:
-    """Raises Unsupported, WrongDevice."""
+def _running_disk(scene: Scene, guest: Halves, alias: str) -> DiskFacts:
+    """Raises Unsupported, WrongDevice; CopyFailed where the guest has stopped meanwhile."""
+    if not guest.look.active and scene.known.get("copy_started"):
+        raise CopyFailed(
+            f"domain {guest.look.name} was stopped while its disk was copied; it has its old "
+            "volume: start it, and ask again with a new request_id"
+        )
     if not guest.look.active:
         raise Unsupported(
             f"domain {guest.look.name} does not run, and only QEMU copies under a guest: start it, "

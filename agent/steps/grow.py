@@ -126,6 +126,11 @@ class GrowDisk(Step):
                 f"{disk.target_dev} is read-only, and QEMU resizes no such disk: the guest sees "
                 "the new size when it is attached again, or starts anew"
             )
+        if disk.slice_bytes is not None:
+            raise Unsupported(
+                f"{disk.target_dev} came by a swap to a larger volume, and QEMU resizes no such "
+                "disk: the guest sees the new size when it starts anew, or is attached again"
+            )
         wanted = self.size_bytes - scene.known["header_bytes"]
         if host.domains.size(instance_id, disk.target_dev) < wanted:
             host.domains.resize(instance_id, disk.target_dev, wanted)

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import libvirt
 import pytest
 
 from agent.guest.domain_xml import parse_domain
@@ -130,6 +131,33 @@ def far(swaps: Swaps, accepted: Answer, percent: int) -> None:
     wait_until(look, f"{percent} % are copied", seconds=60)
 
 
+def slow_down_at(swaps: Swaps, percent: int) -> None:
+    """Faster until so much is copied, by QEMU's own word; then it takes many seconds more."""
+    domain, target_dev = swaps.guest.domain, copied_disk(swaps)
+    limit_copy(swaps, 16 * MIB)
+
+    def look() -> bool:
+        job = domain.blockJobInfo(target_dev)
+        assert job, "the copy is over"
+        return bool(100 * job["cur"] >= percent * job["end"])
+
+    wait_until(look, f"{percent} % are copied", seconds=60)
+    limit_copy(swaps, MIB)
+
+
+def limit_copy(swaps: Swaps, bytes_a_second: int) -> None:
+    """0: as fast as it goes."""
+    swaps.guest.domain.blockJobSetSpeed(
+        copied_disk(swaps), bytes_a_second, libvirt.VIR_DOMAIN_BLOCK_JOB_SPEED_BANDWIDTH_BYTES
+    )
+
+
+def copied_disk(swaps: Swaps) -> str:
+    facts = parse_domain(swaps.guest.domain.XMLDesc(0))
+    (disk,) = [one for one in facts.disks if one.copies_to]
+    return disk.target_dev
+
+
 def code(answer: Answer) -> str:
     assert answer.state in ("undone", "cancelled"), answer
     assert answer.error is not None
@@ -164,20 +192,22 @@ def test_agent_and_libvirtd_die_while_it_copies(
 ) -> None:
     new_volume = make_volume()
     with Writer(swaps.guest, swaps.disk) as writer:
-        new, accepted = swaps.ask(new_volume, bandwidth_bytes_per_second=6 * MIB)
-        far(swaps, accepted, 10)
+        new, accepted = swaps.ask(new_volume, bandwidth_bytes_per_second=MIB)
+        far(swaps, accepted, 1)
+        slow_down_at(swaps, 10)
         agent.kill()
         assert swaps.guest.domain.isPersistent() == 1
         agent.start()
-        far(swaps, accepted, 40)
+        slow_down_at(swaps, 50)
         lab.libvirtd.kill()
         lab.libvirtd.start()
         assert swaps.guest.domain.isPersistent() == 1
-        far(swaps, accepted, 75)
+        slow_down_at(swaps, 90)
         agent.kill()
         lab.libvirtd.kill()
         lab.libvirtd.start()
         agent.start()
+        limit_copy(swaps, 0)
         answer = swaps.orchestrator.finish(accepted)
         swaps.ended(new, new_volume, answer)
         assert swaps.guest.domain.isPersistent() == 1

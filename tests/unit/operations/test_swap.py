@@ -155,3 +155,41 @@ def test_a_libvirt_without_them_refuses_synchronous_writes(world: World) -> None
     answer = ask(world, swap(1, envelope={"synchronous_writes": True}))
     assert (answer["state"], answer["error"]["code"]) == ("undone", "unsupported")
     assert "nothing was touched" in answer["error"]["detail"]
+
+
+def test_the_audit_finds_nothing_amiss_before_and_after(world: World) -> None:
+    attached(world)
+    volume(world, 2, size_bytes=2 * GIB)
+    stalls(world)
+    ask(world, swap(1))
+    assert world.agent.query("audit", {})["findings"] == []
+    goes_on(world)
+    world.run()
+    assert world.record(request_id(1)).state == "done"
+    assert world.agent.query("audit", {})["findings"] == []
+    (disk,) = world.agent.query("get_instance", {"instance_id": ONE})["disks"]
+    assert (disk["attachment_id"], disk["serial"]) == ("att-2", VOLUMES[0])
+
+
+def test_what_has_a_slice_of_its_volume_does_not_grow_until_it_starts_anew(world: World) -> None:
+    attached(world)
+    volume(world, 2, size_bytes=2 * GIB)
+    ask(world, swap(1))
+    (row,) = ask(world, extend(2, 2 * GIB, volume=2))["result"]
+    assert row["error"]["code"] == "unsupported"
+    assert "starts anew" in row["error"]["detail"]
+    world.domains.destroy(ONE)
+    world.domains.start(ONE)
+    assert world.domains.guests[ONE].sizes["vda"] == 2 * GIB
+
+
+def test_a_guest_that_has_stopped_says_so(world: World) -> None:
+    attached(world)
+    stalls(world)
+    ask(world, swap(1))
+    world.domains.destroy(ONE)
+    world.run()
+    error = world.record(request_id(1)).cause
+    assert error is not None
+    assert error.code == "copy-failed"
+    assert "was stopped" in error.detail

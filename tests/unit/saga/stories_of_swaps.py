@@ -233,7 +233,7 @@ SWAPS = (
         then(READY, stalls),
         (swap(1), destroy, goes_on),
         (UNDONE,),
-        STAYED,
+        then(STAYED, because(1, "copy-failed", "unsupported")),
         is_timed=True,
     ),
     Story(

@@ -105,6 +105,23 @@ def test_a_disk_by_hand_is_found_after_the_next_start(
     assert disks_at(guest, "vdz") == [False, False]
 
 
+@pytest.mark.parametrize("plug_it", [plug_as_nova, plug_by_hand])
+def test_a_disk_moves_to_another_volume(
+    orchestrator: Orchestrator, guests: list[Guest], make_volume: MakeVolume, plug_it: Any
+) -> None:
+    guest, volume, other = guests[0], make_volume(), make_volume()
+    plug_it(guest, volume, "vdz")
+    wanted, new = wish(guest, volume), wish(guest, other)
+    imported(orchestrator, wanted)
+    swapped = orchestrator.finish(orchestrator.client.swap(wanted["attachment_id"], new))
+    assert swapped.state == "done", swapped
+    assert orchestrator.client.audit()["findings"] == []
+    for xml in halves(guest):
+        assert (volume.path in xml, other.path in xml) == (False, True)
+    orchestrator.detached(new)
+    assert disks_at(guest, "vdz") == [False, False]
+
+
 def test_the_agents_next_life_has_what_was_imported(
     orchestrator: Orchestrator, guests: list[Guest], volume: LoopVolume, agent: Any
 ) -> None:

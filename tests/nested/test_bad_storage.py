@@ -56,6 +56,7 @@ class TestIscsi:
         assert_says(answer, "auth-failed", target.iqn, "credentials")
         assert "wrong-secret-1" not in f"{answer}"
 
+    @pytest.mark.exhaustive
     def test_a_portal_that_refuses(
         self, orchestrator: Orchestrator, guests: list[Guest], storage: Storage
     ) -> None:
@@ -64,6 +65,7 @@ class TestIscsi:
         answer = failed(orchestrator, guests[0], backing, info)
         assert_says(answer, "connect-failed", "127.0.0.1:3999")
 
+    @pytest.mark.exhaustive
     def test_a_portal_that_is_silent(
         self,
         orchestrator: Orchestrator,
@@ -83,6 +85,7 @@ class TestIscsi:
         answer = failed(orchestrator, guests[0], backing, target.connection_info(9))
         assert_says(answer, "lun-missing", "mapped to this host")
 
+    @pytest.mark.exhaustive
     def test_a_device_that_cannot_be_written(
         self, orchestrator: Orchestrator, guests: list[Guest], storage: Storage
     ) -> None:
@@ -110,6 +113,7 @@ class TestMultipath:
         finally:
             run("systemctl", "start", "multipathd.service")
 
+    @pytest.mark.exhaustive
     def test_paths_are_missing_and_all_are_required(
         self,
         orchestrator: Orchestrator,
@@ -125,6 +129,7 @@ class TestMultipath:
 
 
 class TestOthers:
+    @pytest.mark.exhaustive
     def test_an_nvme_transport_that_refuses(
         self, orchestrator: Orchestrator, guests: list[Guest], storage: Storage
     ) -> None:
@@ -133,6 +138,7 @@ class TestOthers:
         info = subsystem.connection_info(1, portals=[["127.0.0.1", 4999, "tcp"]])
         assert_says(failed(orchestrator, guests[0], namespace, info), "connect-failed")
 
+    @pytest.mark.exhaustive
     def test_an_nvme_namespace_that_is_not_mapped(
         self, orchestrator: Orchestrator, guests: list[Guest], storage: Storage
     ) -> None:
@@ -141,6 +147,7 @@ class TestOthers:
         info = subsystem.connection_info(1, vol_uuid=namespace.volume_id)
         assert_says(failed(orchestrator, guests[0], namespace, info), "lun-missing")
 
+    @pytest.mark.exhaustive
     def test_an_export_that_is_gone(
         self, orchestrator: Orchestrator, guests: list[Guest], storage: Storage
     ) -> None:
@@ -152,6 +159,7 @@ class TestOthers:
         assert answer.error.code in ("connect-failed", "auth-failed")
         assert export.source in answer.error.detail
 
+    @pytest.mark.exhaustive
     def test_a_file_that_is_not_there(
         self, orchestrator: Orchestrator, guests: list[Guest], storage: Storage
     ) -> None:

@@ -55,6 +55,7 @@ def nobody_sees_it(
 
 
 @pytest.mark.usefixtures("single_path")
+@pytest.mark.exhaustive
 def test_a_lun(orchestrator: Orchestrator, guests: list[Guest], storage: Storage) -> None:
     target, backing = storage.lun(4)
     wishes = attached_to_both(orchestrator, guests, backing, target.connection_info(4))
@@ -64,6 +65,7 @@ def test_a_lun(orchestrator: Orchestrator, guests: list[Guest], storage: Storage
 
 @pytest.mark.usefixtures("multipath")
 class TestMultipath:
+    @pytest.mark.exhaustive
     def test_a_map_of_two_paths(
         self, orchestrator: Orchestrator, guests: list[Guest], storage: Storage
     ) -> None:
@@ -90,6 +92,7 @@ class TestMultipath:
         backing.late_node_learns()
         all_see_it(orchestrator, guests, wishes, backing.volume_id)
 
+    @pytest.mark.exhaustive
     def test_a_path_that_does_not_work(
         self,
         orchestrator: Orchestrator,
@@ -124,6 +127,7 @@ def by_both(first: Target, second: Target) -> dict[str, Any]:
     return first.connection_info(0, **lists)
 
 
+@pytest.mark.exhaustive
 def test_a_namespace(orchestrator: Orchestrator, guests: list[Guest], storage: Storage) -> None:
     subsystem, namespace = storage.subsystem(addresses=ADDRESSES), storage.namespace()
     subsystem.map(1, namespace)
@@ -133,6 +137,7 @@ def test_a_namespace(orchestrator: Orchestrator, guests: list[Guest], storage: S
     all_see_it(orchestrator, guests, wishes, namespace.volume_id)
 
 
+@pytest.mark.exhaustive
 def test_a_raw_file(orchestrator: Orchestrator, guests: list[Guest], storage: Storage) -> None:
     """QEMU makes it larger, once."""
     volume = VolumeFile(storage.export())
@@ -141,6 +146,7 @@ def test_a_raw_file(orchestrator: Orchestrator, guests: list[Guest], storage: St
     assert volume.file.stat().st_size == LARGER * MIB
 
 
+@pytest.mark.exhaustive
 def test_a_qcow2_file(orchestrator: Orchestrator, guests: list[Guest], storage: Storage) -> None:
     volume = VolumeFile(storage.export(), format="qcow2")
     wanted = wish(guests[0], volume, volume.connection_info(), multiattach=False)

@@ -11,6 +11,7 @@ from tests.nested.inside.wishes import wish
 pytestmark = pytest.mark.usefixtures("single_path")
 
 
+@pytest.mark.exhaustive
 def test_what_the_device_says_of_itself_is_told(
     orchestrator: Orchestrator, guests: list[Guest], storage: Storage
 ) -> None:
@@ -45,6 +46,7 @@ def test_a_lun_that_was_given_to_another_volume(
     run("iscsiadm", "-m", "node", "-T", target.iqn, "-o", "delete")
 
 
+@pytest.mark.exhaustive
 def test_a_leftover_of_an_earlier_life_is_not_used(
     orchestrator: Orchestrator, guests: list[Guest], storage: Storage
 ) -> None:

@@ -7,9 +7,7 @@ from tests.lab.guest import Guest
 from tests.nested.inside.iscsi import PORTAL, SECOND_PORTAL
 from tests.nested.inside.leftovers import maps, run, scsi_disks, sessions
 from tests.nested.inside.storage import Storage
-from tests.nested.inside.wishes import share_between, wish
-
-ORDERS = pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["first-first", "last-first"])
+from tests.nested.inside.wishes import ORDERS, share_between, wish
 
 BOTH = {"portals": (PORTAL, SECOND_PORTAL)}
 
@@ -83,6 +81,7 @@ class TestMultipath:
         assert len(scsi_disks()) == 1
         orchestrator.detached(wanted)
 
+    @pytest.mark.exhaustive
     def test_a_path_that_fails_under_a_guest_that_writes(
         self, orchestrator: Orchestrator, guests: list[Guest], storage: Storage
     ) -> None:

@@ -66,7 +66,7 @@ def neighbour(what: str, *, is_waited_for: bool = True) -> Iterator[subprocess.P
         process.communicate()
 
 
-@pytest.mark.parametrize("what", ["connector", "guard"])
+@pytest.mark.parametrize("what", [pytest.param("connector", marks=pytest.mark.exhaustive), "guard"])
 def test_the_neighbour_excludes_us(
     orchestrator: Orchestrator,
     guests: list[Guest],

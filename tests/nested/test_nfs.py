@@ -8,9 +8,7 @@ from tests.nested.inside.agent import Agent
 from tests.nested.inside.leftovers import mounts
 from tests.nested.inside.nfs import VolumeFile
 from tests.nested.inside.storage import Storage
-from tests.nested.inside.wishes import share_between, wish
-
-ORDERS = pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["first-first", "last-first"])
+from tests.nested.inside.wishes import ORDERS, share_between, wish
 
 
 @ORDERS
@@ -37,6 +35,7 @@ def test_a_qcow2_file_is_one_guests(
     assert volume.read(3).startswith(b"in-qcow2")
 
 
+@pytest.mark.exhaustive
 def test_a_raw_file_that_looks_like_qcow2_is_raw(
     orchestrator: Orchestrator, guests: list[Guest], storage: Storage
 ) -> None:

@@ -9,13 +9,11 @@ from tests.lab.patience import wait_until
 from tests.nested.inside.leftovers import controllers
 from tests.nested.inside.nvme import ADDRESSES
 from tests.nested.inside.storage import Storage
-from tests.nested.inside.wishes import share_between, wish
-
-ORDERS = pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["first-first", "last-first"])
+from tests.nested.inside.wishes import ORDERS, share_between, wish
 
 
 @ORDERS
-@pytest.mark.parametrize("form", ["new", "old"])
+@pytest.mark.parametrize("form", ["new", pytest.param("old", marks=pytest.mark.exhaustive)])
 def test_one_subsystem_per_volume(
     orchestrator: Orchestrator,
     guests: list[Guest],

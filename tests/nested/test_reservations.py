@@ -55,6 +55,7 @@ class TestReservations:
         assert orchestrator.detached(wishes[1])["disconnected"] is True
         assert sessions() == set()
 
+    @pytest.mark.exhaustive
     def test_one_guest_by_the_kernel(
         self, orchestrator: Orchestrator, guests: list[Guest], storage: Storage
     ) -> None:

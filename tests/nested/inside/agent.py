@@ -28,7 +28,7 @@ class Agent:
 
     def kill(self) -> None:
         """SIGKILL; systemd starts it again."""
-        run("systemctl", "kill", "--signal=KILL", UNIT)
+        run("systemctl", "kill", "--kill-whom=main", "--signal=KILL", UNIT)
 
     def stop(self) -> None:
         run("systemctl", "stop", UNIT)

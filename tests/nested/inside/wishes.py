@@ -4,9 +4,20 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import pytest
+
 from tests.functional.orchestrator import Orchestrator, Wish
 from tests.lab.guest import Guest, block_of
 from tests.nested.inside.leftovers import assert_clean
+
+ORDERS = pytest.mark.parametrize(
+    "order",
+    [
+        pytest.param((0, 1), id="first-first", marks=pytest.mark.exhaustive),
+        pytest.param((1, 0), id="last-first"),
+    ],
+)
+"""Who of two guests leaves a volume first."""
 
 
 class Volume(Protocol):

@@ -20,6 +20,8 @@ from tests.unit.saga.stories import (
     then,
 )
 from tests.unit.saga.stories_of_changes import GIB, grown
+from tests.unit.saga.stories_of_moving import is_there
+from tests.unit.saga.stories_of_several import two_guests
 from tests.world.story import (
     VOLUMES,
     Act,
@@ -30,6 +32,7 @@ from tests.world.story import (
     detach,
     extend,
     let_pass,
+    migrate,
     set_iotune,
     swap,
 )
@@ -136,6 +139,10 @@ def held(*attachment_ids: str) -> Act:
     return check
 
 
+def prepared_far_away(world: World) -> None:
+    world.far.leased["att-1"] = "mig-1"
+
+
 THEIRS = f"ua-{VOLUMES[0]}"
 
 
@@ -213,6 +220,20 @@ IMPORTS = (
         (detach(1, 2, instance=2), imports(entry(1, **SHARED))),
         (DONE,),
         then(held("att-1"), has_disk(ONE, THEIRS), connected(VOLUMES[0])),
+    ),
+    Story(
+        "migrate with what was imported",
+        then(two_guests, anothers(), imports(entry()), prepared_far_away),
+        (migrate(1, 1),),
+        (DONE,),
+        then(held(), connected(), is_there),
+    ),
+    Story(
+        "migrate with what was imported without an alias",
+        then(two_guests, anothers(alias=""), imports(entry()), prepared_far_away),
+        (migrate(1, 1),),
+        (DONE,),
+        then(held(), connected(), is_there),
     ),
 )
 

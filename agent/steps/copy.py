@@ -72,8 +72,8 @@ class CheckSwap(Step):
                 f"{'; '.join(wrong)}; detach it, and attach it again"
             )
         _refuse_other_job(host, guest, disk, scene.device)
-        _refuse_other_users(host, old, source)
-        refuse_conflicts(host, new, new.connection.known_source)
+        _refuse_other_users(host, old, source, "what it writes would be lost")
+        _refuse_to_overwrite(host, new, new.connection.known_source)
         return {}
 
 
@@ -117,7 +117,7 @@ class CopyDisk(Step):
 
     def _start(self, host: Host, guest: Halves, disk: DiskFacts, device: Device) -> None:
         _refuse_other_job(host, guest, disk, device)
-        refuse_conflicts(host, self.attachment, device.path)
+        _refuse_to_overwrite(host, self.attachment, device.path)
         has = host.domains.size(guest.look.instance_id, disk.target_dev)
         slice_bytes = _slice_bytes(host, self.attachment, device, has)
         make_secrets(host, self.attachment)
@@ -309,14 +309,18 @@ def _refuse_other_job(host: Host, guest: Halves, disk: DiskFacts, device: Device
         )
 
 
-def _refuse_other_users(host: Host, old: Attachment, source: str | None) -> None:
-    """What another guest of this host writes meanwhile would not be copied."""
-    for use in uses_of(host, old.volume_id, source):
-        if use.domain.instance_id != old.instance_id:
+def _refuse_other_users(host: Host, attachment: Attachment, source: str | None, why: str) -> None:
+    for use in uses_of(host, attachment.volume_id, source):
+        if use.domain.instance_id != attachment.instance_id:
             raise SharingConflict(
-                f"{use} has volume {old.volume_id} as well, and what it writes would be lost: "
-                "detach it there first"
+                f"{use} has volume {attachment.volume_id} as well, and {why}: detach it there first"
             )
+
+
+def _refuse_to_overwrite(host: Host, new: Attachment, source: str | None) -> None:
+    """Whoever has the new volume, sharing it or not, would find another's data on it."""
+    _refuse_other_users(host, new, source, "the copy would overwrite what it has")
+    refuse_conflicts(host, new, source)
 
 
 def _slice_bytes(host: Host, attachment: Attachment, device: Device, has: int) -> int | None:

@@ -8,6 +8,7 @@ from tests.unit.saga.stories import (
     LUKS,
     ONE,
     SHARED,
+    TWO,
     UNDONE,
     abandon,
     away,
@@ -125,6 +126,17 @@ def listed(request: int, number: int = 2) -> Act:
         assert result["device"]["path"] == row.device.path if row.device else False
 
     return check
+
+
+def shared_by_hand(world: World) -> None:
+    """Another guest has the new volume, and would let anybody else have it."""
+    guest = world.domains.guests[TWO]
+    disk = (
+        f"<disk type='block'><driver type='raw'/><source dev='/dev/sdx'/><serial>{VOLUMES[1]}"
+        "</serial><target dev='vdx'/><shareable/></disk></devices>"
+    )
+    for half in ("live", "inactive"):
+        setattr(guest, half, str(getattr(guest, half)).replace("</devices>", disk))
 
 
 SOLE = {"sole_user": True}
@@ -346,6 +358,13 @@ SWAPS = (
         then(READY, lambda world: attached(world, 2, volume=2)),
         (swap(1, new=3, refused="sharing-conflict"),),
         (),
+    ),
+    Story(
+        "swap to what another guest shares by no attachment",
+        then(two_guests, place(), attached_with(**SHARED), shared_by_hand),
+        (swap(1, envelope=SOLE, **SHARED),),
+        (UNDONE,),
+        then(because(1, "sharing-conflict"), on(1)),
     ),
     Story(
         "swap is abandoned while it copies",

@@ -4,39 +4,42 @@ import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
 
 from oslo_config import cfg
-from rich.console import Console
 
 from agent.bus.client import AgentClient
-from agent.model.outcome import Answer
 from tests.lab.agent_process import AgentProcess
 from tests.lab.guest import Guest, GuestRefused
 from tests.lab.lab import Lab
 from tests.lab.loop_volume import LoopVolume
+from tools import journey
+from tools.stage import (
+    Unexpected,
+    attachment_id,
+    console,
+    expect,
+    finish,
+    milliseconds,
+    say,
+    timed,
+    title,
+    wish,
+)
 
-Result = TypeVar("Result")
-
-OPERATION_SECONDS = 60.0
 MESSAGE = "written-by-guest-1"
-
-console = Console(highlight=False)
-
-
-class Unexpected(Exception):
-    """The demonstration did not go as it should; the message says where."""
 
 
 def main() -> None:
-    argparse.ArgumentParser(prog="tools/demo", description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(prog="tools/demo", description=__doc__)
+    parser.add_argument(
+        "--migrate", action="store_true", help="two hypervisors, and a guest that goes"
+    )
+    show = journey.demonstrate if parser.parse_args().migrate else demonstrate
     cfg.CONF([], project="attachment-agent")
     try:
         with Lab() as lab:
-            demonstrate(lab)
+            show(lab)
     except Unexpected as problem:
         console.print(f"\n[bold red]This did not go as it should:[/] {problem}")
         sys.exit(1)
@@ -147,61 +150,6 @@ def look_for_leftovers(client: AgentClient, guests: list[Guest], volume: LoopVol
     volume.assert_unused()
     say("no attachment, no open operation, no disk in any guest or definition; nobody has the")
     say(f"device open: [green]nothing[/]. Closed operations: {len(client.list_operations())}")
-
-
-def wish(guest: Guest, volume: LoopVolume, **different: Any) -> dict[str, Any]:
-    return {
-        "attachment_id": attachment_id(guest),
-        "instance_id": guest.uuid,
-        "volume_id": volume.volume_id,
-        "connection_info": volume.connection_info(),
-        "size_bytes": volume.size_bytes,
-        **different,
-    }
-
-
-def attachment_id(guest: Guest) -> str:
-    return f"demo-{guest.name}"
-
-
-def finish(client: AgentClient, accepted: Answer) -> Answer:
-    """The operation's end; refusals and failures are for the caller to judge."""
-    if accepted.closed or accepted.operation_id is None:
-        return accepted
-    answer = client.wait(accepted.operation_id, OPERATION_SECONDS)
-    expect(answer.closed, f"{answer.verb} is {answer.state}, waiting for {answer.waiting_for}")
-    return answer
-
-
-def expect(condition: bool, otherwise: str) -> None:
-    if not condition:
-        raise Unexpected(otherwise)
-
-
-def title(text: str) -> None:
-    console.print(f"\n[bold]{text}[/]")
-
-
-def say(text: str) -> None:
-    console.print(f"  {text}", soft_wrap=True)
-
-
-@contextmanager
-def spinning(text: str) -> Iterator[None]:
-    with console.status(f"  waiting until {text} …"):
-        yield
-
-
-def timed(text: str, act: Callable[[], Result]) -> Result:
-    begun = time.monotonic()
-    with spinning(text):
-        result = act()
-    say(f"{text} ({time.monotonic() - begun:.1f} s)")
-    return result
-
-
-def milliseconds(begun: float) -> str:
-    return f"{(time.monotonic() - begun) * 1000:.0f} ms"
 
 
 if __name__ == "__main__":

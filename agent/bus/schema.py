@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import Field, StrictInt
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
-from agent.model.contract import ARGUMENTS, REQUESTS, WIRE_VERSION
+from agent.model.contract import ARGUMENTS, COMMANDS, WIRE_VERSION
 from agent.model.outcome import Answer, Problem, Progress, StepState
 from agent.model.request import Moment
 from agent.model.value import Value
@@ -41,7 +41,7 @@ class _Untitled(GenerateJsonSchema):
 def wire_schema() -> dict[str, Any]:
     """JSON Schema 2020-12: {commands: {name: request}, questions: {name: arguments}, answer,
     refusal, notification}, by reference into $defs."""
-    asked = {**REQUESTS, **ARGUMENTS}
+    asked = {**COMMANDS, **ARGUMENTS}
     told = (Answer, Refusal, Notification)
     places, definitions = models_json_schema(
         [(noun, "validation") for noun in dict.fromkeys(asked.values())]
@@ -55,7 +55,7 @@ def wire_schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"libvirt attachment agent, wire {WIRE_VERSION}",
-        "commands": {name: places[(noun, "validation")] for name, noun in REQUESTS.items()},
+        "commands": {name: places[(noun, "validation")] for name, noun in COMMANDS.items()},
         "questions": {name: places[(noun, "validation")] for name, noun in ARGUMENTS.items()},
         "answer": places[(Answer, "serialization")],
         "refusal": places[(Refusal, "serialization")],

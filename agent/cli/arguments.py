@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from agent.cli.trouble import MEANINGS
-from agent.model.contract import REQUESTS
+from agent.model.contract import COMMANDS
 from agent.model.outcome import State
 
 CONFIG_FILE = "/etc/attachment-agent/attachment-agent.conf"
@@ -142,7 +142,7 @@ def _operation_filters(parser: argparse.ArgumentParser, *, given: bool) -> None:
         help="only the N that were accepted last",
     )
     parser.add_argument("--state", choices=get_args(State)[1:], default=default)
-    parser.add_argument("--verb", choices=list(REQUESTS), default=default)
+    parser.add_argument("--verb", choices=list(COMMANDS), default=default)
     _filters(parser, default)
 
 

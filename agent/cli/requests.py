@@ -19,7 +19,7 @@ import yaml
 from agent.bus.client import VALID_FOR, from_cinder
 from agent.cli.trouble import Trouble, usage
 from agent.errors import Invalid
-from agent.model.contract import REQUESTS
+from agent.model.contract import COMMANDS
 from agent.model.request import rfc3339
 
 ATTACHMENT_FLAGS = (
@@ -228,7 +228,7 @@ def _checked(verb: str, request: Payload, now: datetime) -> Payload:
         **request,
     }
     try:
-        REQUESTS[verb].parse(complete)
+        COMMANDS[verb].parse(complete)
     except Invalid as error:
         raise _refused(error) from None
     return complete

@@ -1,8 +1,7 @@
 """The names of the contract (design §7, docs/wire.rst), and what each of them takes.
 
-A name whose noun is None is still to come, and is answered ``unsupported``. A verb comes by its
-noun here, in place of the None, and by its plan in operations.VERBS; a question by its noun here
-and its answer in service.queries. Everything else asks these tables.
+A verb comes by its noun here and by its plan in operations.VERBS; a question by its noun here and
+its answer in service.queries. Everything else asks these tables.
 """
 
 from collections.abc import Mapping
@@ -48,7 +47,7 @@ Command = (
     | CancelMigrationRequest
 )
 
-COMMANDS: Mapping[str, type[Command] | None] = {
+COMMANDS: Mapping[str, type[Command]] = {
     "attach": AttachRequest,
     "attach_batch": AttachBatchRequest,
     "detach": DetachRequest,
@@ -63,7 +62,7 @@ COMMANDS: Mapping[str, type[Command] | None] = {
 }
 """Each takes one argument, ``request``: this noun."""
 
-QUESTIONS: Mapping[str, type[Value] | None] = {
+QUESTIONS: Mapping[str, type[Value]] = {
     "ping": Nothing,
     "describe": Nothing,
     "get_connector": ConnectorOf,
@@ -85,24 +84,18 @@ QUESTIONS: Mapping[str, type[Value] | None] = {
 WAIT: Mapping[str, type[Value]] = {"wait_operation": WaitRequest}
 """As a question, on a topic of its own."""
 
-REQUESTS: Mapping[str, type[Command]] = {verb: noun for verb, noun in COMMANDS.items() if noun}
-"""The commands that are here."""
-
-ARGUMENTS: Mapping[str, type[Value]] = {
-    **{name: noun for name, noun in QUESTIONS.items() if noun},
-    **WAIT,
-}
-"""The questions that are here."""
+ARGUMENTS: Mapping[str, type[Value]] = {**QUESTIONS, **WAIT}
+"""Whatever is no command."""
 
 
 def noun_of(verb: str) -> type[Command]:
     """Raises Unsupported where this version has no such verb."""
-    if verb not in REQUESTS:
+    if verb not in COMMANDS:
         raise Unsupported(
-            f"this version of the agent has no {verb}, it has {', '.join(REQUESTS)} (describe "
+            f"this version of the agent has no {verb}, it has {', '.join(COMMANDS)} (describe "
             "tells); nothing was touched"
         )
-    return REQUESTS[verb]
+    return COMMANDS[verb]
 
 
 def arguments_of(question: str) -> type[Value]:

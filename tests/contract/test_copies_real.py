@@ -1,6 +1,7 @@
 """The contract of ports.Copies on a real libvirtd with real QEMUs, and what only those can do."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -8,6 +9,7 @@ from agent.errors import Unsupported
 from agent.host.libvirt_connection import LibvirtConnection
 from agent.host.libvirt_copies import LibvirtCopies
 from agent.host.libvirt_domains import LibvirtDomains
+from agent.host.libvirt_events import LibvirtEvents
 from agent.model.copy import CopyWishes
 from agent.ports import SYNCHRONOUS_WRITES
 from tests.contract.copies import MIB, CopiedDisk, CopiesContract, CopyBench, destination_xml
@@ -88,3 +90,27 @@ class TestReal(CopiesContract):
         disk.wait_copied()
         disk.pivot()
         assert disk.live.source == destination
+
+    def test_being_ready_and_each_end_stir_the_instance(self, disk: CopiedDisk, lab: Lab) -> None:
+        heard: list[str] = []
+        connected = threading.Event()
+        connection = LibvirtConnection(lab.libvirtd.uri)
+        events = LibvirtEvents(connection, heard.append, connected.set)
+        events.start()
+        assert connected.wait(30)
+
+        def stirred(by: Callable[[], None], what: str) -> None:
+            heard.clear()
+            by()
+            wait_until(lambda: disk.instance_id in heard, what, seconds=30)
+
+        destination = disk.bench.make_volume(16 * MIB)
+        stirred(lambda: disk.start(destination), "it is ready")
+        assert disk.live.is_copied
+        stirred(disk.abort, "it was given up")
+        stirred(lambda: disk.start(destination), "it is ready again")
+        stirred(disk.pivot, "it has pivoted")
+        small = disk.bench.make_volume(8 * MIB)
+        stirred(lambda: disk.start(small), "it has failed")
+        events.close()
+        connection.close()

@@ -300,8 +300,8 @@ MUTATIONS = (
     Mutation(
         "the end of an operation wakes nobody who waits for it",
         "service/workers.py",
-        "            if not about.isdisjoint(other.attachment_ids):",
-        "            if False:",
+        "if is_called_off or not about.isdisjoint(other.attachment_ids):",
+        "if False:",
     ),
     Mutation(
         "nobody asks again who shares the volume when it is plugged",

@@ -77,7 +77,9 @@ def compare(
     known = {attachment.attachment.alias for attachment in held} | {
         f"{USER_ALIAS}{attachment_id}" for attachment_id in moving
     }
-    findings += [finding for guest in guests.values() for finding in _strangers(guest, known)]
+    coming = {_instance(row) for row in held if row.lease}
+    settled = [guest for instance_id, guest in guests.items() if instance_id not in coming]
+    findings += [finding for guest in settled for finding in _strangers(guest, known)]
     findings += [found for row in held for found in _paused(row, guests.get(_instance(row)))]
     resting = [row for row in held if row.attachment.attachment_id not in moving]
     findings += [finding for row in resting for finding in _missing_secrets(row, secrets)]

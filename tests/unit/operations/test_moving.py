@@ -330,6 +330,20 @@ class TestArrived:
         told = [one["event_type"] for one in there.letters()]
         assert told.count("attachment.arrived") == 1
 
+    def test_while_it_comes_and_when_it_has_come_the_audit_finds_nothing(
+        self, world: World
+    ) -> None:
+        prepared(world)
+        stalls(world)
+        comes(world)
+        world.run()
+        assert world.domains.guests[ONE].job == "incoming migration"
+        assert world.agent.query("audit", {})["findings"] == []
+        world.road.pace = "goes"
+        world.run()
+        assert world.leased() == []
+        assert world.agent.query("audit", {})["findings"] == []
+
     def test_it_can_be_detached(self, there: World) -> None:
         assert ask(there, detach(1))["result"]["disconnected"]
         assert there.storage.devices == {}

@@ -78,6 +78,8 @@ def _with_disks(xml: str | None, parts: dict[str, str]) -> str:
     assert devices is not None
     for number, (replaced, part) in enumerate(sorted(parts.items())):
         disk = etree.fromstring(part)
+        for driver in disk.iterfind("driver"):
+            driver.set("type", "raw")
         etree.SubElement(disk, "target", dev=f"vd{'abc'[number]}", bus="virtio")
         etree.SubElement(disk, "serial").text = VOLUMES[int(replaced[-1]) - 1]
         etree.SubElement(disk, "alias", name=f"ua-{replaced}")

@@ -4,8 +4,9 @@ Two agents, two libvirtds, one broker. Whoever is killed on the way, one guest r
 side has connected what is used there, and no operation is open.
 """
 
+import random
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -140,6 +141,25 @@ class Trip:
             return found.progress is not None
 
         wait_until(is_copied, "the copy has begun", seconds=60)
+
+    def wait_percent(self, accepted: Answer, percent: int) -> None:
+        """So much is copied, or it is over already."""
+        operation_id = accepted.operation_id
+        assert operation_id is not None
+
+        def is_copied() -> bool:
+            found = self.here.client.get_operation(operation_id)
+            is_far = found.progress is not None and found.progress.percent >= percent
+            return is_far or found.closed
+
+        wait_until(is_copied, f"{percent} % are copied", seconds=60)
+
+    def is_over(self) -> bool:
+        """Neither side has a migration of it any more, by the word of its agent."""
+        seen = [side.client.get_instance(self.guest.uuid) for side in (self.here, self.there)]
+        return [row["present"] for row in seen].count(True) == 1 and not any(
+            row["job"] for row in seen
+        )
 
     def go(self, *wanted: Wish, **options: Any) -> list[Wish]:
         """It must succeed; the attachments over there."""
@@ -395,3 +415,71 @@ def test_four_that_share_a_volume_go_at_once(
         trip.guest.destroy()
         trip.guest.undefine()
     assert results == [False, False, False, True]
+
+
+def test_whatever_dies_at_whatever_instant(
+    two: TwoHypervisors,
+    sides: dict[Libvirtd, Side],
+    travelling: list[Guest],
+    volume: LoopVolume,
+    rounds: int,
+    seed: int,
+) -> None:
+    """A few instants; ``tools/soak`` takes fifty. Everybody is back at once, so it ends."""
+    chance, guest = random.Random(seed), travelling[0]
+    wanted = wish(guest, volume, **SHARED)
+    sides[two.find(guest)].orchestrator.attached(wanted)
+    for number in range(1 + rounds):
+        trip = Trip(two, sides, guest)
+        what, percent = chance.choice(sorted(DISASTERS)), chance.randrange(101)
+        print(f"{number}: {what} at {percent} %, from {trip.here.host}")
+        accepted = trip.begin(trip.prepare(wanted), **SLOWLY)
+        trip.wait_percent(accepted, percent)
+        DISASTERS[what](trip)
+        answer = trip.here.finish(accepted)
+        assert answer.state in ("done", "undone"), answer
+        if answer.state == "done":
+            (wanted,) = trip.arrived()
+            trip.assert_has_gone()
+        else:
+            trip.assert_has_stayed()
+    assert sides[two.find(guest)].orchestrator.detached(wanted)["disconnected"]
+
+
+def kill_agents(*names: str) -> Callable[[Trip], None]:
+    def act(trip: Trip) -> None:
+        agents = [getattr(trip, name).agent for name in names]
+        for agent in agents:
+            agent.kill()
+        for agent in agents:
+            agent.start()
+
+    return act
+
+
+def kill_libvirtd(name: str) -> Callable[[Trip], None]:
+    def act(trip: Trip) -> None:
+        libvirtd = getattr(trip, name).libvirtd
+        libvirtd.kill()
+        libvirtd.start()
+
+    return act
+
+
+def cut_wire(trip: Trip) -> None:
+    """For longer than libvirt's keep-alive lets it be; mended when both sides have noticed."""
+    trip.two.cut()
+    try:
+        wait_until(trip.is_over, "both sides have noticed", seconds=120)
+    finally:
+        trip.two.mend()
+
+
+DISASTERS: dict[str, Callable[[Trip], None]] = {
+    "the agent here is killed": kill_agents("here"),
+    "the agent there is killed": kill_agents("there"),
+    "both agents are killed": kill_agents("here", "there"),
+    "libvirtd here is killed": kill_libvirtd("here"),
+    "libvirtd there is killed": kill_libvirtd("there"),
+    "the wire is cut": cut_wire,
+}

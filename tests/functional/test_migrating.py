@@ -29,7 +29,7 @@ pytestmark = pytest.mark.real
 SLOWLY = {"bandwidth_bytes_per_second": 4 << 20}
 """A booted guest has some 45 MiB that are not zeros."""
 
-ROUND_TRIPS = 1
+ROUND_TRIPS = 3
 
 SHARED = {"multiattach": True}
 

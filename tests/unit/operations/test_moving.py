@@ -23,6 +23,8 @@ from tests.world.story import (
     migrate,
     prepare_migration,
     request_id,
+    set_iotune,
+    swap,
 )
 from tests.world.world import World
 
@@ -221,6 +223,8 @@ class TestWhileItGoes:
             detach(2),
             extend(2, 2 * GIB),
             disconnect_instance(2),
+            swap(2),
+            set_iotune(2, {"total_iops_sec": 100}),
             migrate(2, 1, migration_id="mig-2"),
             prepare_migration(2, attachment(5, volume=2), migration_id="mig-2"),
         ],
@@ -302,6 +306,21 @@ class TestMoved:
         ask(source, migrate(1, 1))
         assert refused(source, cancel_migration(2))[0] == "too-late"
         assert refused(source, prepare_migration(3, *ONE_OF_THEM))[0] == "stale"
+
+    def test_a_disk_that_was_swapped_goes_by_what_it_is_found_by(self, source: World) -> None:
+        assert ask(source, swap(1))["state"] == "done"
+        source.far.leased = {"att-2": "mig-1"}
+        assert ask(source, migrate(2, 2))["state"] == "done"
+        live = source.far.domains.guests[ONE].live
+        assert live is not None
+        disk = parse_domain(live).disk_by_alias("ua-att-1")
+        assert disk is not None
+        assert disk.source == "/dev/disk/by-id/far-2"
+
+    def test_no_disk_may_be_copied_before(self, source: World) -> None:
+        source.copies.pace = "stalls"
+        ask(source, swap(1))
+        assert refused(source, migrate(2, 1))[0] == "busy"
 
     def test_nothing_else_may_be_open_before(self, source: World) -> None:
         guest_is("stubborn")(source)

@@ -146,6 +146,7 @@ class ContendedLocksContract(LocksContract):
             assert lock["name"] == "volume:vol-1"
             assert lock["holder"]
             assert datetime.fromisoformat(lock["since"]).tzinfo is not None
+            assert not lock["overdue"]
             assert lock["waiters"] == []
 
     def assert_excludes(self, locks: Locks, first: Take, second: Take) -> None:

@@ -174,8 +174,8 @@ MUTATIONS = (
     Mutation(
         "domains' disks are no users",
         "steps/users.py",
-        "    return promised + [str(use) for use in uses_of(host, volume_id, source)]",
-        "    return promised",
+        "        for use in uses_of(host, volume_id, source)\n        if instance_id in",
+        "        for use in ()\n        if instance_id in",
     ),
     Mutation(
         "a disk that is only defined is no user",
@@ -223,12 +223,8 @@ MUTATIONS = (
     Mutation(
         "nobody looks whether the disk came back while it was forgotten",
         "steps/disk.py",
-        "            look = domains.look(self.instance_id)\n        if look is None:\n"
-        '            return {"instance_present": False}\n'
-        "        return _let_go(scene, halves(look), self.alias, self.attachment) or {}",
-        "            return {}\n        if look is None:\n"
-        '            return {"instance_present": False}\n'
-        "        return {}",
+        "        return _let_go(scene, guest, alias, self.attachment) or {}\n",
+        "        return {}\n",
     ),
     Mutation(
         "a guest is asked for the disk each time that it is looked at",
@@ -239,7 +235,7 @@ MUTATIONS = (
     Mutation(
         "the note stays in the domain",
         "steps/disk.py",
-        "        notes.pop(self.alias, None)\n",
+        "        notes.pop(guest.alias_of(self.attachment_id, self.alias), None)\n",
         "",
     ),
     Mutation(
@@ -281,9 +277,9 @@ MUTATIONS = (
     Mutation(
         "a restart takes up only what was parked",
         "service/workers.py",
-        "for record in self._journal.read(lambda book: book.open_operations()):",
-        "for record in self._journal.read(lambda book: book.open_operations()):\n"
-        "                if not record.parked:\n                    continue",
+        "                record = as_planned(found, plan_of(found))\n",
+        "                record = as_planned(found, plan_of(found))\n"
+        "                if not record.parked:\n                    continue\n",
     ),
     Mutation(
         "after a write that failed the memory is believed",

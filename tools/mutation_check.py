@@ -29,7 +29,7 @@ STORIES = tuple(f"tests/unit/{name}" for name in ("saga", "steps", "operations",
 TESTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("sweep", tuple(f"tests/unit/saga/{name}" for name in SWEEPS)),
     ("story", STORIES),
-    ("whole sweep", (*STORIES, "--rounds", "2")),
+    ("whole sweep", (*STORIES, "--rounds", "3")),
 )
 """What is asked first, and what if that has noticed nothing."""
 

@@ -639,6 +639,6 @@ def let_pass(seconds: float) -> Act:
         end = world.clock.seconds + seconds
         while (alarm := world.next_alarm()) is not None and alarm <= end:
             world.pass_time()
-        world.clock.seconds = end
+        world.clock.seconds = max(world.clock.seconds, end)
 
     return act

@@ -6,9 +6,22 @@ same, and a hundredth of the work. A story told from such a state leads to furth
 it can die a second time.
 """
 
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from tests.world.story import Fork, Story, Telling
+
+Item = TypeVar("Item")
+
+MORE = 4
+
+
+def some(found: Sequence[Item], few: int, rounds: int, draw: random.Random) -> Sequence[Item]:
+    """A few of them, drawn; more with ``--rounds`` 2; from 3 on all."""
+    count = few if rounds < 2 else few * MORE
+    return found if rounds > 2 or count >= len(found) else draw.sample(found, count)
 
 
 @dataclass

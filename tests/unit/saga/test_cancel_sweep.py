@@ -3,10 +3,12 @@
 A caller cancels every operation of a story at one instant of its telling; or each has a deadline,
 which passes at that instant. Afterwards the same things are true as after a death
 (tests/world/story.py), the same request answers the same; and what was ``too-late`` to cancel was
-not cancelled. Plain ``pytest`` draws a few instants, ``--rounds`` 2 takes one in every state.
+not cancelled. Plain ``pytest`` draws a few instants, ``--rounds`` 2 some more, 3 takes
+one in every state.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -19,6 +21,7 @@ from tests.unit.saga.stories_of_networks import NETWORK
 from tests.unit.saga.stories_of_several import SEVERAL
 from tests.unit.saga.stories_of_swaps import SWAPS
 from tests.world.story import Act, Ask, Story, Telling, Together
+from tests.world.sweep import some
 from tests.world.world import World
 
 DRAWN = 3
@@ -54,11 +57,11 @@ class Once:
             self.states.append(number)
 
 
-def instants_of(story: Story, rounds: int, draw: random.Random) -> list[int]:
+def instants_of(story: Story, rounds: int, draw: random.Random) -> Sequence[int]:
     calm = Telling.begin(story)
     calm.world.instants.watch = once = Once(calm)
     calm.finish()
-    return once.states if rounds >= 2 else draw.sample(once.states, min(DRAWN, len(once.states)))
+    return some(once.states, DRAWN, rounds, draw)
 
 
 def tell(story: Story, act: Act, number: int, or_else: str, always: Act = lambda w: None) -> None:

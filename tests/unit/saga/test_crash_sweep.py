@@ -2,7 +2,7 @@
 
 One table of stories, tests/unit/saga/stories.py; what must be true is in tests/world/story.py.
 All first deaths are told every time, of the second ones some, drawn by ``--seed`` (printed where a
-test fails); with ``--rounds`` 2 or more all of them. A failure names the deaths that lead to it.
+test fails); with ``--rounds`` 3 or more all of them. A failure names the deaths that lead to it.
 """
 
 import random
@@ -17,7 +17,7 @@ from tests.unit.saga.stories_of_networks import NETWORK
 from tests.unit.saga.stories_of_several import SEVERAL
 from tests.unit.saga.stories_of_swaps import SWAPS
 from tests.world.story import Story
-from tests.world.sweep import Sweep
+from tests.world.sweep import Sweep, some
 
 TOLD = STORIES + SEVERAL + CHANGES + NETWORK + MOVING + SWAPS + IMPORTS + IMPORTED
 
@@ -29,11 +29,11 @@ DRAWN = 3
 def test_killed_anywhere_and_once_more(story: Story, rounds: int, draw: random.Random) -> None:
     sweep = Sweep(story)
     firsts = sweep.first_deaths()
-    drawn = firsts if rounds >= 2 else draw.sample(firsts, min(DRAWN, len(firsts)))
+    drawn = some(firsts, DRAWN, rounds, draw)
     for first in firsts:
         if first not in drawn:
             first.go_on().finish()
             continue
         seconds = sweep.tell(first.go_on())
-        for second in seconds if rounds >= 2 else draw.sample(seconds, min(DRAWN, len(seconds))):
+        for second in some(seconds, DRAWN, rounds, draw):
             second.go_on().finish()

@@ -17,9 +17,10 @@ from tests.unit.saga.stories_of_several import SEVERAL
 from tests.unit.saga.stories_of_swaps import SWAPS
 from tests.world.instants import Fault
 from tests.world.story import AS_TOLD, Story, Telling
+from tests.world.sweep import some
 
 DRAWN = 3
-"""Of each story's failures so many are told, unless ``--rounds`` is 2 or more: then all are."""
+"""Of each story's failures so many are told, more with ``--rounds`` 2, from 3 on all."""
 
 
 TOLD = [
@@ -37,9 +38,7 @@ def test_a_call_fails(story: Story, fault: Fault, rounds: int, draw: random.Rand
     calm.finish()
     possible = calm.world.instants.possible
     numbers = [number for number, faults in enumerate(possible) if fault in faults]
-    if rounds < 2:
-        numbers = draw.sample(numbers, min(DRAWN, len(numbers)))
-    for number in numbers:
+    for number in some(numbers, DRAWN, rounds, draw):
         telling = Telling.begin(story)
         telling.world.instants.faults[number] = fault
         is_as_told = fault == "unavailable" and not story.is_timed

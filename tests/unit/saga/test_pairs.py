@@ -1,6 +1,6 @@
 """Two operations on one volume, in every order in which they can call the host.
 
-All interleavings with up to two switches at calls of ports, if ``--rounds`` is 2 or more; else
+All interleavings with up to two switches at calls of ports, if ``--rounds`` is 3 or more; else
 some, drawn by ``--seed``.
 """
 
@@ -31,6 +31,7 @@ from tests.world.story import (
     swap,
     volume,
 )
+from tests.world.sweep import MORE
 from tests.world.world import World
 
 DRAWN = 8
@@ -166,8 +167,8 @@ def test_pair(name: str, is_swapped: bool, rounds: int, draw: random.Random) -> 
         return len(act.made) == len(switches)
 
     tell()
-    if rounds < 2:
-        for _ in range(DRAWN):
+    if rounds < 3:
+        for _ in range(DRAWN if rounds < 2 else DRAWN * MORE):
             tell(draw.randrange(CALLS_AT_MOST), draw.randrange(CALLS_AT_MOST))
         return
     for first in itertools.takewhile(tell, itertools.count()):

@@ -13,9 +13,10 @@ from agent.saga.settle import DEATHS_BEFORE_UNDOING
 from tests.unit.saga.stories import STORIES
 from tests.world.instants import Crash
 from tests.world.story import Ask, Story, Telling
+from tests.world.sweep import some
 
 DRAWN = 3
-"""Of each story's calls so many are told, unless ``--rounds`` is 2 or more: then all are."""
+"""Of each story's calls so many are told, more with ``--rounds`` 2, from 3 on all."""
 
 DEATHS_AT_MOST = 60
 """Then the call is harmless: the pauses between two tries are told often enough."""
@@ -34,9 +35,7 @@ def test_a_call_that_kills(story: Story, rounds: int, draw: random.Random) -> No
     calm = Telling.begin(story)
     calm.finish()
     calls = sorted({name for name in calm.world.instants.passed if not name.endswith(" write")})
-    if rounds < 2:
-        calls = draw.sample(calls, min(DRAWN, len(calls)))
-    for call in calls:
+    for call in some(calls, DRAWN, rounds, draw):
         tell_with_poison(story, call)
 
 

@@ -15,22 +15,22 @@ from tests.unit.saga.stories_of_networks import NETWORK
 from tests.unit.saga.stories_of_swaps import SWAPS
 from tests.world.instants import Fault
 from tests.world.story import TARGET, VOLUMES, Story, Telling
-from tests.world.sweep import Sweep
+from tests.world.sweep import Sweep, some
 from tests.world.world import World
 
 DRAWN = 6
-"""So many states of each story the power is lost in; with ``--rounds`` 2 or more in all."""
+"""So many states of each story the power is lost in; more with ``--rounds`` 2, from 3 on all."""
 
 
 @pytest.mark.parametrize("story", STORIES + IMPORTED + NETWORK + SWAPS, ids=str)
 def test_power_is_lost_anywhere(story: Story, rounds: int, draw: random.Random) -> None:
     sweep = Sweep(story)
     firsts = sweep.first_deaths()
-    for first in firsts if rounds >= 2 else draw.sample(firsts, min(DRAWN, len(firsts))):
+    for first in some(firsts, DRAWN, rounds, draw):
         telling = first.go_on()
         telling.lose_power()
         seconds = sweep.tell(telling)
-        for second in seconds if rounds >= 2 else draw.sample(seconds, min(1, len(seconds))):
+        for second in some(seconds, 1, rounds, draw):
             second.go_on().finish()
 
 

@@ -33,13 +33,13 @@ from tests.unit.saga.stories_of_several import SEVERAL
 from tests.unit.saga.stories_of_swaps import SWAPS
 from tests.world.storage import HostDevice, Lun
 from tests.world.story import Story, Telling, check_host, detach, request_id
-from tests.world.sweep import Sweep
+from tests.world.sweep import Sweep, some
 from tests.world.world import World
 
 OLDER = range(1, len(schema.MIGRATIONS))
 
 DRAWN = 6
-"""So many states of each story; with ``--rounds`` 2 or more all of them."""
+"""So many states of each story; more with ``--rounds`` 2, from 3 on all of them."""
 
 
 def of_older(number: int) -> World:
@@ -163,7 +163,7 @@ def test_an_operation_of_an_older_plan_is_settled(
     story: Story, change: Change, rounds: int, draw: random.Random
 ) -> None:
     forks = Sweep(story).first_deaths()
-    for fork in forks if rounds >= 2 else draw.sample(forks, min(DRAWN, len(forks))):
+    for fork in some(forks, DRAWN, rounds, draw):
         telling = fork.go_on()
         rewrite(telling.world, change, draw)
         telling.finish()

@@ -4,7 +4,7 @@ A job is transient (it is over when the guest stops) and the destination is ther
 persistent domain stays defined all the time. With the pivot libvirt changes both halves.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any, Final, TypeVar
 
 import libvirt
@@ -12,9 +12,9 @@ from lxml import etree
 
 from agent.errors import AgentError, CopyFailed, Unavailable, Unsupported
 from agent.host.libvirt_abilities import Abilities
+from agent.host.libvirt_calls import LibvirtCalls, libvirt_refusal
 from agent.host.libvirt_connection import LibvirtConnection, VirConnect
-from agent.host.libvirt_disks import libvirt_refusal
-from agent.host.refusals import is_no_such_domain, is_no_such_half, unknown
+from agent.host.refusals import is_no_such_domain, is_no_such_half
 from agent.model.copy import CopyProgress, CopyWishes
 from agent.ports import SYNCHRONOUS_WRITES
 
@@ -33,11 +33,11 @@ _SYNCHRONOUS: Final = 8
 _NO_JOB: Final = "does not have an active block job"
 
 
-class LibvirtCopies:
+class LibvirtCopies(LibvirtCalls):
     """Any thread may call. ``without``: abilities not to be used even where they are there."""
 
     def __init__(self, connection: LibvirtConnection, *, without: Collection[str] = ()) -> None:
-        self._connection = connection
+        super().__init__(connection)
         self._abilities = Abilities(without)
 
     def start(
@@ -106,18 +106,6 @@ class LibvirtCopies:
                     raise
 
         self._change(ask, f"giving up the copy of {target_dev} of domain {instance_id}")
-
-    def _question(self, ask: Callable[[VirConnect], Answer]) -> Answer:
-        try:
-            return self._connection.call(ask)
-        except libvirt.libvirtError as error:
-            raise unknown(str(error)) from error
-
-    def _change(self, ask: Callable[[VirConnect], None], doing: str) -> None:
-        try:
-            self._connection.call(ask)
-        except libvirt.libvirtError as error:
-            raise libvirt_refusal(error, doing) from error
 
 
 def _copy_refusal(error: Any, doing: str) -> AgentError:

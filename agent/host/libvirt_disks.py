@@ -3,26 +3,21 @@
 A disk is named by its target, as libvirt's calls want it; the caller has just looked which that is.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar
+from collections.abc import Mapping
+from typing import Final
 
 import libvirt
 
-from agent.errors import AgentError
-from agent.host.libvirt_connection import LibvirtConnection, VirConnect
-from agent.host.refusals import refusal, unknown
-
-Answer = TypeVar("Answer")
+from agent.host.libvirt_calls import LibvirtCalls
+from agent.host.libvirt_connection import VirConnect
+from agent.host.refusals import unknown
 
 _LIVE: Final = libvirt.VIR_DOMAIN_AFFECT_LIVE
 _CONFIG: Final = libvirt.VIR_DOMAIN_AFFECT_CONFIG
 
 
-class LibvirtDisks:
+class LibvirtDisks(LibvirtCalls):
     """A part of ports.Domains."""
-
-    def __init__(self, connection: LibvirtConnection) -> None:
-        self._connection = connection
 
     def limits(self, instance_id: str, target_dev: str) -> Mapping[str, int | str]:
         """Asked of QEMU: the XML shows what was wanted, also where QEMU refused it."""
@@ -78,20 +73,3 @@ class LibvirtDisks:
             domain.setBlockIoTune(target_dev, dict(limits), half)
 
         self._change(ask, f"changing the iotune of {target_dev} of domain {instance_id}")
-
-    def _question(self, ask: Callable[[VirConnect], Answer]) -> Answer:
-        try:
-            return self._connection.call(ask)
-        except libvirt.libvirtError as error:
-            raise unknown(str(error)) from error
-
-    def _change(self, ask: Callable[[VirConnect], None], doing: str) -> None:
-        try:
-            self._connection.call(ask)
-        except libvirt.libvirtError as error:
-            raise libvirt_refusal(error, doing) from error
-
-
-def libvirt_refusal(error: Any, doing: str) -> AgentError:
-    """Of a libvirtError."""
-    return refusal(error.get_error_code(), error.get_error_domain(), str(error), doing=doing)

@@ -20,8 +20,9 @@ TRIES = 3
 SLOW = frozenset({"wait_operation", "describe", "get_connector", "get_instance", "plan", "audit"})
 """What the agent may have to ask libvirt or storage tools for, or holds on purpose."""
 
-MONITOR_SECONDS = 8
-"""An agent that works at a call says so twice in this time; one that was killed does not.
+MONITOR_SECONDS = (3, 8)
+"""An agent that works at a call says so twice in this time; one that was killed does not. It is a
+third of the caller's patience, but no less and no more than these.
 
 One whose host has more to do than it can is late: each call that is then sent again is one more for
 it to hold and to tell of. With 3 seconds that has fed itself (thirteen callers, tests/nested)."""
@@ -58,6 +59,8 @@ class Caller:
     def __init__(self, conf: Any, host: str, url: str | None, timeout_seconds: float) -> None:
         self._host = host
         self._timeout_seconds = timeout_seconds
+        least, most = MONITOR_SECONDS
+        self._monitor_seconds = round(min(max(least, timeout_seconds / TRIES), most))
         self._transport = rpc_transport(conf, url)
         self._rpc = oslo_messaging.get_rpc_client(
             self._transport,
@@ -110,7 +113,7 @@ class Caller:
             return self._rpc.prepare(
                 topic=topic,
                 timeout=held_seconds + self._timeout_seconds,
-                call_monitor_timeout=MONITOR_SECONDS,
+                call_monitor_timeout=self._monitor_seconds,
             )
         return self._rpc.prepare(topic=topic, timeout=self._timeout_seconds / TRIES)
 

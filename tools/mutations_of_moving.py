@@ -42,8 +42,8 @@ MOVING = (
     Mutation(
         "an instance that has come is looked for by the ids of its new attachments",
         "service/leases.py",
-        "if (disk.mark, disk.serial) != (attachment.alias, attachment.serial):",
-        "if False:",
+        "attachment = row.attachment.marked(disk.mark, disk.serial)",
+        "attachment = row.attachment",
     ),
     Mutation(
         "a migration that was cancelled is prepared later",

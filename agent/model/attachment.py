@@ -186,10 +186,13 @@ class Attachment(Value):
 
     def found_as(self, known: "Attachment") -> "Attachment":
         """The same, by what the disk of ``known`` is found by in the guest."""
-        if (known.alias, known.serial) == (self.alias, self.serial):
+        return self.marked(known.alias, known.serial)
+
+    def marked(self, alias: str, serial: str | None) -> "Attachment":
+        """The same, with what its disk was plugged with: stored where its ids do not tell."""
+        if (alias, serial) == (self.alias, self.serial):
             return self
-        marks = Marks(alias=known.alias, serial=known.serial)
-        return self.model_copy(update={"marks": marks})
+        return self.model_copy(update={"marks": Marks(alias=alias, serial=serial)})
 
     @field_validator("marks", mode="before")
     @classmethod

@@ -174,11 +174,9 @@ class Admission:
                 f"attachment {attachment_id} is of instance {attachment.instance_id}; "
                 "nothing was touched"
             )
-        fence = self.book.fence(attachment_id)
-        if fence is not None:
-            refuse_older(attachment_id, generation, fence.newest)
+        refuse_older(self.book, attachment_id, generation)
         self._attachment_is_free(attachment_id)
-        about = attachment or fence
+        about = attachment or self.book.fence(attachment_id)
         return Part(
             attachment_id=attachment_id,
             instance_id=instance_id,
@@ -196,17 +194,13 @@ class Admission:
                 f"attachment {attachment_id} is not on this host: attach it with the iotune that "
                 "it shall have; nothing was touched"
             )
-        fence = self.book.fence(attachment_id)
-        if fence is not None:
-            refuse_older(attachment_id, generation, fence.newest)
+        refuse_older(self.book, attachment_id, generation)
         self._attachment_is_free(attachment_id)
         return Part.of(attachment, "stays").but(generation=generation)
 
     def _swapped(self, request: SwapRequest) -> tuple[Part, ...]:
         held = attachment_in_place(self.book, request)
-        fence = self.book.fence(request.attachment_id)
-        if fence is not None:
-            refuse_older(request.attachment_id, request.generation, fence.newest)
+        refuse_older(self.book, request.attachment_id, request.generation)
         if self._attachment_here(request.new.attachment_id) is not None:
             raise Invalid(
                 f"new.attachment_id {request.new.attachment_id} is attached already; nothing was "
@@ -247,15 +241,13 @@ class Admission:
     # generations: attach needs >= newest seen and > last detached, detach >= newest
 
     def _generation_for_attach(self, attachment: Attachment) -> None:
-        fence = self.book.fence(attachment.attachment_id)
-        if fence is None:
-            return
-        given = attachment.generation
-        refuse_older(attachment.attachment_id, given, fence.newest)
-        if fence.detached is not None and given is not None and given <= fence.detached:
+        given, fence = attachment.generation, self.book.fence(attachment.attachment_id)
+        refuse_older(self.book, attachment.attachment_id, given)
+        detached = None if fence is None else fence.detached
+        if detached is not None and given is not None and given <= detached:
             raise Stale(
                 f"generation {given} of attachment {attachment.attachment_id} was detached; "
-                f"a new attach needs more than {fence.detached}"
+                f"a new attach needs more than {detached}"
             )
 
     # conflicts

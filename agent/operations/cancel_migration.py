@@ -29,4 +29,5 @@ def plan_cancel_migration(record: Record) -> Plan:
 
 
 def _given_back(known: dict[str, object]) -> dict[str, object]:
-    return {name: detached(known)[name] for name in ("disconnected", "awaiting_unmap")}
+    told = detached(known)
+    return {name: told[name] for name in ("disconnected", "awaiting_unmap")}

@@ -29,7 +29,10 @@ def _inherited(book: Book, ended: Part) -> dict[str, Any]:
     return {"alias": ""} if any(row.attachment.alias == own for row in book.attachments()) else {}
 
 
-def refuse_older(attachment_id: str, given: int | None, newest: int | None) -> None:
+def refuse_older(book: Book, attachment_id: str, given: int | None) -> None:
+    """Raises Stale: a newer generation of the attachment was seen here."""
+    fence = book.fence(attachment_id)
+    newest = None if fence is None else fence.newest
     if newest is None:
         return
     if given is None:

@@ -19,7 +19,7 @@ from agent.guest.domain_xml import DiskFacts
 from agent.journal.book import Book
 from agent.journal.record import Held
 from agent.journal.store import Journal
-from agent.model.attachment import Attachment, Marks
+from agent.model.attachment import Attachment
 from agent.model.connection import VendorConnection
 from agent.model.device import Device
 from agent.model.imports import ImportEntry, ImportQuery, minted_id
@@ -117,7 +117,9 @@ def look(host: Host, entry: ImportEntry) -> Held:
         )
     refuse_unfit(attachment, device)
     refuse_conflicts(host, attachment, device.path)
-    return Held(attachment, None, device, _row(guest, attachment, disk))
+    shown = guest.shown(attachment.alias)
+    assert shown is not None, "it was found just now"
+    return Held(attachment, None, device, shown)
 
 
 def _device(host: Host, wanted: Attachment) -> Device:
@@ -193,11 +195,7 @@ def _as_it_is(entry: ImportEntry, disk: DiskFacts) -> Attachment:
     }
     plain = wanted.reveal()
     plain["disk"] = {**shown, **plain.get("disk", {})}
-    attachment = Attachment.parse(plain)
-    if (disk.mark, disk.serial) == (attachment.alias, attachment.serial):
-        return attachment
-    marks = Marks(alias=disk.mark, serial=disk.serial)
-    return attachment.model_copy(update={"marks": marks})
+    return Attachment.parse(plain).marked(disk.mark, disk.serial)
 
 
 def _refuse_anothers(guest: Halves, attachment: Attachment) -> None:
@@ -223,18 +221,6 @@ def _refuse_differences(host: Host, guest: Halves, attachment: Attachment, devic
                 "nothing was touched: mend the entry (shareable is multiattach, readonly is "
                 "access_mode), or the domain"
             )
-
-
-def _row(guest: Halves, attachment: Attachment, disk: DiskFacts) -> dict[str, Any]:
-    """As an attach would have found it; ``alias`` is what libvirt shows."""
-    return {
-        "target_dev": disk.target_dev,
-        "alias": disk.libvirt_alias,
-        "serial": disk.serial,
-        "address": disk.address,
-        "live": guest.live_disk(attachment.alias) is not None,
-        "persistent": guest.defined_disk(attachment.alias) is not None,
-    }
 
 
 def _ids(given: Mapping[str, Any]) -> dict[str, str | None]:

@@ -18,7 +18,6 @@ from agent.guest.domain_xml import DiskFacts, Note
 from agent.journal.book import Book
 from agent.journal.record import Held, Lease, Record
 from agent.journal.store import Journal
-from agent.model.attachment import Marks
 from agent.model.request import rfc3339
 from agent.operations import fence
 from agent.ports import DomainLook, Host
@@ -83,22 +82,13 @@ class Leases:
         disk = self._disk_of(row, guest)
         if disk is None:
             return False
-        attachment = row.attachment
-        if (disk.mark, disk.serial) != (attachment.alias, attachment.serial):
-            marks = Marks(alias=disk.mark, serial=disk.serial)
-            attachment = attachment.model_copy(update={"marks": marks})
+        attachment = row.attachment.marked(disk.mark, disk.serial)
         note = Note(attachment.attachment_id, attachment.volume_id, attachment.generation)
         where = (attachment.attachment_id, attachment.instance_id, attachment.alias)
         NoteInDomain(*where, note).apply(Scene(self._host, "", {}))
-        facts = {
-            "target_dev": disk.target_dev,
-            "alias": disk.libvirt_alias,
-            "serial": disk.serial,
-            "address": disk.address,
-            "live": guest.live_disk(attachment.alias) is not None,
-            "persistent": guest.defined_disk(attachment.alias) is not None,
-        }
-        arrived = replace(row, attachment=attachment, disk=facts, lease=None)
+        shown = guest.shown(attachment.alias)
+        assert shown is not None, "it was found just now"
+        arrived = replace(row, attachment=attachment, disk=shown, lease=None)
         self._journal.write(lambda book: self._keep(book, row, arrived))
         return True
 

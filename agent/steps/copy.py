@@ -32,7 +32,7 @@ from agent.steps.guest_checks import (
     refuse_other_serial,
 )
 from agent.steps.secret import header_bytes, make_secrets
-from agent.steps.users import Halves, halves, refuse_conflicts, uses_of
+from agent.steps.users import Halves, halves, is_at, refuse_conflicts, uses_of
 
 LOOK_SECONDS = 5.0
 """Between two looks at a copy; that it is ready, or over, an event tells at once."""
@@ -61,7 +61,7 @@ class CheckSwap(Step):
         guest = find_guest(host, old.instance_id)
         disk = _running_disk(scene, guest, new.alias)
         refuse_other_serial(disk, old)
-        if _is_at(host, disk, scene.device):
+        if is_at(host, disk.source, scene.device):
             return {}
         device = host.journal.device_of(old.attachment_id)
         source = None if device is None else device.path
@@ -94,9 +94,9 @@ class CopyDisk(Step):
         assert device is not None, "connect-volume comes first"
         guest = find_guest(host, self.attachment.instance_id)
         disk = _running_disk(scene, guest, self.attachment.alias)
-        if _is_at(host, disk, device):
+        if is_at(host, disk.source, device):
             return {}
-        if not _is_copied_to(host, disk, device):
+        if not is_at(host, disk.copies_to, device):
             if scene.known.get("copy_started"):
                 raise _gave_up(scene, disk, device)
             self._start(host, guest, disk, device)
@@ -110,7 +110,7 @@ class CopyDisk(Step):
         host, look = scene.host, scene.host.domains.look(self.attachment.instance_id)
         guest = None if look is None else halves(look)
         disk = None if guest is None else guest.live_disk(self.attachment.alias)
-        if disk is None or not _is_copied_to(host, disk, scene.device):
+        if disk is None or not is_at(host, disk.copies_to, scene.device):
             return None
         host.copies.abort(self.attachment.instance_id, disk.target_dev)
         return None
@@ -166,12 +166,12 @@ class PivotDisk(Commit):
     def apply(self, scene: Scene) -> Learnt:
         host, instance_id = scene.host, self.attachment.instance_id
         disk = _running_disk(scene, find_guest(host, instance_id), self.attachment.alias)
-        if not _is_at(host, disk, scene.device):
-            if not _is_copied_to(host, disk, scene.device):
+        if not is_at(host, disk.source, scene.device):
+            if not is_at(host, disk.copies_to, scene.device):
                 raise _gave_up(scene, disk, scene.device)
             host.copies.pivot(instance_id, disk.target_dev)
             disk = _running_disk(scene, find_guest(host, instance_id), self.attachment.alias)
-        if not _is_at(host, disk, scene.device):
+        if not is_at(host, disk.source, scene.device):
             raise CopyFailed(f"libvirt took the pivot, and {disk.target_dev} is at {disk.source}")
         return {}
 
@@ -184,7 +184,7 @@ class PivotDisk(Commit):
             raise Unavailable("libvirt", f"domain {look.name} has a {look.job} running")
         guest, alias = halves(look), self.attachment.alias
         disk = guest.live_disk(alias) if look.active else guest.defined_disk(alias)
-        return disk is not None and _is_at(scene.host, disk, scene.device)
+        return disk is not None and is_at(scene.host, disk.source, scene.device)
 
 
 @dataclass(frozen=True)
@@ -207,13 +207,13 @@ class RedefineDisk(Step):
         assert device is not None
         defined = guest.defined_disk(attachment.alias)
         is_whole = defined is not None and defined.slice_bytes is None
-        if defined is not None and not (is_whole and _is_at(host, defined, device)):
+        if defined is not None and not (is_whole and is_at(host, defined.source, device)):
             assert look.inactive_xml is not None
             xml = moved_xml(look.inactive_xml, attachment.alias, attachment, device)
             assert xml is not None, "it was found just now"
             host.domains.redefine(attachment.instance_id, xml)
         live = guest.live_disk(attachment.alias)
-        is_elsewhere = live is not None and not _is_at(host, live, device)
+        is_elsewhere = live is not None and not is_at(host, live.source, device)
         warnings = [
             "the guest was started anew from its old definition, and runs with the old volume: "
             "what it has written since the swap is on the new one; stop it, and start it again"
@@ -249,7 +249,7 @@ class GrowCopied(Step):
         assert device is not None
         look = host.domains.look(attachment.instance_id)
         disk = None if look is None else halves(look).live_disk(attachment.alias)
-        if disk is None or not _is_at(host, disk, device):
+        if disk is None or not is_at(host, disk.source, device):
             return {}
         has = host.domains.size(attachment.instance_id, disk.target_dev)
         wanted = _payload_bytes(host, attachment, device)
@@ -284,23 +284,9 @@ def _running_disk(scene: Scene, guest: Halves, alias: str) -> DiskFacts:
     return disk
 
 
-def _is_at(host: Host, disk: DiskFacts, device: Device | None) -> bool:
-    names = host.connectors.names
-    if disk.source is None or device is None:
-        return False
-    return bool(names(disk.source) & names(device.path))
-
-
-def _is_copied_to(host: Host, disk: DiskFacts, device: Device | None) -> bool:
-    names = host.connectors.names
-    if disk.copies_to is None or device is None:
-        return False
-    return bool(names(disk.copies_to) & names(device.path))
-
-
 def _refuse_other_job(host: Host, guest: Halves, disk: DiskFacts, device: Device | None) -> None:
     """Somebody else's backup, commit or copy: one disk has one block job at a time."""
-    if _is_copied_to(host, disk, device):
+    if is_at(host, disk.copies_to, device):
         return
     if host.copies.progress(guest.look.instance_id, disk.target_dev) is not None:
         raise Busy(
@@ -380,14 +366,9 @@ def _gave_up(scene: Scene, disk: DiskFacts, device: Device | None) -> AgentError
 
 def _told(attachment: Attachment, guest: Halves | None) -> dict[str, Any]:
     """The disk, as an attach tells it."""
-    live = guest and guest.live_disk(attachment.alias)
-    defined = guest and guest.defined_disk(attachment.alias)
-    disk = live or defined
+    gone = {"target_dev": None, "serial": attachment.serial, "address": None}
+    shown = None if guest is None else guest.shown(attachment.alias)
     return {
-        "target_dev": disk.target_dev if disk else None,
+        **(shown or {**gone, "live": False, "persistent": False}),
         "alias": attachment.alias,
-        "serial": disk.serial if disk else attachment.serial,
-        "address": disk.address if disk else None,
-        "live": live is not None,
-        "persistent": defined is not None,
     }

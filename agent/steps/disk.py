@@ -19,7 +19,7 @@ from agent.steps.guest_checks import (
     why_no_boot_order,
 )
 from agent.steps.secret import are_secrets_lost, make_secrets
-from agent.steps.users import Halves, halves, refuse_conflicts
+from agent.steps.users import Halves, halves, is_at, refuse_conflicts
 
 ASK_AGAIN_SECONDS = (5.0, 10.0, 20.0, 40.0)
 """Back-off between unplug requests to a guest that does not let go; then the host's setting."""
@@ -273,16 +273,9 @@ def _found(scene: Scene, attachment: Attachment, *where: Where) -> Mapping[str, 
             raise Unavailable("libvirt", f"domain {look.name} has just stopped or started")
         if name in where or (not where and half is not None):
             _verify(scene, attachment, disk, name)
-    disk = live or defined
-    assert disk is not None, "a domain runs or is defined"
-    return {
-        "target_dev": disk.target_dev,
-        "alias": alias,
-        "serial": disk.serial,
-        "address": disk.address,
-        "live": live is not None,
-        "persistent": defined is not None,
-    }
+    shown = guest.shown(alias)
+    assert shown is not None, "a domain runs or is defined"
+    return {**shown, "alias": alias}
 
 
 def _verify(scene: Scene, attachment: Attachment, disk: DiskFacts | None, where: str) -> None:
@@ -300,8 +293,7 @@ def _differences(scene: Scene, attachment: Attachment, disk: DiskFacts) -> list[
 
 def _is_same_device(scene: Scene, disk: DiskFacts) -> bool:
     assert scene.device is not None
-    names = scene.host.connectors.names
-    return disk.source is not None and bool(names(disk.source) & names(scene.device.path))
+    return is_at(scene.host, disk.source, scene.device)
 
 
 def _was_in_place(scene: Scene, attachment: Attachment) -> bool:

@@ -19,7 +19,7 @@ from agent.model.attachment import Attachment
 from agent.model.mark import is_user_alias
 from agent.ports import GUEST_INITIATOR, RESERVATIONS, Capabilities, DomainLook, Host
 from agent.saga.plan import Learnt, Scene, Step
-from agent.steps.users import Halves, halves, refuse_conflicts
+from agent.steps.users import Halves, halves, is_at, refuse_conflicts
 
 SHAREABLE_SINCE = (3, 10, 0)
 """Before it QEMU's image locking keeps a second guest out (libvirt sets share-rw since)."""
@@ -186,8 +186,8 @@ def refuse_another(host: Host, disk: DiskFacts, attachment: Attachment | None) -
     refuse_other_serial(disk, attachment)
     if attachment is None or is_user_alias(attachment.alias):
         return
-    device, names = host.journal.device_of(attachment.attachment_id), host.connectors.names
-    if device is None or not disk.source or not names(device.path) & names(disk.source):
+    device = host.journal.device_of(attachment.attachment_id)
+    if not is_at(host, disk.source, device):
         raise WrongDevice(
             f"the disk {disk.target_dev} ({disk.source}) has no alias, and is not the device "
             f"{device.path if device else 'that the attachment had'}; it is not touched: see who "

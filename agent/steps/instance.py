@@ -16,7 +16,7 @@ from agent.steps.guest_checks import (
     refuse_job,
     refuse_missing_abilities,
 )
-from agent.steps.users import halves, refuse_conflicts, uses_of
+from agent.steps.users import halves, own_use, refuse_conflicts
 
 
 @dataclass(frozen=True)
@@ -107,11 +107,9 @@ class WithdrawPromises(Commit):
 
 
 def refuse_running_user(host: Host, attachment: Attachment) -> None:
-    device = host.journal.device_of(attachment.attachment_id)
-    source = attachment.connection.known_source if device is None else device.path
-    for use in uses_of(host, attachment.volume_id, source):
-        if use.domain.instance_id == attachment.instance_id:
-            raise _runs_with(use.disk)
+    use = own_use(host, attachment)
+    if use is not None:
+        raise _runs_with(use.disk)
 
 
 def _runs_with(disk: DiskFacts) -> Busy:

@@ -1,7 +1,7 @@
 """A volume is here for a guest that is to come, for as long as its lease says."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from agent.errors import Busy, TooLate, Unsupported
 from agent.guest.disk_xml import host_side_xml
@@ -9,7 +9,7 @@ from agent.model.attachment import Attachment
 from agent.saga.plan import Commit, Learnt, Parked, Scene, Step
 from agent.steps.disk import JOB_SECONDS
 from agent.steps.instance import CheckVolumes
-from agent.steps.users import refuse_conflicts, uses_of
+from agent.steps.users import own_use, refuse_conflicts
 
 COMES = "incoming migration"
 """As DomainLook.job has it."""
@@ -93,12 +93,12 @@ class CheckGone(Step):
                     f"the end of the {COMES} of domain {look.name}: cancel it where it comes from",
                     later,
                 )
-            for use in uses_of(host, attachment.volume_id, _source(scene, attachment)):
-                if use.domain.instance_id == attachment.instance_id:
-                    raise TooLate(
-                        f"the instance has come to this host, and has the volume as "
-                        f"{use.disk.target_dev}; nothing was touched: migrate it back, or detach"
-                    )
+            use = own_use(host, attachment)
+            if use is not None:
+                raise TooLate(
+                    f"the instance has come to this host, and has the volume as "
+                    f"{use.disk.target_dev}; nothing was touched: migrate it back, or detach"
+                )
         return {}
 
 
@@ -115,8 +115,3 @@ class EndLeases(Commit):
         for attachment in self.attachments:
             scene.host.journal.withdraw(attachment.attachment_id)
         return {}
-
-
-def _source(scene: Scene, attachment: Attachment) -> Any:
-    device = scene.host.journal.device_of(attachment.attachment_id)
-    return attachment.connection.known_source if device is None else device.path

@@ -7,6 +7,7 @@ doubt a disk counts as a user: a leak can be found and removed, a pulled disk ca
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from agent.errors import SharingConflict
 from agent.guest.domain_xml import DiskFacts, DomainFacts, parse_domain
@@ -63,6 +64,21 @@ class Halves:
         """The disk in the half that the guest sees, else in the other."""
         return self.live_disk(alias) or self.defined_disk(alias)
 
+    def shown(self, alias: str) -> dict[str, Any] | None:
+        """The disk as answers tell it, with what libvirt shows as its alias; None: it has none."""
+        live, defined = self.live_disk(alias), self.defined_disk(alias)
+        disk = live or defined
+        if disk is None:
+            return None
+        return {
+            "target_dev": disk.target_dev,
+            "alias": disk.libvirt_alias,
+            "serial": disk.serial,
+            "address": disk.address,
+            "live": live is not None,
+            "persistent": defined is not None,
+        }
+
     def live_disk(self, alias: str) -> DiskFacts | None:
         return None if self.live is None else self.live.disk_by_alias(alias)
 
@@ -76,6 +92,14 @@ def halves(look: DomainLook) -> Halves:
         None if look.live_xml is None else parse_domain(look.live_xml),
         None if look.inactive_xml is None else parse_domain(look.inactive_xml),
     )
+
+
+def is_at(host: Host, source: str | None, device: Device | None) -> bool:
+    """Does the source of a disk mean the device?  Asks for every name that the host has of both."""
+    if not source or device is None:
+        return False
+    names = host.connectors.names
+    return bool(names(source) & names(device.path))
 
 
 @dataclass(frozen=True)
@@ -136,6 +160,16 @@ def users(
         for use in uses_of(host, volume_id, source)
         if instance_id in (None, use.domain.instance_id)
     ]
+
+
+def own_use(host: Host, attachment: Attachment) -> Use | None:
+    """The disk of the attachment's own instance that is the volume, whoever plugged it."""
+    device = host.journal.device_of(attachment.attachment_id)
+    source = attachment.connection.known_source if device is None else device.path
+    for use in uses_of(host, attachment.volume_id, source):
+        if use.domain.instance_id == attachment.instance_id:
+            return use
+    return None
 
 
 def refuse_conflicts(host: Host, attachment: Attachment, source: str | None) -> None:

@@ -115,6 +115,9 @@ class Attachment(Value):
             return of_host
         return GuestIscsiConnection.of(of_host.data, self.instance_id)
 
+    def reached_by(self, other: Connection) -> "Attachment":
+        return self.model_copy(update={"connection_info": other})
+
     @property
     def alias(self) -> str:
         """The disk's user alias in the guest: how it is found again (design §6)."""

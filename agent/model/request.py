@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from agent.model.attachment import Attachment
-from agent.model.connection import AnyConnection, Connection, refuse_flat
+from agent.model.connection import AnyConnection, refuse_flat
 from agent.model.disk import IoTune
 from agent.model.outcome import State
 from agent.model.value import Count, Id, Positive, Uuid, Value, without_secrets
@@ -70,11 +70,6 @@ class Request(Value):
     def connects(self) -> tuple[Attachment, ...]:
         """The attachments whose volumes it brings to the host."""
         return ()
-
-    @property
-    def reaches(self) -> tuple[Connection, ...]:
-        """How this host is to reach volumes: what it never could is refused up front."""
-        return tuple(attachment.connection for attachment in self.connects)
 
     @property
     def sent_along(self) -> tuple[Attachment, ...]:
@@ -228,10 +223,6 @@ class ExtendRequest(Request):
     @property
     def instance_id(self) -> None:
         """Whoever has the volume."""
-
-    @property
-    def reaches(self) -> tuple[Connection, ...]:
-        return () if self.connection is None else (self.connection,)
 
     @property
     def wishes(self) -> dict[str, Any]:

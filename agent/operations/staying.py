@@ -99,4 +99,4 @@ def _part(attachment: Attachment, connection: Connection | None) -> Part:
             f"connection_info.driver_volume_type is {connection.driver_volume_type}, and the "
             f"volume is attached here by {known}; nothing was touched"
         )
-    return Part.of(attachment.model_copy(update={"connection_info": connection}), "stays")
+    return Part.of(attachment.reached_by(connection), "stays")

@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any
 
 from agent.errors import AgentError, Busy, Cancelled, Invalid, WrongHost
@@ -28,6 +28,7 @@ from agent.saga.news import notify
 from agent.saga.plan import Lane, Plan
 from agent.saga.settle import Settler, refuse_late_cancel
 from agent.service.queries import Queries, known_operation
+from agent.service.reach import refuse_unreachable
 from agent.service.workers import Workers
 
 LOG = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ class Agent:
         if known is not None:
             return known
         request = noun.parse(payload)
-        self._refuse_unconnectable(request)
+        refuse_unreachable(self._host, self._journal, request)
         with self._turnstiles[hash(request.instance_id) % TURNSTILES]:
             record, is_new = self._journal.write(
                 lambda book: self._admit(book, verb, request, payload)
@@ -136,18 +137,6 @@ class Agent:
         for other in record.calls_off if is_new else ():
             self.workers.cancel(other)
         return record
-
-    def _refuse_unconnectable(self, request: Command) -> None:
-        """What this host cannot connect it cannot disconnect either; what is attached here already
-        is taken off by all means."""
-        for connection in request.reaches:
-            self._host.connectors.check(connection)
-        along = request.sent_along
-        held = self._journal.read(lambda book: [book.fence(one.attachment_id) for one in along])
-        for attachment, known in zip(along, held, strict=True):
-            if known is None:
-                with suppress(Invalid):
-                    self._host.connectors.check(attachment.connection)
 
     def _replayed(self, verb: str, payload: dict[str, Any]) -> Record | None:
         """Before the payload is parsed: a newer agent may refuse what an older one accepted."""

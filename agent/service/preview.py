@@ -20,6 +20,7 @@ from agent.operations.admit import Admission, Policy
 from agent.operations.attach_batch import plug_order
 from agent.ports import Host
 from agent.saga.plan import Scene
+from agent.service.reach import refuse_unreachable
 from agent.steps.guest_checks import find_guest
 
 LATER_KNOWN = "/dev/disk/by-id/known-after-connect"
@@ -44,8 +45,7 @@ def preview(
         "refusal": None,
     }
     try:
-        for connection in request.reaches:
-            host.connectors.check(connection)
+        refuse_unreachable(host, journal, request)
         now, known = host.clock.now(), digest(payload)
 
         def draft(book: Book) -> Record:

@@ -57,6 +57,10 @@ class Orchestrator:
         """The result of an attach that must succeed."""
         return _result(self.attach(wanted, **envelope))
 
+    def swap(self, wanted: Wish, new: Wish, **envelope: Any) -> Answer:
+        """``wanted`` is in place."""
+        return self.finish(self.client.swap(wanted["attachment_id"], new, **envelope))
+
     def ask_to_detach(self, wanted: Wish, **envelope: Any) -> Answer:
         """Accepted; the guest may take its time."""
         accepted = self.client.detach(wanted["attachment_id"], wanted["instance_id"], **envelope)

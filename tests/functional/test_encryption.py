@@ -65,13 +65,12 @@ def listener(lab: Lab) -> Iterator[Listener]:
     listener.close()
 
 
-@pytest.fixture(scope="module")
-def luks_header(lab: Lab, keys: Path) -> bytes:
-    """Made once: it takes seconds, and QEMU may fail to measure how many on a busy machine."""
+def make_header(lab: Lab, key: Path) -> bytes:
+    """It takes seconds, and QEMU may fail to measure how many on a busy machine."""
     image = lab.directory / "luks"
     command = [
         *("qemu-img", "create", "-q", "-f", "luks", "-o", "key-secret=key"),
-        *("--object", f"secret,id=key,file={keys}/right", str(image), "8M"),
+        *("--object", f"secret,id=key,file={key}", str(image), "8M"),
     ]
 
     def is_made() -> bool:
@@ -82,15 +81,20 @@ def luks_header(lab: Lab, keys: Path) -> bytes:
         return file.read(HEADER_BYTES)
 
 
+@pytest.fixture(scope="module")
+def luks_header(lab: Lab, keys: Path) -> bytes:
+    return make_header(lab, keys / "right")
+
+
+def encrypted(volume: LoopVolume, header: bytes) -> LoopVolume:
+    with open(volume.path, "r+b") as device:
+        device.write(header)
+    return volume
+
+
 @pytest.fixture
 def make_luks(make_volume: MakeVolume, luks_header: bytes) -> Callable[[], LoopVolume]:
-    def make() -> LoopVolume:
-        volume = make_volume()
-        with open(volume.path, "r+b") as device:
-            device.write(luks_header)
-        return volume
-
-    return make
+    return lambda: encrypted(make_volume(), luks_header)
 
 
 def by_file(keys: Path, name: str = "right") -> dict[str, Any]:
@@ -252,15 +256,18 @@ def test_a_disk_goes_over_to_what_is_encrypted_and_back(
     orchestrator.attached(wanted)
     disk = guest.wait_for_disk(plain.volume_id).name
     guest.write(disk, "hello", offset_mib=5)
-    end, encrypted, other = make_volume(size_mib=60), make_luks(), make_luks()
-    with_other_key = {"encryption": {"format": "luks", "passphrase": PASSPHRASE}}
+    end, first = make_volume(size_mib=60), make_luks()
+    other = encrypted(make_volume(), make_header(lab, keys / "wrong"))
+    refused = orchestrator.swap(wanted, wish(guest, other, **by_file(keys)))
+    assert (refused.state, refused.error and refused.error.code) == ("undone", "auth-failed")
+    with_other_key = {"format": "luks", "passphrase": (keys / "wrong").read_text()}
     for volume, encryption in (
-        (encrypted, by_file(keys)),
-        (other, with_other_key),
+        (first, by_file(keys)),
+        (other, {"encryption": with_other_key}),
         (end, {}),
     ):
         new = wish(guest, volume, **encryption)
-        answer = orchestrator.finish(orchestrator.client.swap(wanted["attachment_id"], new))
+        answer = orchestrator.swap(wanted, new)
         assert answer.state == "done", answer
         assert guest.read(disk, offset_mib=5) == "hello"
         is_readable = block_of("hello")[:64] in Path(volume.path).read_bytes()

@@ -8,8 +8,10 @@ import pytest
 
 from agent.model.guest_iscsi import initiator_name
 from tests.functional.cluster import RESERVING, Member, fence_each_other
+from tests.functional.conftest import MakeVolume
 from tests.functional.orchestrator import Orchestrator, Wish, disks_of
-from tests.lab.guest import Guest
+from tests.functional.orchestrator import wish as loop_wish
+from tests.lab.guest import Guest, block_of
 from tests.lab.iscsi_target import IscsiTarget
 from tests.lab.lab import Lab
 
@@ -77,6 +79,37 @@ def test_a_disk_that_is_no_lun_goes_the_same_way(
     live, defined = disks_of(guests[0], wanted)
     for disk in (live, defined):
         assert disk.get("type") == "network"
+    orchestrator.detached(wanted)
+
+
+def test_a_disk_goes_over_to_an_initiator_of_the_guests_own_and_back(
+    orchestrator: Orchestrator, guests: list[Guest], target: IscsiTarget, make_volume: MakeVolume
+) -> None:
+    guest, first, last = guests[0], make_volume(), make_volume()
+    own = wish(guest, target, disk={}, multiattach=False)
+    wanted = loop_wish(guest, first)
+    orchestrator.attached(wanted)
+    disk = guest.wait_for_disk(first.volume_id).name
+    guest.write(disk, "before", offset_mib=3)
+    info = target.connection_info()
+    info["data"]["auth_password"] = "another-secret"
+    refused = orchestrator.swap(wanted, {**own, "connection_info": info})
+    assert (refused.state, refused.error and refused.error.code) == ("undone", "auth-failed")
+    assert target.initiators() == set()
+
+    answer = orchestrator.swap(wanted, own)
+    assert answer.state == "done", answer
+    assert target.initiators() == {initiator_name(guest.uuid)}
+    assert guest.read(disk, offset_mib=3) == "before"
+    guest.write(disk, "by-itself", offset_mib=4)
+    assert target.file.read_bytes()[4 << 20 :].startswith(block_of("by-itself"))
+    first.assert_unused()
+
+    wanted = loop_wish(guest, last)
+    answer = orchestrator.swap(own, wanted)
+    assert answer.state == "done", answer
+    assert target.initiators() == set()
+    assert [last.read(3), last.read(4)] == [block_of("before"), block_of("by-itself")]
     orchestrator.detached(wanted)
 
 

@@ -114,11 +114,12 @@ class SimulatedConnectors:
     forbids: str | None = None
 
     def check(self, connection: Connection) -> None:
+        if _is_network(_place(connection)):
+            return
         if self.lacks is not None:
             raise Unsupported(f"this host has no {self.lacks}; nothing was touched")
         if self.forbids is not None:
             raise Invalid(f"{self.forbids}; nothing was touched")
-        _place(connection)
 
     def connect(self, attachment: Attachment) -> Device:
         self._assert_locked(attachment)
@@ -142,7 +143,7 @@ class SimulatedConnectors:
         self._assert_locked(attachment)
         return self.instants.call(
             "extend",
-            lambda: self._extend(attachment),
+            lambda: self._extend(attachment, device),
             part="storage",
             refusal=ConnectFailed("the new size could not be read"),
         )
@@ -197,6 +198,12 @@ class SimulatedConnectors:
             self.luns[place] for place, device in self.devices.items() if path in device.names
         )
 
+    def size_of(self, path: str) -> int:
+        """What QEMU finds; 0: nothing."""
+        if (path, 0) in self.luns and _is_network((path, 0)):
+            return self.luns[path, 0].size_bytes
+        return sum(one.size_bytes for one in self.devices.values() if path in one.names)
+
     def properties(self) -> Mapping[str, Any]:
         return {"host": "sim", "initiator": "iqn.2026-01.sim:host"}
 
@@ -247,8 +254,9 @@ class SimulatedConnectors:
 
     def _connect(self, attachment: Attachment) -> Device:
         place = _place(attachment.connection)
-        if _is_network(place):  # nobody on this host looks
-            return Device(path=place[0], identity={"path": place[0]}, size_bytes=0)
+        if _is_network(place):  # nobody on this host looks: its size is the request's word
+            told = attachment.size_bytes or 0
+            return Device(path=place[0], identity={"path": place[0]}, size_bytes=told)
         if place not in self.devices:
             self.connects += 1
             if _is_remote(place):
@@ -263,8 +271,10 @@ class SimulatedConnectors:
             self.devices[place] = self._appear(place)
         return self._device(self.devices[place]).model_copy(update={"doubts": self.doubts})
 
-    def _extend(self, attachment: Attachment) -> Device:
+    def _extend(self, attachment: Attachment, device: Device) -> Device:
         place = _place(attachment.connection)
+        if _is_network(place):
+            return device
         if place not in self.devices:
             raise ConnectFailed("the device of the volume is not on this host")
         before, lun = self.devices[place], self.luns[place]

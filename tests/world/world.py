@@ -336,10 +336,9 @@ class World:
 
     def _size_of(self, disk: XmlElement) -> int:
         """What QEMU finds now, behind the header of an encrypted one."""
-        source, is_encrypted = disk.find("source"), disk.find("source/encryption") is not None
-        path = "" if source is None else source.get("dev", "")
-        sizes = [d.size_bytes for d in self.storage.devices.values() if path in d.names]
-        return (slice_bytes(disk) or sum(sizes)) - (PAYLOAD_OFFSET_BYTES if is_encrypted else 0)
+        is_encrypted = disk.find("source/encryption") is not None
+        there = slice_bytes(disk) or self.storage.size_of(source_of(disk) or "")
+        return there - (PAYLOAD_OFFSET_BYTES if is_encrypted else 0)
 
     # what there is
 

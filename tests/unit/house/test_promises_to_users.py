@@ -12,6 +12,7 @@ from oslo_config import generator
 from agent import errors
 from agent.conf import OPTIONS
 from agent.errors import AgentError
+from agent.operations import VERBS
 from tests.unit.house.source import ROOT, modules
 
 DOCS = ROOT / "docs"
@@ -71,6 +72,11 @@ class TestDocumentation:
     def test_every_part_of_the_house_is_mentioned(self, package: str) -> None:
         everything = "".join(path.read_text() for path in DOCS.glob("*.rst"))
         assert re.search(rf"``agent[./]{package}\b", everything)
+
+    @pytest.mark.parametrize("page", ["wire", "plans", "cancel"])
+    def test_every_verb_is_there(self, page: str) -> None:
+        said = (DOCS / f"{page}.rst").read_text()
+        assert [verb for verb in VERBS if not re.search(rf"\b{verb}\b", said)] == []
 
     @pytest.mark.skipif(
         importlib.util.find_spec("sphinx") is None, reason="sphinx is not installed"

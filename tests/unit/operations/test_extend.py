@@ -7,6 +7,7 @@ import pytest
 from tests.unit.operations.asking import ask, refused
 from tests.unit.saga.stories import ONE, SHARED, TWO, away, back, device_stays
 from tests.unit.saga.stories_of_changes import GIB, grown
+from tests.unit.saga.stories_of_networks import own_disk, shown_to_guest
 from tests.world.story import (
     VOLUMES,
     attach,
@@ -77,6 +78,21 @@ class TestRequest:
         other = {"driver_volume_type": "local", "data": {"device_path": "/dev/vg/volume-1"}}
         code, detail = refused(world, extend(1, 2 * GIB, connection_info=other))
         assert (code, "driver_volume_type" in detail) == ("invalid", True)
+
+    def test_this_host_need_not_reach_what_its_guests_reach_by_themselves(
+        self, world: World
+    ) -> None:
+        shown_to_guest(1)(world)
+        attached(world, **own_disk(1))
+        world.storage.lacks = "iscsiadm"
+        info = attachment()["connection_info"]
+        assert ask(world, extend(1, GIB, connection_info=info))["state"] == "done"
+
+    def test_what_this_host_cannot_reach_is_refused(self, world: World) -> None:
+        attached(world)
+        world.storage.lacks = "iscsiadm"
+        info = attachment()["connection_info"]
+        assert refused(world, extend(1, GIB, connection_info=info))[0] == "unsupported"
 
     def test_an_unsettled_volume_is_busy(self, world: World) -> None:
         attached(world, 1, **SHARED)

@@ -3,6 +3,7 @@
 from base64 import b64encode
 from typing import Any
 
+from agent.guest.domain_xml import parse_domain
 from agent.model.guest_iscsi import initiator_name
 from agent.ports import GUEST_INITIATOR
 from tests.unit.saga.stories import (
@@ -14,11 +15,14 @@ from tests.unit.saga.stories import (
     because,
     connected,
     host,
+    plugged,
     result,
     secrets,
     then,
     untouched,
 )
+from tests.unit.saga.stories_of_changes import GIB, attached_with, sizes
+from tests.unit.saga.stories_of_swaps import on, place
 from tests.world.storage import Lun
 from tests.world.story import (
     TARGET,
@@ -32,6 +36,8 @@ from tests.world.story import (
     connect_instance,
     detach,
     disconnect_instance,
+    extend,
+    swap,
 )
 from tests.world.world import World
 
@@ -74,6 +80,52 @@ def fabric(*, chap: bool = False) -> Act:
             world.storage.luns[place, 0] = Lun(VOLUMES[0], credentials=password)
 
     return begin
+
+
+def own_grown(size_bytes: int) -> Act:
+    """By the storage side."""
+
+    def change(world: World) -> None:
+        for lun in world.storage.luns.values():
+            lun.size_bytes = size_bytes
+
+    return change
+
+
+def own_disk(volume: int, **different: Any) -> dict[str, Any]:
+    """A volume that the first guest reaches by its own initiator: no lun, and nobody else's."""
+    info = with_chap()["connection_info"]
+    data = {**info["data"], "target_lun": volume}
+    return {
+        "initiator": "instance",
+        "connection_info": {**info, "data": data},
+        **different,
+    }
+
+
+def own_place(volume: int) -> str:
+    return f"iscsi:{TARGET}/{volume}?initiator={initiator_name(ONE)}"
+
+
+def shown_to_guest(volume: int) -> Act:
+    def change(world: World) -> None:
+        password = f"{PASSWORD} 1".encode()
+        world.storage.luns[own_place(volume), 0] = Lun(VOLUMES[volume - 1], credentials=password)
+
+    return change
+
+
+def reaches(volume: int) -> Act:
+    """The guest itself, in both halves, by the disk that it had."""
+
+    def check(world: World) -> None:
+        guest = world.domains.guests[ONE]
+        for xml in (guest.live, guest.inactive):
+            assert xml is not None
+            (disk,) = parse_domain(xml).disks
+            assert (disk.source, disk.alias) == (own_place(volume), "ua-att-1")
+
+    return check
 
 
 def two_own(world: World) -> None:
@@ -173,6 +225,41 @@ NETWORK = (
         ),
         (DONE, DONE),
         then(connected(), secrets(0)),
+    ),
+    Story(
+        "extend of what two guests reach by initiators of their own",
+        then(two_own, own_grown(2 * GIB)),
+        (extend(1, 2 * GIB),),
+        (DONE,),
+        then(sizes(1, 2 * GIB, 2 * GIB), no_session),
+    ),
+    Story(
+        "extend of what a guest reaches by itself, which the storage side has not made",
+        two_own,
+        (extend(1, 2 * GIB),),
+        (DONE,),
+        sizes(1, None, None, errors=("plug-refused", "plug-refused")),
+    ),
+    Story(
+        "swap to an initiator of the guest's own",
+        then(plugged(), shown_to_guest(2)),
+        (swap(1, **own_disk(2)),),
+        (DONE,),
+        then(reaches(2), connected(), secrets(1)),
+    ),
+    Story(
+        "swap from one volume that the guest reaches by itself to another",
+        then(host(), shown_to_guest(1), shown_to_guest(2), attached_with(**own_disk(1))),
+        (swap(1, **own_disk(2)),),
+        (DONE,),
+        then(reaches(2), connected(), secrets(1)),
+    ),
+    Story(
+        "swap from an initiator of the guest's own to the host's",
+        then(host(), shown_to_guest(1), place(), attached_with(**own_disk(1))),
+        (swap(1),),
+        (DONE,),
+        then(on(2), connected(VOLUMES[1]), secrets(0)),
     ),
     Story("attach from Ceph with its key", ceph, (attach(1, **RBD),), (DONE,), secrets(1)),
     Story(

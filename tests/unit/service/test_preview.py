@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.world.story import INSTANCES, attach, attached, detach
+from tests.world.story import INSTANCES, attach, attached, attachment, detach
 from tests.world.world import World
 
 
@@ -28,3 +28,9 @@ def test_what_the_guest_does_not_allow_now_is_told_for_each_verb(world: World, v
     world.domains.guests[INSTANCES[0]].job = "migration"
     told = plan(world, verb, {"attach": attach(2), "detach": detach(2)}[verb].request)
     assert told["refusal"]["code"] == "busy"
+
+
+def test_a_detach_of_what_this_host_cannot_reach_is_told(world: World) -> None:
+    world.storage.lacks = "iscsiadm"
+    told = plan(world, "detach", detach(1, attachment=attachment()).request)
+    assert told["refusal"]["code"] == "unsupported"

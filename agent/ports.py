@@ -252,11 +252,16 @@ class Sighting:
 
 
 @dataclass(frozen=True)
-class PeerAbilities:
-    """``libvirt`` as in Capabilities; None: it does not answer the agent there."""
+class Readiness:
+    """What a host is for an instance that is to come there.
+
+    ``libvirt`` as in Capabilities; ``prepared`` is what is leased there for the instance:
+    {attachment to be replaced: migration}."""
 
     verbs: frozenset[str]
-    libvirt: tuple[int, ...] | None
+    libvirt: tuple[int, ...]
+    sighting: Sighting
+    prepared: Mapping[str, str]
 
 
 class Peers(Protocol):
@@ -266,10 +271,12 @@ class Peers(Protocol):
 
     def look(self, host: str, instance_id: str) -> Sighting | None: ...
 
-    def abilities(self, host: str) -> PeerAbilities | None: ...
+    def readiness(self, host: str, instance_id: str) -> Readiness | None: ...
 
-    def prepared(self, host: str, instance_id: str) -> Mapping[str, str] | None:
-        """What is leased there for the instance: {attachment to be replaced: migration}."""
+    def has_given_up(self, host: str, instance_id: str, migration_id: str) -> bool | None:
+        """Has the migration been tried there and has failed, or was it cancelled?
+
+        One that was refused before it began may be sent again: it is not given up."""
 
 
 class Connectors(Protocol):

@@ -40,6 +40,12 @@ MOVING = (
         "return None",
     ),
     Mutation(
+        "what is given up where it comes from stays until its lease ends",
+        "service/leases.py",
+        "return answer is True",
+        "return False",
+    ),
+    Mutation(
         "an instance that has come is looked for by the ids of its new attachments",
         "service/leases.py",
         "attachment = row.attachment.marked(disk.mark, disk.serial)",

@@ -7,17 +7,20 @@ from typing import Any
 
 from agent.bus.caller import Caller, Refused, Unreachable, no_refusal
 from agent.bus.wire import CONTROL_TOPIC
-from agent.ports import PeerAbilities, Sighting
+from agent.ports import Readiness, Sighting
 
 LOG = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 10.0
 """How long one of them is waited for: who asks is tried again."""
 
+Question = tuple[str, Mapping[str, Any]]
+"""Its name and its arguments."""
+
 
 class BusPeers:
-    """Any thread may call. Each question has a connection of its own: they are rare, and the hosts
-    may be many."""
+    """Any thread may call. Each call has a connection of its own: they are rare, and the hosts may
+    be many."""
 
     def __init__(self, conf: Any, url: str | None = None) -> None:
         """``url`` or else ``[DEFAULT] transport_url``."""
@@ -26,30 +29,57 @@ class BusPeers:
 
     def look(self, host: str, instance_id: str) -> Sighting | None:
         found = self._ask(host, "get_instance", instance_id=instance_id)
-        if found is None:
-            return None
-        if not found["present"]:
-            return Sighting(state=None)
-        return Sighting(state=found["state"], job=found["job"])
+        return None if found is None else _sighting(found)
 
-    def abilities(self, host: str) -> PeerAbilities | None:
-        found = self._ask(host, "describe")
-        if found is None:
+    def readiness(self, host: str, instance_id: str) -> Readiness | None:
+        answers = self._ask_all(
+            host,
+            ("describe", {}),
+            ("get_instance", {"instance_id": instance_id}),
+            ("list_attachments", {"filters": {"instance_id": instance_id}}),
+        )
+        if answers is None or answers[0]["libvirt"] is None:
             return None
-        version = found["libvirt"] and tuple(int(part) for part in found["libvirt"].split("."))
-        return PeerAbilities(frozenset(found["verbs"]), version)
+        able, found, listed = answers
+        leases = [row["lease"] for row in listed["attachments"] if row.get("lease")]
+        return Readiness(
+            verbs=frozenset(able["verbs"]),
+            libvirt=tuple(int(part) for part in able["libvirt"].split(".")),
+            sighting=_sighting(found),
+            prepared={lease["replaces"]: lease["migration_id"] for lease in leases},
+        )
 
-    def prepared(self, host: str, instance_id: str) -> Mapping[str, str] | None:
-        found = self._ask(host, "list_attachments", filters={"instance_id": instance_id})
-        if found is None:
-            return None
-        leases = [row["lease"] for row in found["attachments"] if row.get("lease")]
-        return {lease["replaces"]: lease["migration_id"] for lease in leases}
+    def has_given_up(self, host: str, instance_id: str, migration_id: str) -> bool | None:
+        """An agent that cannot tell operations by ``migration_id`` refuses: as if it were away."""
+        filters = {"instance_id": instance_id, "migration_id": migration_id, "verb": "migrate"}
+        found = self._ask(host, "list_operations", filters=filters, limit=1)
+        return None if found is None else any(map(_is_given_up, found["operations"]))
 
     def _ask(self, host: str, question: str, **arguments: Any) -> dict[str, Any] | None:
+        answers = self._ask_all(host, (question, arguments))
+        return None if answers is None else answers[0]
+
+    def _ask_all(self, host: str, *questions: Question) -> list[dict[str, Any]] | None:
+        """All that they answer, or None."""
         try:
             with closing(Caller(self._conf, host, self._url, ANSWER_SECONDS)) as caller:
-                return no_refusal(caller.call(CONTROL_TOPIC, question, **arguments))
+                return [
+                    no_refusal(caller.call(CONTROL_TOPIC, question, **arguments))
+                    for question, arguments in questions
+                ]
         except (Refused, Unreachable) as error:
-            LOG.info("the agent of %s does not answer %s: %s", host, question, error)
+            LOG.info("the agent of %s does not answer: %s", host, error)
             return None
+
+
+def _sighting(found: Mapping[str, Any]) -> Sighting:
+    """Of get_instance."""
+    if not found["present"]:
+        return Sighting(state=None)
+    return Sighting(state=found["state"], job=found["job"])
+
+
+def _is_given_up(row: Mapping[str, Any]) -> bool:
+    """Of list_operations."""
+    begun = any(s["name"] == "move-instance" and s["state"] != "planned" for s in row["steps"])
+    return row["state"] == "cancelled" or (row["state"] == "undone" and begun)

@@ -51,7 +51,7 @@ class QuestionCalls:
     ) -> list[dict[str, Any]]:
         """Answers with their ids, oldest first: the newest ``limit`` of those accepted before the
         operation ``before``, where given. Filters match equal: state, open, verb, operation_id,
-        attachment_id, instance_id, volume_id.  Raises Refused."""
+        attachment_id, instance_id, volume_id, migration_id.  Raises Refused."""
         page = {"limit": limit, "before": before}
         asked = {name: value for name, value in page.items() if value is not None}
         return self._rows("operations", filters=filters, **asked)

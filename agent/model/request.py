@@ -288,6 +288,7 @@ class OperationFilters(Value):
     attachment_id: Id | None = None
     instance_id: Uuid | None = None
     volume_id: Id | None = None
+    migration_id: Id | None = None
 
 
 class AttachmentFilters(Value):

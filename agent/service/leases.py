@@ -2,8 +2,8 @@
 
 Where it has come they are its attachments from then on, by alias and serial of the disks that it
 brought along. While it comes, or its agent over there says that it goes, or cannot be asked, they
-stay. Otherwise they go when their lease ends, by a cancel of the migration on this side, which is
-an operation like every other.
+stay. Otherwise they go when their lease ends, or when that agent says that it has given the
+migration up, by a cancel of the migration on this side, which is an operation like every other.
 """
 
 import logging
@@ -61,18 +61,23 @@ class Leases:
         """At all of them, once.  Raises Unavailable (the journal, libvirt)."""
         leased = self._journal.read(lambda book: book.leased())
         self._awaited = frozenset(row.attachment.instance_id for row in leased)
+        silent = set[str | None]()
         for _, rows in groupby(sorted(leased, key=_migration), key=_migration):
-            self._look_at(list(rows))
+            self._look_at(list(rows), silent)
 
-    def _look_at(self, rows: list[Held]) -> None:
+    def _look_at(self, rows: list[Held], silent: set[str | None]) -> None:
+        """``silent``: hosts that are not asked again, for each would be waited for."""
         look = self._host.domains.look(rows[0].attachment.instance_id)
         if look is not None and _has_come(look):
             rows = [row for row in rows if not self._arrived(row, look)]
+        if rows and look is None and self._is_given_up(rows[0], silent):
+            self._end(rows, "was given up where the instance is")
+            return
         if not rows or min(_lease(row).expires_at for row in rows) > self._host.clock.now():
             return
         waiting_for = self._why_stays(rows[0], look)
         if waiting_for is None:
-            self._end(rows)
+            self._end(rows, "has a lease that has ended, and nobody came")
         elif any(_lease(row).waiting_for != waiting_for for row in rows):
             self._journal.write(lambda book: _wait(book, rows, waiting_for))
 
@@ -121,6 +126,16 @@ class Leases:
             migration_id=migration_id,
         )
 
+    def _is_given_up(self, row: Held, silent: set[str | None]) -> bool:
+        there = _lease(row).source_host
+        if there is None or there in silent:
+            return False
+        instance_id = row.attachment.instance_id
+        answer = self._host.peers.has_given_up(there, instance_id, _migration(row))
+        if answer is None:
+            silent.add(there)
+        return answer is True
+
     def _why_stays(self, row: Held, look: DomainLook | None) -> str | None:
         """In words, what it waits for; None: nothing."""
         if look is not None and not _has_come(look):
@@ -133,14 +148,14 @@ class Leases:
             return f"the agent of {there}, which does not answer"
         return f"the {found.job} of the instance on {there}" if found.job else None
 
-    def _end(self, rows: list[Held]) -> None:
+    def _end(self, rows: list[Held], why: str) -> None:
         """Unless something open is about them already."""
         ids = [row.attachment.attachment_id for row in rows]
         if self._journal.read(lambda book: any(book.open_operations(attachment_id=i) for i in ids)):
             return
         lease = _lease(rows[0])
         now = datetime.fromtimestamp(self._host.clock.now(), UTC)
-        LOG.warning("the lease of migration %s has ended, and nobody came", lease.migration_id)
+        LOG.warning("migration %s %s: its volumes are given back", lease.migration_id, why)
         answer = self._cancel(
             {
                 "request_id": str(uuid.uuid4()),

@@ -35,6 +35,9 @@ from agent.service.preview import preview
 from agent.steps.guest_checks import refuse_no_initiator
 from agent.steps.users import Halves, halves
 
+_BY_ROW = {"state", "verb", "migration_id"}
+"""Filters that the journal has no column for."""
+
 
 class Queries:
     """Every answer is read anew from the journal or the host."""
@@ -153,9 +156,9 @@ def known_operation(book: Book, operation_id: str) -> Record:
 def operations(book: Book, asked: ListOperations) -> list[dict[str, Any]]:
     """Answers with the ids that they are about, oldest first.  Raises UnknownOperation."""
     filters = asked.filters
-    by_row = OperationFilters(state=filters.state, verb=filters.verb)
+    by_row = OperationFilters(**filters.model_dump(include=_BY_ROW))
     end = None if asked.before is None else known_operation(book, asked.before).sequence
-    by_column = filters.model_dump(exclude={"state", "verb"})
+    by_column = filters.model_dump(exclude=_BY_ROW)
     rows = [
         row
         for record in book.all_operations(**by_column)
@@ -247,6 +250,7 @@ def _listed(record: Record) -> dict[str, Any]:
         **record.answer().wire(),
         "open": record.open,
         **record.subject_ids(),
+        "migration_id": record.known.get("migration_id"),
     }
 
 

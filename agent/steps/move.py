@@ -96,24 +96,23 @@ class CheckDestination(Step):
         if self.travel.is_begun(scene):
             return {}
         host, there = scene.host, self.travel.destination.host
-        able = host.peers.abilities(there)
-        found = host.peers.look(there, self.travel.instance_id)
-        prepared = host.peers.prepared(there, self.travel.instance_id)
-        if able is None or able.libvirt is None or found is None or prepared is None:
+        ready = host.peers.readiness(there, self.travel.instance_id)
+        if ready is None:
             raise MigrationFailed(
                 f"the agent of {there}, or its libvirt, does not answer: see that they run"
             )
-        if "prepare_migration" not in able.verbs:
+        if "prepare_migration" not in ready.verbs:
             raise Unsupported(f"the agent of {there} is too old for migrations")
         here = host.domains.capabilities().libvirt
-        if able.libvirt[:2] < here[:2]:
+        if ready.libvirt[:2] < here[:2]:
             raise Unsupported(
-                f"libvirt {_dotted(able.libvirt)} of {there} is older than {_dotted(here)} here"
+                f"libvirt {_dotted(ready.libvirt)} of {there} is older than {_dotted(here)} here"
             )
+        found = ready.sighting
         if found.state is not None:
             raise Busy(f"{there} has the instance already ({found.job or found.state})")
         for attachment_id in self.travel.attachment_ids:
-            if prepared.get(attachment_id) != self.travel.migration_id:
+            if ready.prepared.get(attachment_id) != self.travel.migration_id:
                 raise MigrationFailed(
                     f"{there} has not prepared attachment {attachment_id} for migration "
                     f"{self.travel.migration_id}, or its lease has ended: send prepare_migration"

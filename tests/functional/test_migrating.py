@@ -4,11 +4,13 @@ Two agents, two libvirtds, one broker. Whoever is killed on the way, one guest r
 side has connected what is used there, and no operation is open.
 """
 
+import contextlib
 import random
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import libvirt
 import pytest
 from oslo_config import cfg
 
@@ -28,6 +30,8 @@ pytestmark = pytest.mark.real
 
 SLOWLY = {"bandwidth_bytes_per_second": 4 << 20}
 """A booted guest has some 45 MiB that are not zeros."""
+
+POST_COPY = libvirt.VIR_DOMAIN_MIGRATE_MAX_SPEED_POSTCOPY
 
 ROUND_TRIPS = 3
 
@@ -182,6 +186,25 @@ class Trip:
     def hurry(self) -> None:
         self.guest.domain.migrateSetMaxSpeed(1000)
 
+    def begin_post_copy(self, parts: dict[str, str]) -> Answer:
+        """Somebody switches it over, and it fetches what is missing slowly: until told to hurry."""
+        accepted = self.begin(parts, post_copy=True, **SLOWLY)
+        self.wait_copied(accepted)
+        self.guest.domain.migrateSetMaxSpeed(1, POST_COPY)
+        self.guest.domain.migrateStartPostCopy()
+        wait_until(
+            lambda: self.there.client.get_instance(self.guest.uuid)["state"] == "running",
+            "it runs over there",
+            seconds=60,
+        )
+        assert self.here.client.get_instance(self.guest.uuid)["job"] == "migration"
+        return accepted
+
+    def hurry_post_copy(self) -> None:
+        """Unless it is over."""
+        with contextlib.suppress(libvirt.libvirtError):
+            self.guest.domain.migrateSetMaxSpeed(1000, POST_COPY)
+
     def assert_runs_on_alone(self, side: Side) -> None:
         """Exactly one domain, exactly one QEMU, and it answers."""
         assert self.two.find(self.guest) is side.libvirtd
@@ -197,13 +220,11 @@ class Trip:
         assert self.here.open_operations() == []
 
     def assert_has_stayed(self) -> None:
-        """And the destination gives back what it has prepared."""
+        """And the destination gives back what it has prepared, untold."""
         self.assert_runs_on_alone(self.here)
-        done = self.there.finish(self.there.client.cancel_migration(self.migration_id))
-        assert done.state == "done", done
-        assert self.there.rows(self.guest) == []
+        wait_until(lambda: self.there.rows(self.guest) == [], "all is given back", seconds=60)
         for side in (self.here, self.there):
-            assert side.open_operations() == []
+            wait_until(lambda: side.open_operations() == [], "nothing is open", seconds=20)  # noqa: B023
 
 
 @pytest.fixture
@@ -369,6 +390,49 @@ def test_a_wire_that_is_cut_while_it_is_copied(
         seconds=60,
     )
     trip.assert_has_stayed()
+
+
+def test_in_post_copy_nothing_is_disconnected_before_all_of_it_is_there(
+    two: TwoHypervisors, sides: dict[Libvirtd, Side], travelling: list[Guest], attached: Wish
+) -> None:
+    trip = Trip(two, sides, travelling[0])
+    accepted = trip.begin_post_copy(trip.prepare(attached))
+    late = trip.here.client.cancel_migration(trip.migration_id)
+    assert (late.error and late.error.code) == "too-late", late
+    assert trip.here.rows(trip.guest) != []
+    assert trip.there.rows(trip.guest)[0]["lease"] is not None
+    trip.hurry_post_copy()
+    assert trip.here.finish(accepted).state == "done"
+    trip.assert_has_gone()
+    trip.arrived()
+
+
+def test_what_takes_too_long_ends_in_post_copy(
+    two: TwoHypervisors, sides: dict[Libvirtd, Side], travelling: list[Guest], attached: Wish
+) -> None:
+    options = {"post_copy": True, "on_timeout": "post_copy", "completion_timeout_seconds": 1}
+    Trip(two, sides, travelling[0]).go(attached, **options, **SLOWLY)
+
+
+@pytest.mark.parametrize("killed", ["here", "there", "both"])
+def test_agents_that_are_killed_in_post_copy(
+    two: TwoHypervisors,
+    sides: dict[Libvirtd, Side],
+    travelling: list[Guest],
+    attached: Wish,
+    killed: str,
+) -> None:
+    trip = Trip(two, sides, travelling[0])
+    accepted = trip.begin_post_copy(trip.prepare(attached))
+    victims = {"here": [trip.here], "there": [trip.there], "both": [trip.here, trip.there]}[killed]
+    for side in victims:
+        side.agent.kill()
+    for side in victims:
+        side.agent.start()
+    trip.hurry_post_copy()
+    assert trip.here.finish(accepted).state == "done"
+    trip.assert_has_gone()
+    trip.arrived()
 
 
 def test_what_takes_too_long_is_given_up(

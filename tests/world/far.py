@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from agent.operations import VERBS
-from agent.ports import PeerAbilities, Sighting
+from agent.ports import Readiness, Sighting
 from tests.world.domains import SimulatedDomains
 from tests.world.instants import Instants
 from tests.world.locks import SimulatedLocks
@@ -18,16 +18,20 @@ Answer = TypeVar("Answer")
 FAR_HOST = "far"
 FAR_URI = "qemu://far/system"
 
+_SAME = ("is_silent", "lacks", "leased", "given_up", "verbs")
+
 
 class Far:
     """Implements ports.Peers. ``is_silent``: the agent there does not answer. ``lacks``: sources
-    that its QEMU does not find. ``leased``: what it has prepared, {attachment: migration}."""
+    that its QEMU does not find. ``leased``: what it has prepared, {attachment: migration}.
+    ``given_up``: migrations from there that have failed."""
 
     def __init__(self, instants: Instants, road: Road) -> None:
         self._instants = instants
         self.is_silent = False
         self.lacks: frozenset[str] = frozenset()
         self.leased: dict[str, str] = {}
+        self.given_up: frozenset[str] = frozenset()
         self.verbs = frozenset(VERBS)
         self.domains = SimulatedDomains(
             Instants(),
@@ -41,18 +45,24 @@ class Far:
     # ports.Peers
 
     def look(self, host: str, instance_id: str) -> Sighting | None:
-        def ask() -> Sighting:
-            found = self.domains.look(instance_id)
-            return Sighting(state=None) if found is None else Sighting(found.state, found.job)
+        return self._call("look at peer", host, lambda: self._sighting(instance_id))
 
-        return self._call("look at peer", host, ask)
+    def readiness(self, host: str, instance_id: str) -> Readiness | None:
+        def ask() -> Readiness:
+            seen = self._sighting(instance_id)
+            return Readiness(self.verbs, self.domains.libvirt, seen, dict(self.leased))
 
-    def abilities(self, host: str) -> PeerAbilities | None:
-        able = PeerAbilities(self.verbs, self.domains.libvirt)
-        return self._call("ask what a peer can", host, lambda: able)
+        return self._call("ask whether a peer is ready", host, ask)
 
-    def prepared(self, host: str, instance_id: str) -> Mapping[str, str] | None:
-        return self._call("ask what a peer has prepared", host, lambda: dict(self.leased))
+    def has_given_up(self, host: str, instance_id: str, migration_id: str) -> bool | None:
+        def ask() -> bool:
+            return migration_id in self.given_up
+
+        return self._call("ask whether a peer has given up", host, ask)
+
+    def _sighting(self, instance_id: str) -> Sighting:
+        found = self.domains.look(instance_id)
+        return Sighting(state=None) if found is None else Sighting(found.state, found.job)
 
     def _call(self, name: str, host: str, ask: Callable[[], Answer]) -> Answer | None:
         def answer() -> Answer | None:
@@ -64,13 +74,13 @@ class Far:
     # what survives the agent
 
     def outline(self) -> list[object]:
-        return [self.is_silent, sorted(self.lacks), self.leased, self.domains.outline()]
+        told = [self.is_silent, self.leased, sorted(self.lacks), sorted(self.given_up)]
+        return [*told, self.domains.outline()]
 
     def image(self) -> dict[str, Any]:
-        same = {name: getattr(self, name) for name in ("is_silent", "lacks", "leased", "verbs")}
-        return {**same, "domains": self.domains.image()}
+        return {**{name: getattr(self, name) for name in _SAME}, "domains": self.domains.image()}
 
     def restore(self, image: Mapping[str, Any]) -> None:
-        for name in ("is_silent", "lacks", "leased", "verbs"):
+        for name in _SAME:
             setattr(self, name, image[name])
         self.domains.restore(image["domains"])

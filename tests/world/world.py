@@ -289,8 +289,11 @@ class World:
             self._leases.look()
 
     def _next_lease(self) -> float | None:
-        """Of those that ended and are waited for, the next look."""
-        ends = [row.lease.expires_at for row in self.leased() if row.lease is not None]
+        """Of those that ended and are waited for, or of which something is to be heard."""
+        leases = [row.lease for row in self.leased() if row.lease is not None]
+        ends = [
+            0.0 if lease.migration_id in self.far.given_up else lease.expires_at for lease in leases
+        ]
         return max(min(ends), self.clock.seconds + LEASE_SECONDS) if ends else None
 
     def leased(self) -> list[Held]:

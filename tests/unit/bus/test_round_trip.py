@@ -28,7 +28,8 @@ from agent.model.move import (
     PrepareMigrationRequest,
 )
 from agent.model.request import AttachRequest, DetachRequest
-from agent.ports import PeerAbilities, Sighting
+from agent.ports import Readiness, Sighting
+from agent.steps.move import MoveInstance
 from tests.desk import RecordingDesk, new_id
 from tests.samples import INSTANCES, attachment_payload
 
@@ -137,28 +138,49 @@ class TestPeers:
         desk.answers["get_instance"] = {"present": False, "state": None, "job": None}
         assert BusPeers(cfg.CONF, URL).look(HOST, INSTANCES[0]) == Sighting(state=None)
 
-    def test_what_it_can(self, desk: RecordingDesk) -> None:
-        desk.answers["describe"] = {"verbs": ["migrate"], "libvirt": "9.0.0"}
-        found = BusPeers(cfg.CONF, URL).abilities(HOST)
-        assert found == PeerAbilities(frozenset({"migrate"}), (9, 0, 0))
-        desk.answers["describe"] = {"verbs": ["migrate"], "libvirt": None}
-        found = BusPeers(cfg.CONF, URL).abilities(HOST)
-        assert found == PeerAbilities(frozenset({"migrate"}), None)
-
-    def test_what_it_has_prepared(self, desk: RecordingDesk) -> None:
+    def test_what_it_can_and_has_prepared(self, desk: RecordingDesk) -> None:
         """An older agent has no leases, and does not say so."""
         lease = {"replaces": "att-1", "migration_id": "mig-1"}
+        desk.answers["describe"] = {"verbs": ["migrate"], "libvirt": "9.0.0"}
+        desk.answers["get_instance"] = {"present": False, "state": None, "job": None}
         desk.answers["list_attachments"] = {"attachments": [{"lease": lease}, {"lease": None}, {}]}
-        assert BusPeers(cfg.CONF, URL).prepared(HOST, INSTANCES[0]) == {"att-1": "mig-1"}
+        assert BusPeers(cfg.CONF, URL).readiness(HOST, INSTANCES[0]) == Readiness(
+            frozenset({"migrate"}), (9, 0, 0), Sighting(state=None), {"att-1": "mig-1"}
+        )
+
+    def test_while_its_libvirt_is_away_it_is_not_ready(self, desk: RecordingDesk) -> None:
+        desk.answers["describe"] = {"verbs": ["migrate"], "libvirt": None}
+        desk.answers["get_instance"] = {"present": False, "state": None, "job": None}
+        desk.answers["list_attachments"] = {"attachments": []}
+        assert BusPeers(cfg.CONF, URL).readiness(HOST, INSTANCES[0]) is None
+
+    @pytest.mark.parametrize(
+        ("state", "step", "is_given_up"),
+        [
+            ("undone", "reverted", True),
+            ("undone", "planned", False),
+            ("cancelled", "planned", True),
+            ("waiting", "intended", False),
+            ("done", "done", False),
+        ],
+    )
+    def test_whether_it_has_given_up(
+        self, desk: RecordingDesk, state: str, step: str, *, is_given_up: bool
+    ) -> None:
+        row = {"state": state, "steps": [{"name": MoveInstance.name, "state": step}]}
+        desk.answers["list_operations"] = {"operations": [row]}
+        assert BusPeers(cfg.CONF, URL).has_given_up(HOST, INSTANCES[0], "mig-1") is is_given_up
+        desk.answers["list_operations"] = {"operations": []}
+        assert BusPeers(cfg.CONF, URL).has_given_up(HOST, INSTANCES[0], "mig-1") is False
 
     def test_a_refusal_is_no_answer(self, desk: RecordingDesk) -> None:
         error = {"code": "internal", "retriable": True, "detail": "libvirt does not answer"}
         refusal = {"error": error}
-        desk.answers = dict.fromkeys(("get_instance", "describe", "list_attachments"), refusal)
+        desk.answers = dict.fromkeys(("get_instance", "describe", "list_operations"), refusal)
         peers = BusPeers(cfg.CONF, URL)
         assert peers.look(HOST, INSTANCES[0]) is None
-        assert peers.abilities(HOST) is None
-        assert peers.prepared(HOST, INSTANCES[0]) is None
+        assert peers.readiness(HOST, INSTANCES[0]) is None
+        assert peers.has_given_up(HOST, INSTANCES[0], "mig-1") is None
 
 
 def test_every_question_of_the_port_has_its_method(

@@ -120,6 +120,23 @@ class TestPrepared:
         world.start()
         assert world.leased() == before
 
+    def test_a_host_that_is_silent_is_waited_for_once(self, world: World) -> None:
+        for number in (1, 2):
+            coming = attachment(number, volume=number, instance=number)
+            different = {"instance": number, "migration_id": f"mig-{number}"}
+            ask(world, prepare_migration(number, coming, **different))
+        world.far.is_silent = True
+        before = len(world.instants.passed)
+        world.look_at_leases()
+        asked = world.instants.passed[before:]
+        assert asked.count("before ask whether a peer has given up") == 1
+
+    def test_another_migration_that_was_given_up_says_nothing(self, world: World) -> None:
+        prepared(world)
+        world.far.given_up = frozenset({"mig-2"})
+        let_pass(60)(world)
+        assert world.leased()
+
 
 class TestCancel:
     def test_the_answer_says_what_was_given_back(self, world: World) -> None:

@@ -108,6 +108,11 @@ def is_silent(world: World) -> None:
     world.far.is_silent = True
 
 
+def gives_up(world: World) -> None:
+    """The migration has failed there."""
+    world.far.given_up = frozenset({"mig-1"})
+
+
 def is_leased(world: World) -> None:
     assert world.leased()
 
@@ -278,6 +283,13 @@ LEASES: tuple[Story, ...] = (
         (expires, is_leased),
         (),
         connected(VOLUMES[0]),
+    ),
+    Story(
+        "a migration is given up where it comes from",
+        then(volumes, lambda world: prepared(world, *BOTH)),
+        (gives_up, let_pass(30)),
+        (),
+        then(connected(), nothing_is_leased, ended_by_itself),
     ),
     Story(
         "a lease is renewed",

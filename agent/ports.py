@@ -33,7 +33,8 @@ STORAGE_SLICES = "storage-slices"
 @dataclass(frozen=True)
 class DomainLook:
     """libvirt's domain at one moment. ``live_xml`` is None unless it runs (or is paused);
-    ``inactive_xml`` is None for a transient domain. ``job`` names a migration or other job."""
+    ``inactive_xml`` is None for a transient domain. ``job`` names a migration or other job.
+    ``is_held``: it is paused because somebody wanted it so, and for no other reason."""
 
     instance_id: str
     name: str
@@ -41,6 +42,7 @@ class DomainLook:
     live_xml: str | None
     inactive_xml: str | None
     job: str | None = None
+    is_held: bool = False
 
     @property
     def active(self) -> bool:

@@ -23,7 +23,7 @@ from agent.host.libvirt_abilities import DETACH_BY_ALIAS, Abilities, version_of
 from agent.host.libvirt_connection import LibvirtConnection, VirConnect
 from agent.host.libvirt_devices import Mark, devices_in, found_by, target_in
 from agent.host.libvirt_disks import LibvirtDisks
-from agent.host.migration_words import ARRIVED_IN_POST_COPY, post_copy_phase
+from agent.host.migration_words import ARRIVED_IN_POST_COPY, HELD, post_copy_phase
 from agent.host.refusals import (
     is_no_such_device,
     is_no_such_domain,
@@ -100,9 +100,10 @@ class LibvirtDomains(LibvirtDisks):
             try:
                 domain = connection.lookupByUUIDString(instance_id)
                 persistent = bool(domain.isPersistent())
-                standing = domain.state()[0] in _STANDING
-                look = _look(domain, persistent=persistent, standing=standing)
-                return replace(look, job=_job(domain)) if look.active else look
+                state, reason = domain.state()
+                look = _look(domain, persistent=persistent, standing=state in _STANDING)
+                is_held = (state, reason) == HELD
+                return replace(look, job=_job(domain), is_held=is_held) if look.active else look
             except libvirt.libvirtError as error:
                 if is_no_such_domain(error.get_error_code()):
                     return None
@@ -111,7 +112,7 @@ class LibvirtDomains(LibvirtDisks):
         return self._question(ask)
 
     def all(self) -> list[DomainLook]:
-        """``job`` is not asked for: it would wait for a domain that is occupied.
+        """``job`` is not asked for: it would wait for a domain that is occupied. Nor ``is_held``.
 
         A domain that comes or goes meanwhile may be missing."""
 

@@ -187,7 +187,7 @@ class LibvirtMigrations:
     def _move(self, instance_id: str, journey: Journey, flags: int) -> None:
         self._statistics.forget(instance_id)
         parameters = parameters_of(journey)
-        downtime_milliseconds = journey.options.max_downtime_milliseconds
+        downtime_milliseconds = journey.options.downtime_milliseconds()
 
         def move(domain: VirDomain) -> None:
             if downtime_milliseconds is not None:
@@ -245,7 +245,7 @@ def _progress(domain: VirDomain) -> MigrationProgress | None:
         if _is_quiet(error):
             return None
         raise
-    return progress_of(job, domain.state()[0])
+    return progress_of(job, *domain.state())
 
 
 def _is_quiet(error: libvirt.libvirtError) -> bool:

@@ -35,6 +35,9 @@ ARRIVED_IN_POST_COPY: Final = frozenset(
 )
 """state() at the destination; 11 is VIR_DOMAIN_RUNNING_POSTCOPY_FAILED."""
 
+HELD: Final = (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER)
+"""state() of a domain that somebody has paused; what stands for a migration has other reasons."""
+
 _STATISTICS: Final = {
     "elapsed_milliseconds": libvirt.VIR_DOMAIN_JOB_TIME_ELAPSED,
     "downtime_milliseconds": libvirt.VIR_DOMAIN_JOB_DOWNTIME,
@@ -82,14 +85,14 @@ def post_copy_phase(state: int, reason: int) -> Phase | None:
     return _STANDING.get((state, reason))
 
 
-def progress_of(job: Mapping[str, Any], state: int) -> MigrationProgress | None:
+def progress_of(job: Mapping[str, Any], state: int, reason: int) -> MigrationProgress | None:
     """Of jobStats() and state(); None: it is no job that takes the domain away."""
     if job.get(libvirt.VIR_DOMAIN_JOB_OPERATION) != _MOVING:
         return None
     phase: Phase = "precopy"
     if not job.get(libvirt.VIR_DOMAIN_JOB_DATA_TOTAL):
         phase = "setup"
-    if state == libvirt.VIR_DOMAIN_PAUSED:
+    if state == libvirt.VIR_DOMAIN_PAUSED and (state, reason) != HELD:
         phase = "switchover"
 
     def number(name: str) -> int:

@@ -20,7 +20,9 @@ class MigrationOptions(Value):
     """``options`` of migrate. What is left out is as libvirt does it.
 
     ``post_copy`` only allows it; it begins where ``on_timeout`` says so. The time-outs count from
-    the start of the copy and from the last time when less was left than ever before."""
+    the start of the copy and from the last time when less was left than ever before.
+    ``max_downtime_milliseconds`` are allowed in so many ``downtime_steps``, one each
+    ``downtime_step_seconds``."""
 
     bandwidth_bytes_per_second: Positive | None = None
     auto_converge: StrictBool = False
@@ -30,13 +32,24 @@ class MigrationOptions(Value):
     completion_timeout_seconds: Positive | None = None
     no_progress_timeout_seconds: Positive | None = None
     max_downtime_milliseconds: Positive | None = None
+    downtime_steps: Positive = 1
+    downtime_step_seconds: Positive = 30
     on_timeout: OnTimeout = "abort"
 
     @model_validator(mode="after")
     def _is_allowed(self) -> "MigrationOptions":
         if self.on_timeout == "post_copy" and not self.post_copy:
             raise ValueError("on_timeout is post_copy: that needs post_copy true as well")
+        if self.downtime_steps > 1 and self.max_downtime_milliseconds is None:
+            raise ValueError("downtime_steps: of what, max_downtime_milliseconds says")
         return self
+
+    def downtime_milliseconds(self, after_seconds: float = 0.0) -> int | None:
+        """What is allowed so long after the start; None: what libvirt allows."""
+        if self.max_downtime_milliseconds is None:
+            return None
+        step = min(self.downtime_steps, 1 + int(after_seconds // self.downtime_step_seconds))
+        return -(-self.max_downtime_milliseconds * step // self.downtime_steps)
 
     @property
     def bandwidth_mib_per_second(self) -> int | None:

@@ -33,13 +33,16 @@ class Problem(Value):
 
 
 class Progress(Value):
-    """``rate`` is in units a second, over the last seconds."""
+    """``rate`` is in units a second, over the last seconds. Of a migration alone: at what rate the
+    guest undoes it by writing, and for how long it is expected to stand still."""
 
     done: int
     total: int
     unit: str
     rate: float | None = None
     eta_seconds: float | None = None
+    dirty_rate: float | None = None
+    downtime_milliseconds: int | None = None
 
     @property
     def percent(self) -> int:

@@ -169,7 +169,7 @@ class Leases:
 
 def _has_come(look: DomainLook) -> bool:
     """A domain that comes is paused, and not defined before it has arrived."""
-    is_there = look.state == "running" or look.inactive_xml is not None
+    is_there = look.state == "running" or look.is_held or look.inactive_xml is not None
     return is_there and look.job != COMES
 
 

@@ -70,8 +70,14 @@ class CheckTraveller(Step):
         host = scene.host
         guest = find_guest(host, self.travel.instance_id)
         look = guest.look
-        if look.state != "running" or look.live_xml is None:
-            raise Busy(f"domain {look.name} is {look.state}: only a running one migrates")
+        if look.live_xml is None or not _can_go(look):
+            raise Busy(
+                f"domain {look.name} is {look.state}: what migrates runs, or was paused by somebody"
+            )
+        if look.is_held and self.travel.options.post_copy:
+            raise Unsupported(
+                "options.post_copy: the guest is paused, and nothing would be fetched"
+            )
         if has_block_job(look.live_xml):
             raise Busy(f"a disk of domain {look.name} is being copied: try again when it has ended")
         reason = why_it_stays(look.live_xml)
@@ -134,7 +140,7 @@ class MoveInstance(Commit):
         if progress is not None:
             return self._going(scene, progress)
         look = host.domains.look(instance_id)
-        if "begun_at" not in scene.known and look is not None and look.state == "running":
+        if "begun_at" not in scene.known and look is not None and _can_go(look):
             host.migrations.start(instance_id, self.travel.journey(host))
             now = host.clock.now()
             return Parked("the migration to begin", now + SOON_SECONDS, {"begun_at": now})
@@ -171,6 +177,7 @@ class MoveInstance(Commit):
             return {}
         now = scene.host.clock.now()
         learnt = {"begun_at": now, **_best(scene, progress, now), **_begun(scene)}
+        learnt |= self._allow_downtime(scene, now - learnt["begun_at"])
         late = None if "forced" in learnt else _why_late(self.travel.options, learnt, now)
         if late is not None:
             self._force(scene, late)
@@ -181,6 +188,15 @@ class MoveInstance(Commit):
             learnt,
             _shown(progress),
         )
+
+    def _allow_downtime(self, scene: Scene, after_seconds: float) -> dict[str, Any]:
+        """More of it with time."""
+        options = self.travel.options
+        wanted = options.downtime_milliseconds(after_seconds)
+        allowed = scene.known.get("downtime_milliseconds", options.downtime_milliseconds())
+        if wanted is not None and wanted != allowed:
+            scene.host.migrations.allow_downtime(self.travel.instance_id, wanted)
+        return {} if wanted is None else {"downtime_milliseconds": wanted}
 
     def _force(self, scene: Scene, late: str) -> None:
         """What options.on_timeout says.  Raises MigrationFailed: give it up."""
@@ -250,6 +266,10 @@ class FinishMove(Step):
         )
 
 
+def _can_go(look: DomainLook) -> bool:
+    return look.state == "running" or look.is_held
+
+
 def _begun(scene: Scene) -> dict[str, Any]:
     return {name: scene.known[name] for name in ("begun_at", "forced") if name in scene.known}
 
@@ -282,6 +302,8 @@ def _shown(progress: MigrationProgress) -> Progress | None:
         unit="bytes",
         rate=float(rate) if rate else None,
         eta_seconds=left / rate if rate else None,
+        dirty_rate=float(progress.dirty_bytes_per_second),
+        downtime_milliseconds=progress.downtime_milliseconds or None,
     )
 
 

@@ -23,7 +23,8 @@ NOBODY = "00000000-0000-4000-8000-000000000000"
 class Bench:
     """``there_uri`` leads from here to there, ``nowhere_uri`` to nobody. ``hurry`` lets what goes
     slowly go fast. ``wait`` returns once it is so, or fails. ``stirred`` tells how often somebody
-    here was told that something happened to the instance."""
+    here was told that something happened to the instance. ``suspend`` pauses it here, ``resume``
+    lets it run again over there."""
 
     here: Migrations
     here_domains: Domains
@@ -35,6 +36,8 @@ class Bench:
     hurry: Callable[[], None]
     wait: Callable[[Callable[[], bool], str], None]
     stirred: Callable[[], int]
+    suspend: Callable[[], None]
+    resume: Callable[[], None]
 
     def journey(self, uri: str | None = None, **options: Any) -> Journey:
         live_xml, persistent_xml = self.here.descriptions(self.instance_id)
@@ -229,6 +232,40 @@ class MigrationsContract:
         bench.here.abort(bench.instance_id)
         bench.wait_over()
         bench.assert_runs_here()
+
+    def test_what_somebody_has_paused_is_paused_over_there(self, bench: Bench) -> None:
+        bench.suspend()
+        here = bench.look_here()
+        assert here is not None
+        assert (here.state, here.is_held) == ("paused", True)
+        bench.start()
+        there = bench.look_there()
+        assert there is not None
+        assert (there.state, there.job, there.is_held) == ("paused", "incoming migration", False)
+        bench.hurry()
+        bench.wait_over()
+        there = bench.look_there()
+        assert bench.look_here() is None
+        assert there is not None
+        assert (there.state, there.job, there.is_held) == ("paused", None, True)
+        bench.resume()
+        bench.assert_runs_there()
+
+    def test_what_somebody_has_paused_stays_so_where_it_fails(self, bench: Bench) -> None:
+        bench.suspend()
+        bench.start()
+        bench.here.pause(bench.instance_id)
+        bench.here.abort(bench.instance_id)
+        bench.wait_over()
+        here = bench.look_here()
+        assert here is not None
+        assert (here.state, here.job, here.is_held) == ("paused", None, True)
+        bench.wait(lambda: bench.look_there() is None, "it is gone over there")
+        bench.start()
+        bench.hurry()
+        bench.wait_over()
+        bench.resume()
+        bench.assert_runs_there()
 
     def test_a_downtime_may_be_allowed_on_the_way(self, bench: Bench) -> None:
         bench.start()

@@ -44,9 +44,8 @@ def make_bench(two: TwoHypervisors, sides: dict[Libvirtd, Side], guest: Guest) -
     here = sides[guest.hypervisor]
     there = sides[two.other(guest.hypervisor)]
 
-    def hurry() -> None:
-        domain = here.libvirtd.connection().lookupByUUIDString(guest.uuid)
-        domain.migrateSetMaxSpeed(FAST_MIB_PER_SECOND)
+    def domain(side: Side) -> libvirt.virDomain:
+        return side.libvirtd.connection().lookupByUUIDString(guest.uuid)
 
     def wait(is_so: Callable[[], bool], what: str) -> None:
         wait_until(is_so, what, seconds=60)
@@ -59,9 +58,11 @@ def make_bench(two: TwoHypervisors, sides: dict[Libvirtd, Side], guest: Guest) -
         instance_id=guest.uuid,
         there_uri=libvirt_uri_for(there.libvirtd),
         nowhere_uri=f"qemu+tcp://{address_of(there.libvirtd)}:1/system",
-        hurry=hurry,
+        hurry=lambda: domain(here).migrateSetMaxSpeed(FAST_MIB_PER_SECOND),
         wait=wait,
         stirred=lambda: here.stirred[guest.uuid],
+        suspend=lambda: domain(here).suspend(),
+        resume=lambda: domain(there).resume(),
     )
 
 

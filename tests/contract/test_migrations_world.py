@@ -52,6 +52,10 @@ class Two:
         def hurry() -> None:
             self.road.pace = "goes"
 
+        def hold(name: str, *, is_held: bool) -> None:
+            guest = self.domains[name].guests[TRAVELLER]
+            guest.is_paused = guest.is_held = is_held
+
         def wait(is_so: Callable[[], bool], what: str) -> None:
             for _ in range(TURNS_AT_MOST):
                 if is_so():
@@ -70,6 +74,8 @@ class Two:
             hurry=hurry,
             wait=wait,
             stirred=lambda: self.stirred["one"],
+            suspend=lambda: hold("one", is_held=True),
+            resume=lambda: hold("two", is_held=False),
         )
 
 

@@ -5,7 +5,9 @@ side has connected what is used there, and no operation is open.
 """
 
 import contextlib
+import os
 import random
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -199,6 +201,16 @@ class Trip:
         )
         assert self.here.client.get_instance(self.guest.uuid)["job"] == "migration"
         return accepted
+
+    def wait_for(self, accepted: Answer, what: str) -> None:
+        """It is told as what it waits for."""
+        operation_id = accepted.operation_id
+        assert operation_id is not None
+        wait_until(
+            lambda: what in (self.here.client.get_operation(operation_id).waiting_for or ""),
+            what,
+            seconds=120,
+        )
 
     def hurry_post_copy(self) -> None:
         """Unless it is over."""
@@ -433,6 +445,44 @@ def test_agents_that_are_killed_in_post_copy(
     assert trip.here.finish(accepted).state == "done"
     trip.assert_has_gone()
     trip.arrived()
+
+
+def test_a_wire_that_is_cut_in_post_copy(
+    two: TwoHypervisors, sides: dict[Libvirtd, Side], volume: LoopVolume
+) -> None:
+    """Half of its memory is on each side: nobody starts it anew, and nothing is disconnected."""
+    guest = two.guest("lost")
+    guest.wait_ready()
+    wanted = wish(guest, volume, **SHARED)
+    sides[two.left].orchestrator.attached(wanted)
+    trip = Trip(two, sides, guest)
+    accepted = trip.begin_post_copy(trip.prepare(wanted))
+    two.cut()
+    try:
+        trip.wait_for(accepted, "postcopy-failed")
+        for side in (trip.here, trip.there):
+            side.agent.kill()
+            side.agent.start()
+        trip.wait_for(accepted, "postcopy-failed")
+        seen = [side.client.get_instance(guest.uuid) for side in (trip.here, trip.there)]
+        assert [(row["state"], row["job"]) for row in seen] == [
+            ("paused", "migration"),
+            ("running", "incoming migration"),
+        ]
+        assert len(volume.users()) == 2
+        assert [len(side.rows(guest)) for side in (trip.here, trip.there)] == [1, 1]
+    finally:
+        two.mend()
+        for libvirtd in (two.left, two.right):
+            if guest.name in libvirtd.guest_pids():
+                os.kill(libvirtd.guest_pids()[guest.name], signal.SIGKILL)
+    trip.here.libvirtd.kill()  # it still waits for the other to go on with the post-copy
+    trip.here.libvirtd.start()
+    assert trip.here.finish(accepted).state == "done"
+    (arrived,) = trip.arrived()
+    assert trip.here.rows(guest) == []
+    assert trip.there.orchestrator.detached(arrived)["disconnected"]
+    trip.there.libvirtd.connection().lookupByUUIDString(guest.uuid).undefine()
 
 
 def test_what_takes_too_long_is_given_up(

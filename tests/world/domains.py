@@ -44,13 +44,14 @@ ROOT_PORTS = 6
 class Guest:
     """One domain. ``pending`` are the aliases that it was asked for and has not let go; ``sizes``
     what QEMU found when it opened the disk of a target name, or was told since; ``copies`` how many
-    turns the copy of one has had."""
+    turns the copy of one has had. ``is_held``: somebody has paused it."""
 
     instance_id: str
     name: str
     inactive: str | None
     live: str | None
     is_paused: bool = False
+    is_held: bool = False
     job: str | None = None
     attitude: Attitude = "cooperative"
     pending: list[str] = field(default_factory=list)
@@ -324,6 +325,7 @@ class SimulatedDomains:
             live_xml=guest.live,
             inactive_xml=guest.inactive,
             job=guest.job,
+            is_held=guest.is_paused and guest.is_held,
         )
 
     def _limits(self, instance_id: str, target_dev: str) -> dict[str, int | str]:

@@ -8,6 +8,7 @@ Each host's end (``Migrations``) has one life of an agent at a time, and forgets
 * the source's domain stands for the switch-over, and is gone with the end; numbers of it have those
   who were told of the end, and the destination's libvirt
 * who has not asked is told nothing of a failure
+* what somebody has paused goes like any other, and is paused over there
 * over a road that is cut each side gives up by itself, the destination later
 """
 
@@ -59,6 +60,7 @@ class Trip:
     journey: Journey
     phase: Phase = "setup"
     remaining_bytes: int = TOTAL_BYTES
+    downtime_milliseconds: int | None = None
     abandoned: bool = False
 
 
@@ -153,7 +155,8 @@ class Road:
         here, there = self.hosts[trip.source], self.hosts[trip.destination]
         assert here.guests[instance_id].is_paused, f"{instance_id} would run twice"
         guest = there.guests[instance_id]
-        guest.is_paused, guest.job = False, job
+        guest.is_paused = guest.is_held = here.guests[instance_id].is_held
+        guest.job = job
         guest.inactive = trip.journey.persistent_xml
         there.happened(instance_id)
 
@@ -162,7 +165,7 @@ class Road:
         trip = self.trips[instance_id]
         assert trip.phase not in POST_COPY, "the guest runs over there"
         guest = self.hosts[trip.source].guests[instance_id]
-        guest.job, guest.is_paused = None, False
+        guest.job, guest.is_paused = None, guest.is_held
         trip.abandoned = True
         if not self.is_cut:
             self._vanish_there(instance_id)
@@ -249,6 +252,8 @@ class RoadMigrations:
                 remaining_bytes=trip.remaining_bytes - 1,
                 total_bytes=TOTAL_BYTES,
                 rate_bytes_per_second=1 << 20,
+                dirty_bytes_per_second=1 << 12,
+                downtime_milliseconds=trip.downtime_milliseconds or 300,
             )
 
         return self._call("progress", ask)
@@ -272,8 +277,10 @@ class RoadMigrations:
         self._while_it_goes("abort-migration", instance_id, give_up)
 
     def allow_downtime(self, instance_id: str, milliseconds: int) -> None:
-        assert milliseconds > 0
-        self._while_it_goes("allow-downtime", instance_id, lambda trip: None)
+        def allow(trip: Trip) -> None:
+            trip.downtime_milliseconds = milliseconds
+
+        self._while_it_goes("allow-downtime", instance_id, allow)
 
     def start_post_copy(self, instance_id: str) -> None:
         def switch(trip: Trip) -> None:
@@ -307,7 +314,7 @@ class RoadMigrations:
 
     def pause(self, instance_id: str) -> None:
         def stand(trip: Trip) -> None:
-            if trip.phase not in POST_COPY:
+            if trip.phase not in POST_COPY and not self._domains.guests[instance_id].is_held:
                 self._domains.guests[instance_id].is_paused = True
                 trip.phase = "switchover"
 

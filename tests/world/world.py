@@ -358,7 +358,7 @@ class World:
         for guest in self.domains.guests.values():
             guest.attitude = "cooperative"
             if guest.instance_id not in self.road.trips:
-                guest.job, guest.is_paused = None, False
+                guest.job, guest.is_paused = None, guest.is_held
 
     def records(self) -> list[Record]:
         return self.journal.read(lambda book: book.all_operations())

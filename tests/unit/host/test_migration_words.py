@@ -7,6 +7,7 @@ import pytest
 
 from agent.host.migration_words import (
     ARRIVED_IN_POST_COPY,
+    HELD,
     flags_of,
     parameters_of,
     post_copy_phase,
@@ -15,7 +16,8 @@ from agent.host.migration_words import (
 )
 from agent.model.migration import Journey, MigrationOptions, MigrationProgress, Phase
 
-RUNNING = libvirt.VIR_DOMAIN_RUNNING
+RUNNING = (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_BOOTED)
+STANDING = (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_MIGRATION)
 
 JOB = {
     "operation": 5,
@@ -91,7 +93,7 @@ def test_volumes_are_never_copied_and_nothing_unsafe_is_done() -> None:
 
 
 def test_how_far_it_is() -> None:
-    assert progress_of(JOB, RUNNING) == MigrationProgress(
+    assert progress_of(JOB, *RUNNING) == MigrationProgress(
         phase="precopy",
         done_bytes=46206525,
         remaining_bytes=187711488,
@@ -105,15 +107,18 @@ def test_how_far_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("job", "state", "phase"),
+    ("job", "condition", "phase"),
     [
-        ({**JOB, "data_total": 0}, libvirt.VIR_DOMAIN_RUNNING, "setup"),
-        ({"operation": 5, "type": 2}, libvirt.VIR_DOMAIN_RUNNING, "setup"),
-        (JOB, libvirt.VIR_DOMAIN_PAUSED, "switchover"),
+        ({**JOB, "data_total": 0}, RUNNING, "setup"),
+        ({"operation": 5, "type": 2}, RUNNING, "setup"),
+        (JOB, STANDING, "switchover"),
+        (JOB, HELD, "precopy"),
     ],
 )
-def test_where_the_guest_runs(job: dict[str, int], state: int, phase: Phase) -> None:
-    progress = progress_of(job, state)
+def test_where_the_guest_runs(
+    job: dict[str, int], condition: tuple[int, int], phase: Phase
+) -> None:
+    progress = progress_of(job, *condition)
     assert progress is not None
     assert progress.phase == phase
 
@@ -133,9 +138,9 @@ def test_a_post_copy_shows_in_the_state_alone() -> None:
 
 def test_other_jobs_do_not_take_it_away() -> None:
     for operation in range(10):
-        found = progress_of({**JOB, "operation": operation}, RUNNING)
+        found = progress_of({**JOB, "operation": operation}, *RUNNING)
         assert (found is None) == (operation != libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT)
-    assert progress_of({"type": 0}, RUNNING) is None
+    assert progress_of({"type": 0}, *RUNNING) is None
 
 
 def test_how_it_was() -> None:

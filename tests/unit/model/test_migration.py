@@ -33,12 +33,23 @@ def test_a_bandwidth_is_never_rounded_to_no_limit(
         {"max_downtime_milliseconds": "300"},
         {"on_timeout": "pray"},
         {"on_timeout": "post_copy"},
+        {"downtime_steps": 2},
         {"tunnelled": True},
     ],
 )
 def test_what_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(Invalid, match=next(iter(wrong))):
         MigrationOptions.parse(wrong)
+
+
+def test_a_downtime_is_allowed_step_by_step_and_never_more() -> None:
+    wishes = {"max_downtime_milliseconds": 500, "downtime_steps": 3, "downtime_step_seconds": 10}
+    options = MigrationOptions.parse(wishes)
+    allowed = [options.downtime_milliseconds(seconds) for seconds in (0, 9, 10, 25, 1000)]
+    assert allowed == [167, 167, 334, 500, 500]
+    at_once = MigrationOptions.parse({"max_downtime_milliseconds": 500})
+    assert at_once.downtime_milliseconds() == 500
+    assert MigrationOptions.parse({}).downtime_milliseconds(1000) is None
 
 
 def test_post_copy_at_the_time_out_where_it_is_allowed() -> None:

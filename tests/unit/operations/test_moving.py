@@ -7,7 +7,7 @@ import pytest
 from agent.guest.domain_xml import parse_domain
 from tests.unit.operations.asking import ask, refused
 from tests.unit.saga.stories import ONE, SHARED, TWO, guest_is
-from tests.unit.saga.stories_of_moving import BOTH, ONE_OF_THEM, comes, prepared, stalls
+from tests.unit.saga.stories_of_moving import BOTH, ONE_OF_THEM, comes, holds, prepared, stalls
 from tests.world.road import STATISTICS
 from tests.world.story import (
     Ask,
@@ -188,6 +188,11 @@ def source(world: World) -> World:
     return world
 
 
+def failed(world: World, asked: Ask) -> tuple[str, str]:
+    error = ask(world, asked)["error"]
+    return error["code"], error["detail"]
+
+
 class TestMigrateRequest:
     @pytest.mark.parametrize(
         "destination",
@@ -217,6 +222,27 @@ class TestMigrateRequest:
         assert "nothing was touched" in answer["error"]["detail"]
         assert "start-migration" not in " ".join(source.instants.passed)
 
+    def test_a_downtime_is_allowed_step_by_step(self, source: World) -> None:
+        stalls(source)
+        wishes = {"max_downtime_milliseconds": 500, "downtime_steps": 5}
+        ask(source, migrate(1, 1, options=wishes))
+        for seconds, allowed in ((40, 200), (30, 300), (300, 500)):
+            let_pass(seconds)(source)
+            assert source.road.trips[ONE].downtime_milliseconds == allowed
+        assert source.instants.passed.count("after allow-downtime") == 4
+
+    def test_what_somebody_has_paused_goes_but_not_in_post_copy(self, source: World) -> None:
+        holds(source)
+        code, detail = failed(source, migrate(1, 1, options={"post_copy": True}))
+        assert (code, "post_copy" in detail) == ("unsupported", True)
+        assert ask(source, migrate(2, 1))["state"] == "done"
+        assert source.far.domains.guests[ONE].is_paused
+
+    def test_what_stands_for_another_reason_does_not_go(self, source: World) -> None:
+        """A migration before it, whose outcome nobody knows; an error of its storage."""
+        source.domains.guests[ONE].is_paused = True
+        assert failed(source, migrate(1, 1))[0] == "busy"
+
 
 class TestWhileItGoes:
     @pytest.fixture
@@ -232,6 +258,7 @@ class TestWhileItGoes:
         assert answer.progress is not None
         assert 0 <= answer.progress.done < answer.progress.total
         assert answer.progress.eta_seconds
+        assert (answer.progress.dirty_rate, answer.progress.downtime_milliseconds) == (4096, 300)
 
     @pytest.mark.parametrize(
         "other",

@@ -133,6 +133,8 @@ def test_it_tells_how_far_it_is(world: World) -> None:
         "unit": "bytes",
         "rate": GIB // 3 / 5,
         "eta_seconds": pytest.approx(10.0, rel=0.01),
+        "dirty_rate": None,
+        "downtime_milliseconds": None,
     }
     goes_on(world)
     world.run()

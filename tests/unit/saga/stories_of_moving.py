@@ -330,6 +330,25 @@ def is_there(world: World) -> None:
     assert ONE not in world.domains.guests
 
 
+def holds(world: World) -> None:
+    """Somebody has paused the guest."""
+    guest = world.domains.guests[ONE]
+    guest.is_paused = guest.is_held = True
+
+
+def is_held(*, there: bool) -> Act:
+    """Exactly there or here."""
+
+    def check(world: World) -> None:
+        found = (world.far.domains.guests.get(ONE), world.domains.guests.get(ONE))
+        guest, other = found if there else found[::-1]
+        assert guest is not None
+        assert (guest.is_paused, guest.is_held, guest.job) == (True, True, None)
+        assert other is None
+
+    return check
+
+
 def never_went(world: World) -> None:
     is_here(world)
     assert not world.road.arrived
@@ -419,6 +438,21 @@ MIGRATES: tuple[Story, ...] = (
         (migrate(1, 1),),
         (DONE,),
         then(connected(VOLUMES[0]), is_there),
+    ),
+    Story(
+        "migrate what somebody has paused",
+        then(leaves(1), holds),
+        (migrate(1, 1),),
+        (DONE,),
+        then(connected(), is_held(there=True)),
+    ),
+    Story(
+        "migrate what somebody has paused over a road that is cut while it is copied",
+        then(leaves(1), holds, stalls),
+        (migrate(1, 1), cut, let_pass(60), mend),
+        (UNDONE,),
+        then(because(1, "migration-failed"), connected(VOLUMES[0]), is_held(there=False)),
+        is_timed=True,
     ),
     Story(
         "migrate with a device that stays",

@@ -62,6 +62,8 @@ def test_it_is_in_the_answer_until_the_end(world: World) -> None:
         "unit": "bytes",
         "rate": 2.0,
         "eta_seconds": None,
+        "dirty_rate": None,
+        "downtime_milliseconds": None,
     }
 
 

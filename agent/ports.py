@@ -178,6 +178,12 @@ class Copies(Protocol):
     def abort(self, instance_id: str, target_dev: str) -> None:
         """Give it up, the guest stays where it is; no copy: nothing to do."""
 
+    def astray(self, instance_id: str, target_dev: str) -> bool:
+        """Has QEMU another volume than libvirt says?  So where libvirtd died in the pivot, and for
+        as long as the guest runs. False where it does not.
+
+        To be asked in doubt alone: libvirt takes the domain for tainted by it."""
+
 
 class Migrations(Protocol):
     """Guests that go from here to another hypervisor, from libvirtd to libvirtd.

@@ -41,6 +41,7 @@ from agent.host.identity import BlockDevices
 from agent.host.local_paths import LocalPaths
 from agent.host.mounts import Mounts
 from agent.host.nvme import NvmeControllers
+from agent.host.openers import refuse_open
 from agent.model.attachment import Attachment
 from agent.model.connection import (
     Connection,
@@ -118,6 +119,7 @@ class BrickConnectors:
             pause=pause,
         )
         self._finder = Finder(self._devices, self._reader, self._nvme, self._mounts)
+        self._pause = pause
         self._remove = remove
         self._which = which
         self._mutex = threading.Lock()
@@ -178,6 +180,8 @@ class BrickConnectors:
             return Disconnected()
         trail = Trail(self._execute)
         today = self._devices.find(device.identity) if device else None
+        if today is not None:
+            refuse_open(today, self._pause)
         with self._locks.guard(attachment):
             try:
                 connector = self._connector(connection, trail)

@@ -4,10 +4,13 @@ A job is transient (it is over when the guest stops) and the destination is ther
 persistent domain stays defined all the time. With the pivot libvirt changes both halves.
 """
 
-from collections.abc import Collection
+import json
+import re
+from collections.abc import Collection, Sequence
 from typing import Any, Final, TypeVar
 
 import libvirt
+import libvirt_qemu
 from lxml import etree
 
 from agent.errors import AgentError, CopyFailed, Unavailable, Unsupported
@@ -106,6 +109,34 @@ class LibvirtCopies(LibvirtCalls):
                     raise
 
         self._change(ask, f"giving up the copy of {target_dev} of domain {instance_id}")
+
+    def astray(self, instance_id: str, target_dev: str) -> bool:
+        def ask(connection: VirConnect) -> bool:
+            domain = connection.lookupByUUIDString(instance_id)
+            command = json.dumps({"execute": "query-block"})
+            try:
+                told = json.loads(libvirt_qemu.qemuMonitorCommand(domain, command, 0))
+            except libvirt.libvirtError as error:
+                if is_no_such_half(error.get_error_code(), str(error)):
+                    return False
+                raise
+            return is_astray(domain.XMLDesc(0), target_dev, told["return"])
+
+        return self._question(ask)
+
+
+def is_astray(live_xml: str, target_dev: str, blocks: Sequence[dict[str, Any]]) -> bool:
+    """By the answer of QEMU's query-block: libvirt numbers what it gives to QEMU, and shows the
+    number of a disk's source (since 5.10; without it nothing is known, and it is not astray)."""
+    disk = etree.fromstring(live_xml).find(f"devices/disk/target[@dev='{target_dev}']/..")
+    source, alias = (None, None) if disk is None else (disk.find("source"), disk.find("alias"))
+    if source is None or alias is None or source.get("index") is None:
+        return False
+    for block in blocks:
+        if alias.get("name") in block.get("qdev", "").split("/"):
+            node = re.match(r"libvirt-(\d+)-", block.get("inserted", {}).get("node-name", ""))
+            return node is not None and node[1] != source.get("index")
+    return False
 
 
 def _copy_refusal(error: Any, doing: str) -> AgentError:

@@ -37,6 +37,9 @@ from agent.steps.users import Halves, halves, is_at, refuse_conflicts, uses_of
 LOOK_SECONDS = 5.0
 """Between two looks at a copy; that it is ready, or over, an event tells at once."""
 
+RESTART_SECONDS = 60.0
+"""Between two looks whether a guest was stopped; an event tells at once."""
+
 
 @dataclass(frozen=True)
 class CheckSwap(Step):
@@ -94,6 +97,9 @@ class CopyDisk(Step):
         assert device is not None, "connect-volume comes first"
         guest = find_guest(host, self.attachment.instance_id)
         disk = _running_disk(scene, guest, self.attachment.alias)
+        has_begun = scene.known.get("copy_started") or is_at(host, disk.copies_to, device)
+        if has_begun and _has_gone_over(scene, self.attachment, disk):
+            return {}
         if is_at(host, disk.source, device):
             return {}
         if not is_at(host, disk.copies_to, device):
@@ -166,12 +172,12 @@ class PivotDisk(Commit):
     def apply(self, scene: Scene) -> Learnt:
         host, instance_id = scene.host, self.attachment.instance_id
         disk = _running_disk(scene, find_guest(host, instance_id), self.attachment.alias)
-        if not is_at(host, disk.source, scene.device):
+        if not _has_gone_over(scene, self.attachment, disk):
             if not is_at(host, disk.copies_to, scene.device):
                 raise _gave_up(scene, disk, scene.device)
             host.copies.pivot(instance_id, disk.target_dev)
             disk = _running_disk(scene, find_guest(host, instance_id), self.attachment.alias)
-        if not is_at(host, disk.source, scene.device):
+        if not _has_gone_over(scene, self.attachment, disk):
             raise CopyFailed(f"libvirt took the pivot, and {disk.target_dev} is at {disk.source}")
         return {}
 
@@ -184,7 +190,7 @@ class PivotDisk(Commit):
             raise Unavailable("libvirt", f"domain {look.name} has a {look.job} running")
         guest, alias = halves(look), self.attachment.alias
         disk = guest.live_disk(alias) if look.active else guest.defined_disk(alias)
-        return disk is not None and is_at(scene.host, disk.source, scene.device)
+        return disk is not None and _has_gone_over(scene, self.attachment, disk)
 
 
 @dataclass(frozen=True)
@@ -198,7 +204,7 @@ class RedefineDisk(Step):
     def about(self) -> str:
         return self.attachment.attachment_id
 
-    def apply(self, scene: Scene) -> Learnt:
+    def apply(self, scene: Scene) -> Learnt | Parked:
         host, attachment = scene.host, self.attachment
         look = host.domains.look(attachment.instance_id)
         if look is None:
@@ -214,6 +220,12 @@ class RedefineDisk(Step):
             host.domains.redefine(attachment.instance_id, xml)
         live = guest.live_disk(attachment.alias)
         is_elsewhere = live is not None and not is_at(host, live.source, device)
+        if live and is_elsewhere and host.copies.astray(look.instance_id, live.target_dev):
+            return Parked(
+                f"domain {look.name} to be shut off, and started anew: libvirtd died in the pivot, "
+                f"and takes {live.target_dev} to be on the old volume for as long as it runs",
+                wake_at=host.clock.now() + RESTART_SECONDS,
+            )
         warnings = [
             "the guest was started anew from its old definition, and runs with the old volume: "
             "what it has written since the swap is on the new one; stop it, and start it again"
@@ -282,6 +294,19 @@ def _running_disk(scene: Scene, guest: Halves, alias: str) -> DiskFacts:
     if disk is None:
         raise WrongDevice(f"the running guest has no disk {alias}: detach it, and attach it again")
     return disk
+
+
+def _has_gone_over(scene: Scene, attachment: Attachment, disk: DiskFacts) -> bool:
+    """Has the guest the new volume?  QEMU is asked where the copy is gone, and libvirt, which may
+    have died in the pivot, says that the disk is where it was."""
+    host, device = scene.host, scene.device
+    if is_at(host, disk.source, device):
+        return True
+    instance_id, target_dev = attachment.instance_id, disk.target_dev
+    is_copied_to = is_at(host, disk.copies_to, device)
+    if is_copied_to and host.copies.progress(instance_id, target_dev) is not None:
+        return False
+    return host.copies.astray(instance_id, target_dev)
 
 
 def _refuse_other_job(host: Host, guest: Halves, disk: DiskFacts, device: Device | None) -> None:

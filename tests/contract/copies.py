@@ -65,6 +65,10 @@ class CopiedDisk:
             CopyWishes(**wishes),  # type: ignore[arg-type]
         )
 
+    @property
+    def astray(self) -> bool:
+        return self.bench.copies.astray(self.instance_id, self.target_dev)
+
     def pivot(self) -> None:
         self.bench.copies.pivot(self.instance_id, self.target_dev)
 
@@ -127,7 +131,9 @@ class CopiesContract:
         progress = disk.bench.copies.progress(disk.instance_id, disk.target_dev)
         assert progress is not None
         assert progress.done_bytes == progress.total_bytes > 0
+        assert not disk.astray
         disk.pivot()
+        assert not disk.astray, "libvirt knows"
         assert (disk.live.source, disk.live.copies_to) == (destination, None)
         assert disk.bench.copies.progress(disk.instance_id, disk.target_dev) is None
         defined = disk.half(live=False)
@@ -153,6 +159,7 @@ class CopiesContract:
         disk.wait_copied()
         disk.abort()
         assert disk.live.source == disk.source
+        assert not disk.astray
 
     def test_begun_twice_it_goes_once(self, disk: CopiedDisk) -> None:
         destination = disk.bench.make_volume(16 * MIB)
@@ -187,6 +194,7 @@ class CopiesContract:
         disk.wait_copied()
         disk.pivot()
         assert (disk.live.source, disk.live.slice_bytes) == (destination, 16 * MIB)
+        assert not disk.astray
         assert disk.bench.domains.size(disk.instance_id, disk.target_dev) == 16 * MIB
         if disk.instance_id == disk.bench.running:
             whole = disk_xml(destination, disk.target_dev, disk.alias)
@@ -205,6 +213,7 @@ class CopiesContract:
             bench.copies.start(bench.shut_off, "sda", destination_xml("/dev/null"), CopyWishes())
         assert bench.copies.progress(bench.shut_off, "sda") is None
         bench.copies.abort(bench.shut_off, "sda")
+        assert not bench.copies.astray(bench.shut_off, "sda")
 
     # the definition
 

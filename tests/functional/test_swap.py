@@ -1,10 +1,14 @@
 """A guest's disk moves to another volume while the guest writes: nothing is lost, whoever dies."""
 
+import os
+import random
 import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
+from signal import SIGKILL
 from types import TracebackType
 from typing import Any, Self
 
@@ -212,6 +216,88 @@ def test_agent_and_libvirtd_die_while_it_copies(
         swaps.ended(new, new_volume, answer)
         assert swaps.guest.domain.isPersistent() == 1
     writer.assert_on(new_volume)
+
+
+@pytest.mark.timeout(600)
+def test_libvirtd_dies_when_it_is_ready_and_in_the_pivot(
+    swaps: Swaps,
+    make_volume: MakeVolume,
+    agent: AgentProcess,
+    lab: Lab,
+    rounds: int,
+    seed: int,
+) -> None:
+    """The agent is dead as well, and finds what has become of it.
+
+    libvirt 9.0 may not know any more what QEMU has, or that the guest runs at all."""
+    guest, chance = swaps.guest, random.Random(seed)
+    volumes = [swaps.volume, make_volume()]
+    deaths = [at_once, *[in_the_pivot(chance.uniform(0, 0.03)) for _ in range(2 * rounds)]]
+    for number, dies in enumerate(deaths):
+        [to] = [volume for volume in volumes if volume is not swaps.volume]
+        with Writer(guest, swaps.disk) as writer:
+            new, accepted = swaps.ask(to, bandwidth_bytes_per_second=MIB)
+            far(swaps, accepted, 1)
+            agent.kill()
+            limit_copy(swaps, 0)
+            wait_until(lambda: is_ready(swaps), "the copy is ready", seconds=60)
+            dies(swaps, lab)
+            lab.libvirtd.start()
+            agent.start()
+            rests = wait_until(partial(comes_to_rest, swaps, accepted), "it rests", seconds=60)
+        writer.assert_on(to)
+        is_lost = guest.state == "shut off"
+        print(f"{number}: {rests.state}, waiting for {rests.waiting_for}, lost: {is_lost}")
+        if is_lost:
+            os.kill(lab.libvirtd.guest_pids()[guest.name], SIGKILL)
+        elif not rests.closed:
+            guest.destroy()
+        if guest.state == "shut off":
+            guest.start()
+            guest.wait_ready()
+        answer = swaps.orchestrator.finish(accepted)
+        assert guest.domain.isPersistent() == 1
+        if is_lost:
+            assert answer.error is not None
+            assert answer.error.code == "copy-failed"
+        else:
+            swaps.ended(new, to, answer)
+            writer.assert_on(to)
+
+
+def comes_to_rest(swaps: Swaps, accepted: Answer) -> Answer | None:
+    """It has ended, or waits for what does not come by itself."""
+    assert accepted.operation_id is not None
+    answer = swaps.orchestrator.client.get_operation(accepted.operation_id)
+    return answer if answer.closed or "started anew" in str(answer.waiting_for) else None
+
+
+def at_once(_: Swaps, lab: Lab) -> None:
+    lab.libvirtd.kill()
+
+
+def in_the_pivot(seconds: float) -> Callable[[Swaps, Lab], None]:
+    """So long after it was asked for."""
+
+    def dies(swaps: Swaps, lab: Lab) -> None:
+        domain, disk = swaps.guest.domain, copied_disk(swaps)
+
+        def pivot() -> None:
+            with suppress(libvirt.libvirtError):  # nobody is left to answer
+                domain.blockJobAbort(disk, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+
+        asked = threading.Thread(target=pivot)
+        asked.start()
+        asked.join(seconds)
+        lab.libvirtd.kill()
+        asked.join()
+
+    return dies
+
+
+def is_ready(swaps: Swaps) -> bool:
+    facts = parse_domain(swaps.guest.domain.XMLDesc(0))
+    return any(disk.is_copied for disk in facts.disks)
 
 
 def test_cancelled_it_is_as_if_nothing_had_been(swaps: Swaps, make_volume: MakeVolume) -> None:

@@ -5,6 +5,7 @@
 * one that fails vanishes without a word; so one to a destination of another size, right after the
   start
 * a pivot changes both halves, in the definition the source alone
+* libvirtd that dies in a pivot knows no more which volume QEMU has
 """
 
 from collections.abc import Callable, Mapping
@@ -28,13 +29,16 @@ TURNS = 3
 @dataclass
 class SimulatedCopies:
     """``pace`` stalls: what is copied stays where it is. ``breaks``: each copy fails half way.
-    ``loses_definition``: libvirtd dies in each pivot before it has written the definition."""
+    ``loses_definition``: libvirtd dies in each pivot before it has written the definition;
+    ``loses_track``: before it has written anything, and comes to believe that the disk is back on
+    the old volume, or that the pivot goes on for ever."""
 
     instants: Instants
     domains: SimulatedDomains
     pace: Literal["goes", "stalls"] = "goes"
     breaks: bool = False
     loses_definition: bool = False
+    loses_track: Literal["", "back", "pivoting"] = ""
 
     # ports.Copies
 
@@ -86,6 +90,14 @@ class SimulatedCopies:
             assert mirror is not None
             if mirror.get("ready") != "yes":
                 raise Unavailable("libvirt", "simulated: the copy is not ready")
+            if self.loses_track:
+                guest.astray[target_dev] = source_of(mirror) or ""
+                mirror.set("ready", "pivot")
+                if self.loses_track == "back":
+                    disk.remove(mirror)
+                guest.live = _text(live)
+                del guest.copies[target_dev]
+                return
             if not self.loses_definition and guest.inactive is not None:
                 defined, half = _disk(guest.inactive, target_dev)
                 if half is not None and source_of(half) == source_of(disk):
@@ -108,6 +120,13 @@ class SimulatedCopies:
         refusal = PlugRefused("simulated: libvirt does not give it up")
         self._change("abort-copy", change, refusal)
 
+    def astray(self, instance_id: str, target_dev: str) -> bool:
+        def ask() -> bool:
+            guest = self.domains.guests.get(instance_id)
+            return guest is not None and target_dev in guest.astray
+
+        return self._call("astray", ask)
+
     # what QEMU does by itself
 
     def act(self) -> bool:
@@ -126,7 +145,8 @@ class SimulatedCopies:
             self._vanish(guest, target_dev)
 
     def image(self) -> dict[str, object]:
-        return {name: getattr(self, name) for name in ("pace", "breaks", "loses_definition")}
+        own = ("pace", "breaks", "loses_definition", "loses_track")
+        return {name: getattr(self, name) for name in own}
 
     def restore(self, image: Mapping[str, object]) -> None:
         for name, value in image.items():

@@ -44,7 +44,8 @@ ROOT_PORTS = 6
 class Guest:
     """One domain. ``pending`` are the aliases that it was asked for and has not let go; ``sizes``
     what QEMU found when it opened the disk of a target name, or was told since; ``copies`` how many
-    turns the copy of one has had. ``is_held``: somebody has paused it."""
+    turns the copy of one has had; ``astray`` the source that QEMU has of one, where libvirt says
+    another. ``is_held``: somebody has paused it."""
 
     instance_id: str
     name: str
@@ -58,6 +59,7 @@ class Guest:
     asked: int = 0
     sizes: dict[str, int] = field(default_factory=dict)
     copies: dict[str, int] = field(default_factory=dict)
+    astray: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -205,6 +207,7 @@ class SimulatedDomains:
         guest.live, guest.is_paused = None, False
         guest.pending.clear()
         guest.copies.clear()
+        guest.astray.clear()
         if guest.inactive is None:
             del self.guests[instance_id]
         self.happened(instance_id)
@@ -212,7 +215,9 @@ class SimulatedDomains:
     def lose_power(self) -> None:
         """What is not defined is gone, and nobody hears of it."""
         self.guests = {
-            instance_id: replace(guest, live=None, is_paused=False, job=None, pending=[], copies={})
+            instance_id: replace(
+                guest, live=None, is_paused=False, job=None, pending=[], copies={}, astray={}
+            )
             for instance_id, guest in self.guests.items()
             if guest.inactive is not None
         }
@@ -276,6 +281,8 @@ class SimulatedDomains:
                 sources = [source_of(one) for one in (*disks, *mirrors) if one is not None]
                 if any(source in names for source in sources):
                     found.append(f"{guest.name} ({half})")
+            if names & set(guest.astray.values()):
+                found.append(f"{guest.name} (QEMU)")
         return found
 
     def says(self, serial: str) -> bool:

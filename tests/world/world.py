@@ -355,7 +355,9 @@ class World:
         self.meanwhile.clear()
         self.road.pace, self.road.is_cut, self.far.is_silent = "goes", False, False
         self.far.domains.is_away = False
-        for guest in self.domains.guests.values():
+        for guest in list(self.domains.guests.values()):
+            if guest.astray:
+                self.domains.destroy(guest.instance_id)
             guest.attitude = "cooperative"
             if guest.instance_id not in self.road.trips:
                 guest.job, guest.is_paused = None, guest.is_held

@@ -5,6 +5,8 @@
 
 import copy
 import json
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -365,6 +367,31 @@ class TestDisconnect:
         bench.brick.at_address = [other]
         bench.connectors().disconnect(asked, device)
         assert all(call[0] == "factory" for call in bench.brick.calls)
+
+    def test_a_device_that_a_qemu_has_open_stays(self, bench: Bench, tmp_path: Path) -> None:
+        """libvirt may have lost track of its guest."""
+        asked, device = connected(bench)
+        qemu = shutil.copy(shutil.which("cat") or "", tmp_path / "qemu-of-nobody")
+        with (
+            (bench.tree.dev / "sdb").open("rb") as node,
+            subprocess.Popen(
+                [qemu],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,
+                pass_fds=[node.fileno()],
+            ) as process,
+        ):
+            assert process.stdin
+            assert process.stdout
+            process.stdin.write(b"runs")
+            assert process.stdout.read(4) == b"runs", "it has its name by now"
+            with pytest.raises(AgentError, match=f"process {process.pid}"):
+                bench.connectors().disconnect(asked, device)
+            assert bench.brick.calls == []
+            process.communicate()
+        bench.brick.on_disconnect = lambda: bench.tree.remove("sdb")
+        bench.connectors().disconnect(asked, device)
 
     def test_a_device_that_stays_is_an_error_that_names_it(self, bench: Bench) -> None:
         asked, device = connected(bench)

@@ -52,6 +52,7 @@ PURE = {
 
 ADAPTED: dict[str, tuple[str, ...]] = {
     "libvirt": ("host",),
+    "libvirt_qemu": ("host",),
     "os_brick": ("host",),
     "oslo_messaging": ("bus", "service", "cli"),
     "oslo_config": ("conf", "service", "cli"),

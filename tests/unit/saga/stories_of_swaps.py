@@ -1,5 +1,7 @@
 """Stories of disks that move to another volume under their guest; the rest is in stories.py."""
 
+from typing import Literal
+
 from agent.guest.domain_xml import parse_domain
 from tests.unit.saga.stories import (
     CANCELLED,
@@ -78,6 +80,20 @@ def breaks(world: World) -> None:
 
 def loses_definition(world: World) -> None:
     world.copies.loses_definition = True
+
+
+def loses_track(belief: Literal["back", "pivoting"]) -> Act:
+    def change(world: World) -> None:
+        world.copies.loses_track = belief
+
+    return change
+
+
+def kept_from_leaving(world: World) -> None:
+    """Nothing may go that QEMU has, or that libvirt would give it."""
+    for guest in world.domains.guests.values():
+        if guest.astray:
+            assert len(world.storage.devices) == 2
 
 
 def copied_by_hand(world: World) -> None:
@@ -277,6 +293,29 @@ SWAPS = (
         (swap(1),),
         (DONE,),
         MOVED,
+    ),
+    Story(
+        "swap in whose pivot libvirtd dies, and takes the disk to be back",
+        then(READY, loses_track("back")),
+        (swap(1), then(kept_from_leaving, destroy, start)),
+        (DONE,),
+        MOVED,
+        is_timed=True,
+    ),
+    Story(
+        "swap in whose pivot libvirtd dies, and waits for its end",
+        then(READY, loses_track("pivoting")),
+        (swap(1), then(kept_from_leaving, destroy, start)),
+        (DONE,),
+        MOVED,
+        is_timed=True,
+    ),
+    Story(
+        "swap of a transient domain in whose pivot libvirtd dies",
+        then(host(is_persistent=False), attached_with(), place(), loses_track("back")),
+        (swap(1), destroy),
+        (DONE,),
+        is_timed=True,
     ),
     Story(
         "swap while libvirt is away",

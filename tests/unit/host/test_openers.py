@@ -1,0 +1,51 @@
+"""Who has a device open: a QEMU that libvirt may know nothing of."""
+
+from pathlib import Path
+
+import pytest
+
+from agent.errors import ConnectFailed
+from agent.host.openers import LOOKS, refuse_open
+
+
+def process(proc: Path, pid: int, name: str, *files: str) -> Path:
+    opened = proc / str(pid) / "fd"
+    opened.mkdir(parents=True)
+    (opened.parent / "comm").write_text(f"{name}\n")
+    for number, file in enumerate(files):
+        (opened / str(number)).symlink_to(file)
+    return opened
+
+
+class Pauses:
+    """``then`` happens in the first one."""
+
+    def __init__(self, then: Path | None = None) -> None:
+        self.number, self._then = 0, then
+
+    def __call__(self, seconds: float) -> None:
+        self.number += 1
+        if self._then is not None:
+            self._then.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("file", ["/dev/sdb", "/dev/sdb (deleted)"])
+def test_what_a_qemu_has_open_stays(tmp_path: Path, file: str) -> None:
+    process(tmp_path, 12, "qemu-system-x86", "/dev/null", file)
+    with pytest.raises(ConnectFailed, match="process 12"):
+        refuse_open("/dev/sdb", Pauses(), tmp_path)
+
+
+def test_it_may_be_about_to_close_it(tmp_path: Path) -> None:
+    opened = process(tmp_path, 12, "qemu-system-x86", "/dev/sdb")
+    pauses = Pauses(opened / "0")
+    refuse_open("/dev/sdb", pauses, tmp_path)
+    assert pauses.number == 1 < LOOKS
+
+
+def test_others_may_look_at_it(tmp_path: Path) -> None:
+    """multipathd has every path open, for ever."""
+    process(tmp_path, 12, "multipathd", "/dev/sdb")
+    process(tmp_path, 13, "qemu-system-x86", "/dev/sdbc", "socket:[4711]")
+    (tmp_path / "14").mkdir()
+    refuse_open("/dev/sdb", Pauses(), tmp_path)

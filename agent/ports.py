@@ -116,6 +116,10 @@ class Domains(Protocol):
         device has the size that it has, also where that is more than was asked.
         Raises PlugRefused, Busy, Unsupported."""
 
+    def disk_errors(self, instance_id: str) -> Mapping[str, str | None]:
+        """{target name: reason} of the disks for whose failure QEMU has paused the guest; no other
+        failure is remembered there. The reason as IoError's."""
+
     def redefine(self, instance_id: str, disk_xml: str) -> None:
         """Change a disk of the domain's configuration, found by alias and target, to this one.
 

@@ -67,6 +67,9 @@ _STANDING: Final = frozenset(
 )
 
 
+_ERRORS: Final[dict[int, str]] = {libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE: "enospc"}
+
+
 @dataclass(frozen=True)
 class _Half:
     """Of a domain: how to change it, and how to read it."""
@@ -150,6 +153,19 @@ class LibvirtDomains(LibvirtDisks):
     def forget(self, instance_id: str, alias: str) -> None:
         """No disk, no configuration, no domain: it is out already."""
         self._take_out(instance_id, alias, _CONFIG)
+
+    def disk_errors(self, instance_id: str) -> dict[str, str | None]:
+        def ask(connection: VirConnect) -> dict[str, str | None]:
+            try:
+                found = connection.lookupByUUIDString(instance_id).diskErrors()
+            except libvirt.libvirtError as error:
+                code = error.get_error_code()
+                if is_no_such_domain(code) or is_no_such_half(code, str(error)):
+                    return {}
+                raise
+            return {target_dev: _ERRORS.get(code) for target_dev, code in found.items()}
+
+        return self._question(ask)
 
     def redefine(self, instance_id: str, disk_xml: str) -> None:
         """libvirt changes whatever sits at the target name: what that is is looked at just before.

@@ -19,6 +19,7 @@ from agent.model.io_error import Action, IoError
 from agent.model.request import rfc3339_of
 from agent.ports import Host
 from agent.saga.news import tell
+from agent.steps.users import halves
 
 LOG = logging.getLogger(__name__)
 
@@ -56,6 +57,11 @@ class IoErrors:
         self._mutex = threading.Lock()
         self._tallies: dict[_Disk, _Tally] = {}
         self._told_at: dict[_Disk, float] = {}
+        self._may_have_missed = False
+
+    def connected(self) -> None:
+        """To libvirt, anew: what failed meanwhile nobody has told. Asked for at the next look."""
+        self._may_have_missed = True
 
     def heard(self, error: IoError) -> bool:
         """Is it to be told now? Returns at once, and raises nothing."""
@@ -65,7 +71,10 @@ class IoErrors:
             return bool(self._due(now))
 
     def look(self) -> None:
-        """Tell what is due.  Raises Unavailable (the journal): then it is told later."""
+        """Tell what is due.  Raises Unavailable (the journal, libvirt): then it is told later."""
+        if self._may_have_missed:
+            self._hear_missed()
+            self._may_have_missed = False
         now = self._host.clock.now()
         with self._mutex:
             due = {disk: self._tallies.pop(disk) for disk in self._due(now)}
@@ -83,6 +92,22 @@ class IoErrors:
             if found is not None:
                 self._counted(tally.last.action, tally.errors)
                 _log(found, tally)
+
+    def _hear_missed(self) -> None:
+        """Guests that QEMU has paused; what is known of a pause is not told once more."""
+        for held in self._journal.read(lambda book: book.attachments()):
+            instance_id, errors = held.attachment.instance_id, held.io_errors
+            look = self._host.domains.look(instance_id)
+            if look is None or look.state != "paused" or (errors and errors["action"] == "stop"):
+                continue
+            disk = halves(look).live_disk(held.attachment.alias)
+            failed = self._host.domains.disk_errors(instance_id)
+            if disk is not None and disk.target_dev in failed:
+                alias = held.disk.get("alias", held.attachment.alias)
+                reason = failed[disk.target_dev]
+                self.heard(
+                    IoError(instance_id=instance_id, alias=alias, action="stop", reason=reason)
+                )
 
     def _due(self, now: float) -> list[_Disk]:
         for disk, at in list(self._told_at.items()):

@@ -169,6 +169,8 @@ class Daemon:
         self._agent.workers.stir_all()
         self._lease_turns.hurry()
         self._secrets.connected()
+        self._io_errors.connected()
+        self._io_error_turns.hurry()
 
     def _on_io_error(self, error: IoError) -> None:
         if self._io_errors.heard(error):

@@ -426,6 +426,9 @@ class DomainsContract:
         with pytest.raises(Unavailable):
             bench.domains.limits(bench.shut_off, disk.target_dev)
 
+    def test_no_disk_has_failed(self, bench: Bench, any_instance: str) -> None:
+        assert bench.domains.disk_errors(any_instance) == {}
+
     def test_nobody_gets_no_disk(self, bench: Bench) -> None:
         disk = make_disk(bench)
         with pytest.raises(UnknownInstance):

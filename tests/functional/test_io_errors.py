@@ -9,6 +9,7 @@ import pytest
 from agent.service.io_errors import IO_ERROR
 from tests.functional.orchestrator import Orchestrator, wish
 from tests.functional.test_stubborn import Listener
+from tests.lab.agent_process import AgentProcess
 from tests.lab.guest import Guest, GuestRefused
 from tests.lab.lab import Lab
 from tests.lab.loop_volume import LoopVolume
@@ -53,6 +54,33 @@ def test_each_guest_of_a_shared_disk_is_told_and_goes_on(
     assert guests[0].read(name) == ""
     for wanted in wishes:
         orchestrator.detached(wanted)
+
+
+def test_a_guest_that_is_paused_while_no_agent_runs_is_told_by_the_next(
+    orchestrator: Orchestrator,
+    guests: list[Guest],
+    volume: LoopVolume,
+    listener: Listener,
+    agent: AgentProcess,
+) -> None:
+    guest = guests[0]
+    wanted = wish(guest, volume, multiattach=True, disk={"error_policy": "stop"})
+    orchestrator.attached(wanted)
+    name = guest.wait_for_disk(volume.volume_id).name
+    agent.kill()
+    volume.fail()
+    with ThreadPoolExecutor(1) as reader:
+        reading = reader.submit(guest.read, name)
+        wait_until(lambda: guest.state == "paused", "QEMU pauses the guest", seconds=20)
+        agent.start()
+        told = listener.wait_for_fact(IO_ERROR, wanted["attachment_id"])
+        assert (told["action"], told["errors"]) == ("stop", 1)
+        [finding] = orchestrator.client.audit()["findings"]
+        assert finding["kind"] == "paused-by-io-error"
+        volume.recover()
+        guest.resume()
+        assert reading.result(timeout=20) == ""
+    orchestrator.detached(wanted)
 
 
 def test_a_guest_that_is_paused_for_it_is_said_to_be(

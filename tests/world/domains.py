@@ -45,7 +45,8 @@ class Guest:
     """One domain. ``pending`` are the aliases that it was asked for and has not let go; ``sizes``
     what QEMU found when it opened the disk of a target name, or was told since; ``copies`` how many
     turns the copy of one has had; ``astray`` the source that QEMU has of one, where libvirt says
-    another. ``is_held``: somebody has paused it."""
+    another; ``errors`` of the disks for which QEMU has paused it. ``is_held``: somebody has paused
+    it."""
 
     instance_id: str
     name: str
@@ -60,6 +61,7 @@ class Guest:
     sizes: dict[str, int] = field(default_factory=dict)
     copies: dict[str, int] = field(default_factory=dict)
     astray: dict[str, str] = field(default_factory=dict)
+    errors: dict[str, str | None] = field(default_factory=dict)
 
 
 @dataclass
@@ -150,6 +152,13 @@ class SimulatedDomains:
     def resize(self, instance_id: str, target_dev: str, size_bytes: int) -> None:
         refusal = PlugRefused("simulated: QEMU does not resize it")
         self.change("resize", lambda: self._resize(instance_id, target_dev, size_bytes), refusal)
+
+    def disk_errors(self, instance_id: str) -> Mapping[str, str | None]:
+        def ask() -> Mapping[str, str | None]:
+            guest = self.guests.get(instance_id)
+            return guest.errors if guest is not None and guest.is_paused else {}
+
+        return self.call("disk-errors", ask)
 
     def redefine(self, instance_id: str, disk_xml: str) -> None:
         refusal = PlugRefused("simulated: libvirt does not take this disk")

@@ -155,6 +155,43 @@ def test_a_guest_that_qemu_has_paused_is_found_by_the_audit(world: World) -> Non
     assert audit(world.host, world.journal)["findings"] == []
 
 
+def test_a_guest_that_was_paused_while_nobody_listened_is_told_once(world: World) -> None:
+    shared(world)
+    guest, ear = world.domains.guests[ONE], Ear(world)
+    guest.is_paused, guest.errors = True, {"vda": "enospc"}
+    assert ear.tells() == []
+    for letters in (1, 0):
+        ear.errors.connected()
+        told = ear.tells()
+        assert len(told) == letters
+        for letter in told:
+            assert letter["attachment_ids"] == ["att-1"]
+            assert (letter["action"], letter["reason"]) == ("stop", "enospc")
+        world.clock.seconds += TELL_AGAIN_SECONDS
+    [finding] = audit(world.host, world.journal)["findings"]
+    assert (finding["kind"], finding["attachment_id"]) == ("paused-by-io-error", "att-1")
+
+
+def test_a_guest_that_somebody_else_has_paused_is_not(world: World) -> None:
+    shared(world)
+    world.domains.guests[ONE].is_paused = True
+    ear = Ear(world)
+    ear.errors.connected()
+    assert ear.tells() == []
+
+
+def test_what_could_not_be_asked_is_asked_later(world: World) -> None:
+    shared(world)
+    guest, ear = world.domains.guests[ONE], Ear(world)
+    guest.is_paused, guest.errors = True, {"vda": None}
+    ear.errors.connected()
+    world.domains.is_away = True
+    with pytest.raises(Unavailable):
+        ear.tells()
+    world.domains.is_away = False
+    assert len(ear.tells()) == 1
+
+
 def test_what_was_counted_outlives_the_agent_and_ends_with_the_attachment(world: World) -> None:
     host()(world)
     attached(world)

@@ -338,6 +338,9 @@ class Connectors(Protocol):
 
         Two sources are the same device iff their names meet. Never empty: holds ``source``."""
 
+    def is_only_here(self, path: str) -> bool:
+        """Is the file on a file system that no other host can have?  Raises Unavailable."""
+
     def present(self, device: Device) -> bool:
         """Is it on this host now, with the identity that connect found?"""
 

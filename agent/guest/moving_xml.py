@@ -105,5 +105,12 @@ def why_it_stays(live_xml: str) -> str | None:
     return None
 
 
+def files_written(live_xml: str) -> list[str]:
+    """By a running domain, as its disks."""
+    disks = parse(live_xml).iterfind("devices/disk[@type='file']")
+    found = [disk.find("source") for disk in disks if disk.find("readonly") is None]
+    return [str(source.get("file")) for source in found if source is not None]
+
+
 def has_block_job(live_xml: str) -> bool:
     return parse(live_xml).find("devices/disk/mirror") is not None

@@ -103,6 +103,7 @@ class BrickConnectors:
         self._enforce_multipath = enforce_multipath
         self._device_scan_attempts = device_scan_attempts
         self._mounts = Mounts(nfs_mount_point_base, mount_needed)
+        self.is_only_here = self._mounts.is_only_here
         self._mount_options = _with_retry(nfs_mount_options)
         self._factory = factory
         self._initiator = initiator

@@ -23,6 +23,12 @@ PROBE_SECONDS = 30.0
 """What a server may take to tell of a file. Who asks one that is away is stuck in the kernel."""
 
 
+OF_ONE_HOST = frozenset(
+    ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "ramfs", "overlay")
+)
+"""Types of file systems. Of all others libvirt judges, which moves no guest whose disk is a file
+on one that it does not know as shared."""
+
 THROUGH = 0o711
 """Everybody may go through a directory, and nobody list it."""
 
@@ -86,6 +92,17 @@ class Mounts:
                 f"the server of {path} has not answered for {PROBE_SECONDS:g} s; nothing was "
                 "plugged: look at the server, then try again"
             ) from error
+
+    def is_only_here(self, path: str) -> bool:
+        """Raises Unavailable where its file system does not answer."""
+        ask = ["findmnt", "--noheadings", "--output", "FSTYPE", "--target", path]
+        try:
+            told = subprocess.run(ask, capture_output=True, timeout=PROBE_SECONDS, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise Unavailable(
+                f"the server of {path}", f"it has not answered for {PROBE_SECONDS:g} s"
+            ) from error
+        return told.stdout.decode().strip() in OF_ONE_HOST
 
     def leave(self, export: str) -> None:
         """Unmount the export unless somebody needs it. The caller holds the export's lock.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from agent.errors import AgentError, Busy, Invalid, MigrationFailed, Unavailable, Unsupported
-from agent.guest.moving_xml import has_block_job, moved_xml, why_it_stays
+from agent.guest.moving_xml import files_written, has_block_job, moved_xml, why_it_stays
 from agent.guest.whereabouts import Where, whereabouts
 from agent.model.migration import Journey, MigrationOptions, MigrationProgress
 from agent.model.move import Destination
@@ -83,6 +83,12 @@ class CheckTraveller(Step):
         reason = why_it_stays(look.live_xml)
         if reason is not None:
             raise Unsupported(f"{reason}: detach it, and attach it otherwise")
+        for path in files_written(look.live_xml):
+            if host.connectors.is_only_here(path):
+                raise Unsupported(
+                    f"the guest writes to {path}, which is on a file system of this host alone: "
+                    "volumes migrate, and files on storage that both hosts have"
+                )
         missing = [alias for alias in self.travel.parts if guest.live_disk(alias) is None]
         if missing:
             raise Invalid(f"parts: the running guest has no disk {', '.join(missing)}")

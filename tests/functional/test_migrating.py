@@ -447,6 +447,20 @@ def test_agents_that_are_killed_in_post_copy(
     trip.arrived()
 
 
+def test_a_libvirtd_that_is_killed_in_post_copy(
+    two: TwoHypervisors, sides: dict[Libvirtd, Side], travelling: list[Guest], attached: Wish
+) -> None:
+    """That of the source: QEMU goes on. If the other's is, they have lost each other, as below."""
+    trip = Trip(two, sides, travelling[0])
+    accepted = trip.begin_post_copy(trip.prepare(attached))
+    trip.here.libvirtd.kill()
+    trip.here.libvirtd.start()
+    trip.hurry_post_copy()
+    assert trip.here.finish(accepted).state == "done"
+    trip.assert_has_gone()
+    trip.arrived()
+
+
 def test_a_wire_that_is_cut_in_post_copy(
     two: TwoHypervisors, sides: dict[Libvirtd, Side], volume: LoopVolume
 ) -> None:
@@ -505,6 +519,26 @@ def test_a_host_that_is_not_prepared_is_refused_before_anything_is_touched(
     assert answer.error.code == "migration-failed"
     assert "nothing was touched" in answer.error.detail
     trip.assert_has_stayed()
+
+
+def test_a_disk_that_is_a_file_of_this_host_keeps_it_here(
+    two: TwoHypervisors, sides: dict[Libvirtd, Side]
+) -> None:
+    file = two.left.directory / "root.img"
+    file.write_bytes(bytes(1 << 20))
+    disk = (
+        "<disk type='file' device='disk'><driver name='qemu' type='raw' cache='none'/>"
+        f"<source file='{file}'/><target dev='sda' bus='scsi'/></disk>"
+    )
+    guest = two.guest("rooted", shape=Shape(has_system=False, memory_mib=32, disks=[disk]))
+    trip = Trip(two, sides, guest)
+    answer = trip.here.finish(trip.begin({}))
+    assert answer.error is not None
+    assert answer.error.code == "unsupported"
+    assert str(file) in answer.error.detail
+    assert "nothing was touched" in answer.error.detail
+    guest.destroy()
+    guest.undefine()
 
 
 def test_four_that_share_a_volume_go_at_once(

@@ -179,6 +179,11 @@ class SimulatedConnectors:
                 return device.names
         return frozenset({source})
 
+    def is_only_here(self, path: str) -> bool:
+        return self.instants.call(
+            "ask for a file system", lambda: path.startswith("/local/"), part="a file system"
+        )
+
     def present(self, device: Device) -> bool:
         return not device.is_here or any(
             found.wwn == device.identity.get("wwn") for found in self.devices.values()

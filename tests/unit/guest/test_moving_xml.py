@@ -6,7 +6,13 @@ from lxml import etree
 from agent.errors import Invalid
 from agent.guest.disk_xml import disk_xml, host_side_xml
 from agent.guest.domain_xml import parse_domain
-from agent.guest.moving_xml import has_block_job, moved_xml, parse_part, why_it_stays
+from agent.guest.moving_xml import (
+    files_written,
+    has_block_job,
+    moved_xml,
+    parse_part,
+    why_it_stays,
+)
 from agent.guest.placement import Place
 from agent.model.attachment import Attachment
 from agent.model.device import Device
@@ -122,3 +128,13 @@ def test_what_keeps_a_guest_here(disk: str, reason: str | None) -> None:
 def test_a_copy_of_a_disk_shows_in_it() -> None:
     assert has_block_job(domain("<disk><mirror/></disk>"))
     assert not has_block_job(domain("<disk/>"))
+
+
+def test_files_that_the_guest_writes() -> None:
+    disks = (
+        "<disk type='file'><source file='/data'/></disk>",
+        "<disk type='file' device='cdrom'><target dev='sda'/></disk>",
+        "<disk type='file'><source file='/x.iso'/><readonly/></disk>",
+        "<disk type='block'><source dev='/dev/v'/></disk>",
+    )
+    assert files_written(domain(*disks)) == ["/data"]

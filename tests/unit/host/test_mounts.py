@@ -28,3 +28,12 @@ def test_a_base_that_is_there_is_the_operators(tmp_path: Path) -> None:
     tmp_path.chmod(0o750)
     Mounts(str(tmp_path), None).make_base()
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o750
+
+
+def test_what_no_other_host_can_have(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to("/proc/self/status")
+    mounts = Mounts("/nowhere", None)
+    assert mounts.is_only_here(str(tmp_path))
+    for not_known in (link, Path("/proc/self/status"), Path("/nowhere/at-all")):
+        assert not mounts.is_only_here(str(not_known))

@@ -394,6 +394,13 @@ def is_occupied(world: World) -> None:
     world.domains.guests[ONE].job = "snapshot"
 
 
+def has_a_file_of_its_own(world: World) -> None:
+    guest = world.domains.guests[ONE]
+    disk = "<disk type='file'><source file='/local/root.img'/><target dev='vdz'/></disk>"
+    assert guest.live is not None
+    guest.live = guest.live.replace("</devices>", f"{disk}</devices>")
+
+
 def is_there_already(world: World) -> None:
     world.far.domains.add(ONE)
 
@@ -560,6 +567,7 @@ MIGRATES: tuple[Story, ...] = (
         )
         for is_so, code in (
             (is_occupied, "busy"),
+            (has_a_file_of_its_own, "unsupported"),
             (is_there_already, "busy"),
             (is_too_old, "unsupported"),
             (is_older, "unsupported"),

@@ -367,7 +367,11 @@ class Locks(Protocol):
 
 class Clock(Protocol):
     def now(self) -> float:
-        """Seconds since the epoch, UTC."""
+        """Seconds since the epoch, UTC: what others are told, and what outlives the agent. Somebody
+        may set it, forward or back."""
+
+    def monotonic(self) -> float:
+        """Seconds that only pass: how long something takes in this life."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,9 @@ FILE_NAME = "journal.sqlite"
 BUSY_SECONDS = 10.0
 """How long a commit waits for another process that has locked the file (a backup, sqlite3(1))."""
 
+CLOSE_SECONDS = 5.0
+"""How long the end waits for the disk: systemd kills who does not end (TimeoutStopSec)."""
+
 NOT_OPENED = (
     "nothing was changed: see that the disk works and the file is a journal, then start the agent "
     "again"
@@ -128,8 +131,17 @@ class Journal:
         since = [at for at in tuple(self._asked_at.values()) if at is not None]
         return time.monotonic() - min(since) if since else 0.0
 
-    def close(self) -> None:
-        """SQLite folds the log in and removes it, unless another process is reading."""
+    def close(self, within_seconds: float = CLOSE_SECONDS) -> bool:
+        """SQLite folds the log in and removes it, unless another process is reading.
+
+        False: the disk does not answer. What was written is written; the file is closed as soon as
+        it does, or with the end of the process."""
+        closing = threading.Thread(target=self._close, name="journal's end", daemon=True)
+        closing.start()
+        closing.join(within_seconds)
+        return not closing.is_alive()
+
+    def _close(self) -> None:
         with self._commit_lock:
             self._is_closed = True
             self._claimed.close()

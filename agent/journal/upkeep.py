@@ -25,7 +25,7 @@ class Upkeep:
         self._journal = journal
         self._clock = clock
         self._retention_seconds = retention_seconds
-        self._pruned_at = 0.0
+        self._prune_at = clock.monotonic()
 
     def turn(self) -> None:
         """As it is due."""
@@ -33,12 +33,12 @@ class Upkeep:
         self._journal.scrub()
 
     def _prune(self) -> None:
-        now = self._clock.now()
-        if now - self._pruned_at < PRUNE_EVERY_SECONDS:
+        if self._clock.monotonic() < self._prune_at:
             return
-        self._pruned_at = now
+        self._prune_at = self._clock.monotonic() + PRUNE_EVERY_SECONDS
+        oldest = self._clock.now() - self._retention_seconds
         try:
-            gone = self._journal.write(lambda book: book.prune(now - self._retention_seconds))
+            gone = self._journal.write(lambda book: book.prune(oldest))
         except AgentError as error:
             LOG.error("old operations stay in the journal: %s", error.detail)
             return

@@ -47,6 +47,11 @@ class Scene:
         """Of the step's own attachment."""
         return device_in(self.known)
 
+    def since(self, learnt: str, now: float) -> float:
+        """The moment that was learnt; now where none was, or where it is to come: then the clock
+        has been set back."""
+        return min(self.known.get(learnt, now), now)
+
     def device_of(self, attachment_id: str) -> Device | None:
         return device_in(self.others[attachment_id])
 

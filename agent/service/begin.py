@@ -33,6 +33,9 @@ class SystemClock:
     def now(self) -> float:
         return time.time()
 
+    def monotonic(self) -> float:
+        return time.monotonic()
+
 
 def configured(conf: Any, program: str, argv: Sequence[str]) -> Settings:
     """As configure; where that fails the process ends with a word of it."""

@@ -68,14 +68,14 @@ class IoErrors:
         now = self._host.clock.now()
         with self._mutex:
             self._put((error.instance_id, error.alias), _Tally(error, 1, now, now))
-            return bool(self._due(now))
+            return bool(self._due(self._host.clock.monotonic()))
 
     def look(self) -> None:
         """Tell what is due.  Raises Unavailable (the journal, libvirt): then it is told later."""
         if self._may_have_missed:
             self._hear_missed()
             self._may_have_missed = False
-        now = self._host.clock.now()
+        now = self._host.clock.monotonic()
         with self._mutex:
             due = {disk: self._tallies.pop(disk) for disk in self._due(now)}
         while due:

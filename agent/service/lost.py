@@ -59,14 +59,14 @@ class LostVolumes:
             return len(self._tries)
 
     def next_try(self) -> float | None:
-        """When a volume is tried again; None: all are here, or being tried."""
+        """When a volume is tried again, by the clock that only passes; None: all are here, or being tried."""
         with self._mutex:
             return min((a.due_at for a in self._tries.values() if not a.is_running), default=None)
 
     def look(self) -> None:
         """What is lost now, and a try of what is due.  Raises Unavailable (the journal)."""
         lost = lost_of(self._host.connectors, self._journal.read(counted_on))
-        now = self._host.clock.now()
+        now = self._host.clock.monotonic()
         with self._mutex:
             known = self._tries
             self._tries = {
@@ -122,4 +122,4 @@ class LostVolumes:
     def _put_off(self, volume_id: str, seconds: float, failures: int = 0) -> None:
         """Unless a look found meanwhile that it is here, or wanted by nobody."""
         if volume_id in self._tries:
-            self._tries[volume_id] = _Try(self._host.clock.now() + seconds, failures)
+            self._tries[volume_id] = _Try(self._host.clock.monotonic() + seconds, failures)

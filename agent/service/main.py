@@ -248,7 +248,8 @@ class Daemon:
         self._publisher.stop()
         self._events.close()
         self._libvirt.close()
-        self._journal.close()
+        if not self._journal.close():
+            LOG.warning("the disk of the journal does not answer: the next start reads what it has")
 
     def _serve_metrics(self) -> None:
         address, port = self._settings.metrics_address, self._settings.metrics_port
@@ -278,7 +279,7 @@ class Daemon:
     def _stuck(self) -> list[str]:
         """Our own threads only: a libvirt, broker, storage or disk that is away is no reason."""
         is_excused = self._is_journal_slow()
-        alarm_age = self._clock.now() - self._agent.workers.ticked_at()
+        alarm_age = self._clock.monotonic() - self._agent.workers.ticked_at()
         parts = {
             "libvirt connection": self._libvirt.turning(),
             "libvirt events": self._events.turning(),

@@ -70,7 +70,7 @@ class Workers:
         self._unread: set[str] = set()
         self._running = 0
         self._stopping = False
-        self._ticked_at = clock.now()
+        self._ticked_at = clock.monotonic()
         self._pools = pools
         self._alarm = threading.Thread(target=self._ring, name="alarm", daemon=True)
 
@@ -144,7 +144,7 @@ class Workers:
             return self._schedule.next_alarm()
 
     def ticked_at(self) -> float:
-        """When the alarm thread last turned."""
+        """When the alarm thread last turned, by the clock that only passes."""
         return self._ticked_at
 
     def stop(self, timeout_seconds: float) -> bool:
@@ -171,6 +171,11 @@ class Workers:
         self._running += 1
         self._pools[plan.next_step(record).lane].submit(self._take_step, record, plan)
 
+    def _ahead_seconds(self) -> float:
+        """Of the clock on the wall the one that only passes: alarms go by it, so that nobody sleeps
+        until a time comes again."""
+        return self._clock.monotonic() - self._clock.now()
+
     def _forget(self, record: Record) -> None:
         """It is closed: what waits for the end of it looks again."""
         del self._records[record.operation_id]
@@ -185,14 +190,16 @@ class Workers:
 
     def _take_step(self, record: Record, plan: Plan) -> None:
         _task.operation = f"{record.verb} {record.operation_id}"
+        ahead_seconds = self._ahead_seconds()
         moved = self._step_or_wait(record, plan)
+        ahead_seconds = min(ahead_seconds, self._ahead_seconds())  # set back during the step
         with self._changed:
             self._running -= 1
             self._keep(moved)
             if not moved.open:
                 self._forget(moved)
             elif moved.wake_at is not None:
-                self._schedule.park(moved.operation_id, moved.wake_at)
+                self._schedule.park(moved.operation_id, moved.wake_at + ahead_seconds)
             elif self._schedule.move(moved.operation_id, plan.turn(moved)) and (not self._stopping):
                 self._submit(self._records[moved.operation_id])
             self._dispatch()
@@ -239,7 +246,7 @@ class Workers:
 
     def _ring_once(self) -> float:
         """Wake what is due; seconds until it is worth looking again."""
-        now = self._ticked_at = self._clock.now()
+        now = self._ticked_at = self._clock.monotonic()
         self._schedule.ring(now)
         self._dispatch()
         alarm = self._schedule.next_alarm()

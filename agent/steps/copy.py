@@ -139,7 +139,7 @@ class CopyDisk(Step):
         found = host.copies.progress(self.attachment.instance_id, disk.target_dev)
         known = scene.known.get("copy", {})
         moved = found is not None and [found.done_bytes, found.total_bytes] != known.get("at")
-        since = now if moved or not known else known["moved_at"]
+        since = now if moved or not known else min(known["moved_at"], now)
         if now - since > host.copy_stall_seconds:
             raise CopyFailed(
                 f"the copy of {disk.target_dev} stands still since {now - since:.0f} s "

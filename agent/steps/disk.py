@@ -330,7 +330,7 @@ def _let_go(
     if look.job is not None:
         return Parked(f"the end of the {look.job} of domain {look.name}", now + JOB_SECONDS)
     refuse_another(host, disk, attachment)
-    asks, asked_at = scene.known.get("asks", 0), scene.known.get("asked_at", now)
+    asks, asked_at = scene.known.get("asks", 0), scene.since("asked_at", now)
     if now >= asked_at + _pause_seconds(host, asks):
         host.domains.unplug(look.instance_id, alias)
         after = host.domains.look(look.instance_id)

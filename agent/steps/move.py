@@ -182,7 +182,7 @@ class MoveInstance(Commit):
         if progress.phase in POST_COPY:
             return {}
         now = scene.host.clock.now()
-        learnt = {"begun_at": now, **_best(scene, progress, now), **_begun(scene)}
+        learnt = {**_best(scene, progress, now), **_begun(scene, now)}
         learnt |= self._allow_downtime(scene, now - learnt["begun_at"])
         late = None if "forced" in learnt else _why_late(self.travel.options, learnt, now)
         if late is not None:
@@ -223,7 +223,7 @@ class MoveInstance(Commit):
         if where in ("here", "nowhere"):
             raise _why_failed(host, self.travel)
         now = host.clock.now()
-        since = scene.known.get("doubted_since", now)
+        since = scene.since("doubted_since", now)
         if where == "both" or now > since + DOUBT_SECONDS:
             raise _lost_sight(self.travel, where)
         return Parked(
@@ -276,8 +276,9 @@ def _can_go(look: DomainLook) -> bool:
     return look.state == "running" or look.is_held
 
 
-def _begun(scene: Scene) -> dict[str, Any]:
-    return {name: scene.known[name] for name in ("begun_at", "forced") if name in scene.known}
+def _begun(scene: Scene, now: float) -> dict[str, Any]:
+    forced = {"forced": scene.known["forced"]} if "forced" in scene.known else {}
+    return {"begun_at": scene.since("begun_at", now), **forced}
 
 
 def _best(scene: Scene, progress: MigrationProgress, now: float) -> dict[str, Any]:
@@ -286,7 +287,7 @@ def _best(scene: Scene, progress: MigrationProgress, now: float) -> dict[str, An
     left = progress.remaining_bytes
     if progress.phase == "precopy" and (best is None or left < best):
         return {"best_bytes": left, "best_at": now}
-    return {"best_bytes": best, "best_at": scene.known.get("best_at", now)}
+    return {"best_bytes": best, "best_at": scene.since("best_at", now)}
 
 
 def _why_late(options: MigrationOptions, learnt: Mapping[str, Any], now: float) -> str | None:

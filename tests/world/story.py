@@ -391,7 +391,7 @@ def check_letters(world: World) -> None:
         assert mine[-1]["state"] == record.state
         assert [letter["state"] in CLOSED for letter in mine].count(True) == 1
         times = [letter["at"] for letter in mine]
-        assert times == sorted(times)
+        assert world.clock.lost_seconds or times == sorted(times)
 
 
 # what stories begin with, and what happens in them
@@ -636,9 +636,9 @@ def let_pass(seconds: float) -> Act:
     """Time, with every alarm in it."""
 
     def act(world: World) -> None:
-        end = world.clock.seconds + seconds
+        end = world.clock.monotonic() + seconds
         while (alarm := world.next_alarm()) is not None and alarm <= end:
             world.pass_time()
-        world.clock.seconds = max(world.clock.seconds, end)
+        world.clock.pass_to(end)
 
     return act

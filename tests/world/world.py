@@ -60,11 +60,24 @@ STEPS_AT_MOST = 300
 
 
 class VirtualClock:
+    """``seconds`` is the time on the wall, and with it the other passes as well."""
+
     def __init__(self) -> None:
         self.seconds = BEGINNING
+        self.lost_seconds = 0.0
 
     def now(self) -> float:
         return self.seconds
+
+    def monotonic(self) -> float:
+        return self.seconds + self.lost_seconds
+
+    def pass_to(self, monotonic_seconds: float) -> None:
+        self.seconds += max(0.0, monotonic_seconds - self.monotonic())
+
+    def set_back(self, seconds: float) -> None:
+        self.seconds -= seconds
+        self.lost_seconds += seconds
 
 
 class Tasks(Executor):
@@ -262,7 +275,8 @@ class World:
         raise AssertionError("the operations go in circles")
 
     def next_alarm(self) -> float | None:
-        """Of an operation, of a volume that is not here and is tried again, or a lease's end."""
+        """Of an operation, of a volume that is not here and is tried again, or a lease's end; by the
+        clock that only passes."""
         assert self._lost is not None, "the agent does not run"
         alarms = (self.agent.workers.next_alarm(), self._lost.next_try(), self._next_lease())
         return min((alarm for alarm in alarms if alarm is not None), default=None)
@@ -273,7 +287,7 @@ class World:
         if alarm is None:
             return False
         assert self._lost is not None
-        self.clock.seconds = max(self.clock.seconds, alarm)
+        self.clock.pass_to(alarm)
         self.agent.workers.ring()
         if self._lost.count():
             self._lost.look()
@@ -294,7 +308,9 @@ class World:
         ends = [
             0.0 if lease.migration_id in self.far.given_up else lease.expires_at for lease in leases
         ]
-        return max(min(ends), self.clock.seconds + LEASE_SECONDS) if ends else None
+        if not ends:
+            return None
+        return self.clock.monotonic() + max(min(ends) - self.clock.now(), LEASE_SECONDS)
 
     def leased(self) -> list[Held]:
         return self.journal.read(lambda book: book.leased())

@@ -57,6 +57,9 @@ class Clock:
     def now(self) -> float:
         return NOW
 
+    def monotonic(self) -> float:
+        return NOW
+
 
 @pytest.fixture
 def state_path(tmp_path: Path) -> Path:

@@ -21,6 +21,9 @@ class StoppedClock:
     def now(self) -> float:
         return self.time
 
+    def monotonic(self) -> float:
+        return self.time
+
 
 @contextmanager
 def opened(directory: Path | None, clock: StoppedClock | None = None) -> Iterator[Journal]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.journal.store import FILE_NAME
+from agent.journal.book import Book
+from agent.journal.store import FILE_NAME, Journal
 from agent.journal.upkeep import PRUNE_EVERY_SECONDS, Upkeep
 from tests.unit.journal.rows import StoppedClock, letter, opened, operation_id, record
 
@@ -79,6 +80,25 @@ def test_a_disk_that_does_not_answer_is_seen_by_who_does_not_wait_for_it(tmp_pat
             assert journal.silent_seconds() > first > 0
         writer.join(ENOUGH_SECONDS)
         assert journal.silent_seconds() == 0
+
+
+def test_a_disk_that_does_not_answer_keeps_nobody_from_the_end(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, StoppedClock())
+    asked, answers = threading.Event(), threading.Event()
+
+    def hangs(_book: Book) -> None:
+        asked.set()
+        assert answers.wait(ENOUGH_SECONDS)
+
+    writer = threading.Thread(target=journal.write, args=(hangs,))
+    writer.start()
+    assert asked.wait(ENOUGH_SECONDS)
+    assert not journal.close(within_seconds=0.05)
+    answers.set()
+    writer.join(ENOUGH_SECONDS)
+    assert journal.close()
+    with opened(tmp_path):
+        pass
 
 
 @contextmanager

@@ -90,6 +90,17 @@ def test_a_flood_is_one_notification_in_its_time(world: World) -> None:
     assert ear.tells() == []
 
 
+def test_a_clock_that_is_set_back_keeps_nothing_secret(world: World) -> None:
+    host()(world)
+    attached(world)
+    ear = Ear(world)
+    ear.hears("ua-att-1")
+    assert len(ear.tells()) == 1
+    world.clock.set_back(10 * TELL_AGAIN_SECONDS)
+    world.clock.seconds += TELL_AGAIN_SECONDS
+    assert ear.hears("ua-att-1")
+
+
 def test_one_disk_that_floods_does_not_silence_another(world: World) -> None:
     shared(world)
     ear = Ear(world)

@@ -4,8 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.world.story import INSTANCES, TARGET, VOLUMES, attached, volume
+from agent.service.lost import TRY_AGAIN_SECONDS
+from tests.world.story import INSTANCES, TARGET, VOLUMES, attached, let_pass, volume
 from tests.world.world import World
+
+
+DAY_SECONDS = 86400.0
 
 
 @pytest.fixture
@@ -52,6 +56,15 @@ def test_it_is_tried_again_later_and_later(world: World) -> None:
     assert is_here(world)
     assert world.lost_volumes == 0
     assert not world.pass_time(), "there is nothing more to wait for"
+
+
+def test_a_clock_that_is_set_back_puts_no_try_off(world: World) -> None:
+    lun = world.storage.luns.pop((TARGET, 1))
+    start(world)
+    world.clock.set_back(DAY_SECONDS)
+    world.storage.luns[TARGET, 1] = lun
+    let_pass(TRY_AGAIN_SECONDS[0])(world)
+    assert is_here(world)
 
 
 def test_a_guest_that_runs_with_what_it_was_is_left_alone(world: World) -> None:

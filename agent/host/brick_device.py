@@ -13,7 +13,7 @@ from typing import Any
 
 from agent.errors import ConnectFailed, NotAllPaths
 from agent.host.brick_trail import Trail
-from agent.host.identity import BlockDevices, Found, conflict
+from agent.host.identity import BlockDevices, Found
 from agent.host.image import look_at_image
 from agent.model.attachment import Attachment
 from agent.model.connection import (
@@ -23,7 +23,7 @@ from agent.model.connection import (
     LocalConnection,
     NvmeConnection,
 )
-from agent.model.device import Device
+from agent.model.device import Device, conflict
 
 SCSI = (IscsiConnection, FibreChannelConnection)
 

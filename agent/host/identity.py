@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.model.device import plain_identity
+from agent.model.device import conflict, plain_identity
 
 SECTOR_BYTES = 512
 """sysfs counts in these, whatever the device's own block size (kernel: sysfs-block, size)."""
@@ -288,12 +288,6 @@ class BlockDevices:
         connection = iscsi / "iscsi_connection" / f"connection{session[1]}:0"
         portal = ":".join(_text(connection / f"persistent_{part}") for part in ("address", "port"))
         return f"{portal} {_text(iscsi / 'iscsi_session' / f'session{session[1]}' / 'targetname')}"
-
-
-def conflict(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
-    """Do two devices say different things of themselves? What only one says is none, and a kernel
-    name says nothing."""
-    return any(one[name] != other[name] for name in one.keys() & other.keys() - {"path"})
 
 
 def _is_map(facts: Path) -> bool:

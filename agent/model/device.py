@@ -48,6 +48,11 @@ class Device(Value):
         return self.path.startswith("/")
 
     @property
+    def shown(self) -> str:
+        """Its identity, in words."""
+        return ", ".join(f"{name} {value}" for name, value in sorted(self.identity.items()))
+
+    @property
     def degraded(self) -> str | None:
         """In words; None: all paths work."""
         if self.paths_found >= self.paths_expected:
@@ -73,6 +78,12 @@ def same_identity(expected: Mapping[str, str], found: Mapping[str, str]) -> list
     means the same number (an NVMe namespace may show its nguid as its wwn, ``eui.…``).
     """
     return [wrong for name, value in expected.items() if (wrong := _mismatch(name, value, found))]
+
+
+def conflict(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Do two devices say different things of themselves? What only one says is none, and a kernel
+    name says nothing."""
+    return any(one[name] != other[name] for name in one.keys() & other.keys() - {"path"})
 
 
 def _mismatch(name: str, value: str, found: Mapping[str, str]) -> str | None:

@@ -50,7 +50,8 @@ class Scene:
     def since(self, learnt: str, now: float) -> float:
         """The moment that was learnt; now where none was, or where it is to come: then the clock
         has been set back."""
-        return min(self.known.get(learnt, now), now)
+        known: float = self.known.get(learnt, now)
+        return min(known, now)
 
     def device_of(self, attachment_id: str) -> Device | None:
         return device_in(self.others[attachment_id])
@@ -84,6 +85,11 @@ class Step:
     def turn(self) -> str | None:
         """The instance whose turn it needs; None: that of the operation's instance."""
         return None
+
+    def beforehand(self, scene: Scene) -> Learnt:
+        """What can be seen only until it is applied, and must not die with the agent: written with
+        its first intent. Changes nothing."""
+        return {}
 
     def apply(self, scene: Scene) -> Learnt | Parked:
         raise NotImplementedError

@@ -250,6 +250,11 @@ class Settler:
         return Scene(self.host, record.operation_id, known, others)
 
     def _apply(self, record: Record, step: Step) -> tuple[Record, Learnt | Parked | AgentError]:
+        if record.intended < record.position:
+            seen = self._ask(lambda: step.beforehand(self._scene(record, step)))
+            if isinstance(seen, AgentError):
+                return record, seen
+            record = record.learn(step.about, seen)
         if step.promises:
             assert step.about is not None, "who promises is an attachment"
             record = record.but_part(step.about, promised=True)

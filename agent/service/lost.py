@@ -59,7 +59,8 @@ class LostVolumes:
             return len(self._tries)
 
     def next_try(self) -> float | None:
-        """When a volume is tried again, by the clock that only passes; None: all are here, or being tried."""
+        """When a volume is tried again, by the clock that only passes; None: all are here, or being
+        tried."""
         with self._mutex:
             return min((a.due_at for a in self._tries.values() if not a.is_running), default=None)
 

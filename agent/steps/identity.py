@@ -93,14 +93,10 @@ def _unexpected(attachment: Attachment, device: Device, earlier: Device | None) 
     if attachment.identity is not None:
         yield from same_identity(attachment.identity.expected(), device.identity)
     if earlier is not None and not earlier.identity.items() & device.identity.items():
-        yield f"it is {_shown(device)}, and was {_shown(earlier)} before"
+        yield f"it is {device.shown}, and was {earlier.shown} before"
     wanted, found = attachment.size_bytes, device.size_bytes
     if wanted is not None and (found < wanted or (found > wanted and earlier is None)):
         yield f"size is {found} bytes, expected {wanted}"
-
-
-def _shown(device: Device) -> str:
-    return ", ".join(f"{name} {value}" for name, value in sorted(device.identity.items()))
 
 
 def _known_otherwise(

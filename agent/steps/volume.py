@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from agent.errors import WrongDevice
 from agent.model.attachment import Attachment
-from agent.model.device import DEGRADED, Device
+from agent.model.device import DEGRADED, Device, conflict
 from agent.model.guest_iscsi import is_guests_own
 from agent.ports import Connectors, Host, Locks
 from agent.saga.plan import Lane, Learnt, Scene, Step
@@ -28,15 +28,20 @@ class ConnectVolume(Step):
     def lane(self) -> Lane:
         return self.attachment.connection.lane
 
+    def beforehand(self, scene: Scene) -> Learnt:
+        """Who is at the address. Once connected it looks like what it should be, and has the cache
+        of what it was."""
+        if self.attachment.connection.lane != "scsi":
+            return {}
+        was = scene.host.connectors.find(self.attachment.connection)
+        return {} if was is None else {"was": was.reveal()}
+
     def apply(self, scene: Scene) -> Learnt:
         host, attachment = scene.host, self.attachment
         refuse_quarantined(host, attachment.volume_id)
         device = connect(host.locks, host.connectors, attachment)
         host.journal.reclaim(attachment.volume_id)
-        if scene.device is not None and scene.device.doubts:
-            # Once connected it looks like what it should be: an agent that died since then forgets
-            # nothing.
-            device = device.model_copy(update={"doubts": scene.device.doubts})
+        device = device.model_copy(update={"doubts": device.doubts or _doubts(scene, device)})
         return {"device": device.reveal(), "warnings": _warned(scene, device)}
 
     def revert(self, scene: Scene) -> None:
@@ -140,6 +145,16 @@ def disconnect_unless_used(scene: Scene, attachment: Attachment, device: Device 
         if gone.awaiting_unmap and device is not None:
             host.journal.leave_behind(volume_id, device)
     return {"disconnected": True, "awaiting_unmap": gone.awaiting_unmap}
+
+
+def _doubts(scene: Scene, device: Device) -> tuple[str, ...]:
+    """What an agent that died since then has seen."""
+    if scene.device is not None and scene.device.doubts:
+        return scene.device.doubts
+    was = Device.model_validate(scene.known["was"]) if "was" in scene.known else None
+    if was is None or not conflict(was.identity, device.identity):
+        return ()
+    return (f"{was.path} was at its address before, as {was.shown}",)
 
 
 def _warned(scene: Scene, device: Device) -> list[str]:

@@ -94,8 +94,9 @@ class SimulatedConnectors:
     """``connect_error`` and ``disconnect_error`` are raised half way while they are set.
     ``awaits_unmap``: devices stay until the storage takes them away.
 
-    ``in_use`` tells which domain uses one of the names, ``doubts`` what a connect sees at the
-    address of an earlier life. ``lags``: a path goes on showing the size that the volume had."""
+    ``in_use`` tells which domain uses one of the names. ``leftovers``: of an earlier life, the WWN
+    of what is at a place, until a connect there makes the kernel look who it is. ``lags``: a path
+    goes on showing the size that the volume had."""
 
     instants: Instants
     locks: SimulatedLocks
@@ -110,7 +111,7 @@ class SimulatedConnectors:
     lacks: str | None = None
     paths: int = PATHS
     lags: bool = False
-    doubts: tuple[str, ...] = ()
+    leftovers: dict[Place, str] = field(default_factory=dict)
     forbids: str | None = None
 
     def check(self, connection: Connection) -> None:
@@ -152,6 +153,9 @@ class SimulatedConnectors:
         place = _place(connection)
         if _is_network(place):
             return Device(path=place[0], identity={"path": place[0]}, size_bytes=0)
+        if place in self.leftovers:
+            wwn = self.leftovers[place]
+            return Device(path=f"/dev/disk/by-id/wwn-0x{wwn}", identity={"wwn": wwn}, size_bytes=0)
         found = self.devices.get(place)
         return None if found is None else self._device(found)
 
@@ -233,7 +237,7 @@ class SimulatedConnectors:
             *errors,
             self.paths,
             self.lags,
-            self.doubts,
+            self.leftovers,
             self.luns,
             sorted(self.sessions),
             self.devices,
@@ -249,7 +253,7 @@ class SimulatedConnectors:
             "disconnect_error",
             "paths",
             "lags",
-            "doubts",
+            "leftovers",
         )
         return {name: copy.deepcopy(getattr(self, name)) for name in own}
 
@@ -274,7 +278,9 @@ class SimulatedConnectors:
             if place not in self.luns:
                 raise LunMissing(f"target {place[0]} shows no LUN {place[1]}")
             self.devices[place] = self._appear(place)
-        return self._device(self.devices[place]).model_copy(update={"doubts": self.doubts})
+        was = self.leftovers.pop(place, None)
+        doubts = () if was is None else (f"/dev/sdb was at its address before, as wwn {was}",)
+        return self._device(self.devices[place]).model_copy(update={"doubts": doubts})
 
     def _extend(self, attachment: Attachment, device: Device) -> Device:
         place = _place(attachment.connection)

@@ -275,8 +275,8 @@ class World:
         raise AssertionError("the operations go in circles")
 
     def next_alarm(self) -> float | None:
-        """Of an operation, of a volume that is not here and is tried again, or a lease's end; by the
-        clock that only passes."""
+        """Of an operation, of a volume that is not here and is tried again, or a lease's end: by
+        the clock that only passes."""
         assert self._lost is not None, "the agent does not run"
         alarms = (self.agent.workers.next_alarm(), self._lost.next_try(), self._next_lease())
         return min((alarm for alarm in alarms if alarm is not None), default=None)

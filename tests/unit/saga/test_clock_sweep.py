@@ -1,4 +1,4 @@
-"""The clock on the wall is set back by days, in every state: nobody waits until that time comes again.
+"""The clock on the wall is set back by days, in every state: nobody waits until a time comes again.
 
 A host that boots with a wrong clock is put right later on. What was written down with the wrong
 time is in the future then; the story must end as it does anyway, and in its time. Plain ``pytest``

@@ -8,7 +8,6 @@ from agent.service.lost import TRY_AGAIN_SECONDS
 from tests.world.story import INSTANCES, TARGET, VOLUMES, attached, let_pass, volume
 from tests.world.world import World
 
-
 DAY_SECONDS = 86400.0
 
 

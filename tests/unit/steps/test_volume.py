@@ -60,7 +60,6 @@ def test_nor_by_an_agent_that_died_since_it_was_connected(world: World) -> None:
     """By then it looks as it should."""
     leftover(world)
     known = connect(world)
-    world.storage.doubts = ()
     known = connect(world, **known)
     with pytest.raises(WrongDevice, match="was at its address before"):
         VerifyIdentity(Attachment.parse(attachment(1))).apply(scene(world, **known))

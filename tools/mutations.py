@@ -318,6 +318,18 @@ MUTATIONS = (
         "for other in here:",
     ),
     Mutation(
+        "what is parked sleeps until the clock on the wall says so",
+        "service/workers.py",
+        "moved.wake_at + ahead_seconds",
+        "moved.wake_at + self._ahead_seconds()",
+    ),
+    Mutation(
+        "an agent that dies in a connect forgets who was at the address",
+        "steps/volume.py",
+        'return {} if was is None else {"was": was.reveal()}',
+        "return {}",
+    ),
+    Mutation(
         "what sits at the target name is the attachment's disk",
         "steps/guest_checks.py",
         "    if attachment is None or is_user_alias(attachment.alias):\n",

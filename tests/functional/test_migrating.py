@@ -19,6 +19,7 @@ from oslo_config import cfg
 from agent.bus.client import AgentClient
 from agent.model.outcome import Answer
 from tests.functional.orchestrator import OPERATION_SECONDS, Orchestrator, Wish, wish
+from tests.functional.test_imports import imported, plug_as_nova, plug_by_hand
 from tests.functional.writer import Writer
 from tests.lab.agent_process import AgentProcess
 from tests.lab.guest import Guest, Shape, block_of
@@ -519,6 +520,25 @@ def test_a_host_that_is_not_prepared_is_refused_before_anything_is_touched(
     assert answer.error.code == "migration-failed"
     assert "nothing was touched" in answer.error.detail
     trip.assert_has_stayed()
+
+
+@pytest.mark.parametrize("plug_it", [plug_as_nova, plug_by_hand])
+def test_what_was_imported_goes_along(
+    two: TwoHypervisors,
+    sides: dict[Libvirtd, Side],
+    travelling: list[Guest],
+    volume: LoopVolume,
+    plug_it: Callable[[Guest, LoopVolume, str], None],
+) -> None:
+    guest = travelling[0]
+    side = sides[two.find(guest)]
+    plug_it(guest, volume, "vdz")
+    wanted = wish(guest, volume)
+    imported(side.orchestrator, wanted)
+    trip = Trip(two, sides, guest)
+    (arrived,) = trip.go(wanted)
+    assert trip.there.client.audit()["findings"] == []
+    assert trip.there.orchestrator.detached(arrived)["disconnected"]
 
 
 def test_a_disk_that_is_a_file_of_this_host_keeps_it_here(

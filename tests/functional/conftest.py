@@ -22,7 +22,7 @@ BARE = Shape(has_system=False, spare_ports=4, memory_mib=32)
 MakeVolume = Callable[..., LoopVolume]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lab() -> Iterator[Lab]:
     cfg.CONF([], project="attachment-agent")
     with Lab() as lab:
@@ -30,19 +30,19 @@ def lab() -> Iterator[Lab]:
         yield lab
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def guests(lab: Lab) -> list[Guest]:
     return lab.guests(4)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared_agent(lab: Lab) -> AgentProcess:
     agent = lab.agent()
     agent.wait_connected()
     return agent
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared_client(lab: Lab) -> Iterator[AgentClient]:
     with AgentClient(cfg.CONF, "lab-host", url=lab.broker.url) as client:
         yield client

@@ -34,7 +34,7 @@ class Mortal:
         """The end of a command in which the agent dies at that write, and is started again.
 
         False: the operation had fewer writes, and the agent did not die."""
-        self.order(number, when)
+        dying_agent.order(self.agent.state_path, number, when)
         with ThreadPoolExecutor(1) as caller:
             # It asks again as long as nobody answers, as every caller must.
             called = caller.submit(lambda: self.orchestrator.finish(command()))
@@ -43,15 +43,11 @@ class Mortal:
                 f"the agent dies {when} write {number}, or has no such write",
                 seconds=60,
             )
-            has_died = not self.agent.is_running()
+            has_died = dying_agent.has_died(self.agent.state_path)
             if has_died:
+                self.agent.wait()
                 self.agent.start()
-            else:
-                self.order(0, "never")
             return called.result(), has_died
-
-    def order(self, number: int, when: str) -> None:
-        (self.agent.state_path / dying_agent.FILE_NAME).write_text(f"{number} {when}")
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +63,7 @@ def module_mortal(lab: Lab) -> Iterator[Mortal]:
 @pytest.fixture
 def mortal(module_mortal: Mortal, guests: list[Guest]) -> Iterator[Mortal]:
     yield module_mortal
-    module_mortal.order(0, "never")
+    dying_agent.call_off(module_mortal.agent.state_path)
     if not module_mortal.agent.is_running():
         module_mortal.agent.start()
     try:

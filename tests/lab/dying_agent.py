@@ -2,6 +2,7 @@
 
     <state_path>/die-at     "3 before": SIGKILL at the third write from now on, before its commit;
                             "3 after": once it is durable. Taken away when it is read.
+    <state_path>/died       It was reached.
 
 Writes of operations count. What is written beside them (letters that are posted, records that are
 pruned, paths that are watched) comes at any time and does not.
@@ -28,15 +29,34 @@ from agent.service.signals import Signals
 
 Result = TypeVar("Result")
 
-FILE_NAME = "die-at"
+ORDER = "die-at"
+DEATH = "died"
 
 BESIDE = ("publisher", "journal upkeep", "watch", "lost volumes", "lost secrets", "MainThread")
 """Threads whose writes come at any time."""
 
 
+def order(state_path: Path, number: int, when: str) -> None:
+    (state_path / DEATH).unlink(missing_ok=True)
+    (state_path / ORDER).write_text(f"{number} {when}")
+
+
+def has_died(state_path: Path) -> bool:
+    """By the last order; where there were not so many writes it is called off."""
+    if (state_path / DEATH).exists():
+        return True
+    call_off(state_path)
+    return False
+
+
+def call_off(state_path: Path) -> None:
+    order(state_path, 0, "never")
+
+
 class DyingJournal(Journal):
     def __init__(self, directory: Path, clock: SystemClock) -> None:
-        self._order = directory / FILE_NAME
+        self._order = directory / ORDER
+        self._death = directory / DEATH
         self._left = 0
         self._when = ""
         self._counting = threading.Lock()
@@ -44,6 +64,8 @@ class DyingJournal(Journal):
 
     def write(self, change: Callable[[Book], Result]) -> Result:
         is_last = self._counts() and self._is_last()
+        if is_last:
+            self._death.touch()
         if is_last and self._when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         result = super().write(change)

@@ -18,6 +18,8 @@ from tests.nested.inside.nfs import unmount_everything
 from tests.nested.inside.nvme import disconnect_everything
 from tests.nested.inside.storage import Storage
 
+EXHAUSTIVE_ROUNDS = 3
+
 IS_INSIDE = os.environ.get("ATTACHMENT_AGENT_NESTED") == "1"
 
 if not IS_INSIDE:
@@ -50,7 +52,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Relay(config), "nested-relay")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--rounds") < EXHAUSTIVE_ROUNDS:
+        left_out = [item for item in items if item.get_closest_marker("exhaustive")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
     for item in items:
         if "tests/nested/" in item.nodeid:
             item.add_marker(pytest.mark.real)

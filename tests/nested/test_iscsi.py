@@ -2,9 +2,11 @@
 
 import pytest
 
+from agent.service.watch import WATCH_SECONDS
 from tests.functional.orchestrator import Orchestrator
 from tests.lab.guest import Guest
-from tests.nested.inside.iscsi import PORTAL, SECOND_PORTAL
+from tests.lab.patience import wait_until
+from tests.nested.inside.iscsi import PORTAL, SECOND_PORTAL, Firewall
 from tests.nested.inside.leftovers import maps, run, scsi_disks, sessions
 from tests.nested.inside.storage import Storage
 from tests.nested.inside.wishes import ORDERS, share_between, wish
@@ -80,6 +82,36 @@ class TestMultipath:
         assert (answer.state, answer.warnings) == ("done", ())
         assert len(scsi_disks()) == 1
         orchestrator.detached(wanted)
+
+    def test_a_portal_that_lets_nobody_in_at_first(
+        self,
+        orchestrator: Orchestrator,
+        guests: list[Guest],
+        storage: Storage,
+        firewall: Firewall,
+    ) -> None:
+        """Degraded, and told when it no longer is; the path that came late goes with the others."""
+        target, backing = storage.lun(**BOTH)
+        info = target.connection_info(0, multipath=True)
+        firewall.reject(SECOND_PORTAL)
+        first, second = (wish(guest, backing, info) for guest in guests)
+        answer = orchestrator.attach(first)
+        assert (answer.state, len(scsi_disks())) == ("done", 1)
+        [warning] = answer.warnings
+        assert warning.startswith(f"degraded 1/2: no path by {SECOND_PORTAL}")
+        assert "degraded 1/2" in run("attachctl", "list")
+        [finding] = orchestrator.client.audit()["findings"]
+        assert finding["kind"] == "paths-missing"
+        firewall.open()
+        assert orchestrator.attach(second).warnings == ()
+        assert len(scsi_disks()) == 2
+        wait_until(
+            lambda: all(row["paths_found"] == 2 for row in orchestrator.client.list_attachments()),
+            "the agent has seen the path",
+            seconds=2 * WATCH_SECONDS,
+        )
+        for wanted in (first, second):
+            orchestrator.detached(wanted)
 
     @pytest.mark.exhaustive
     def test_a_path_that_fails_under_a_guest_that_writes(

@@ -88,7 +88,6 @@ class Timed:
         return answer
 
 
-@pytest.mark.exhaustive
 @pytest.mark.timeout(7200)
 @pytest.mark.usefixtures("single_path")
 def test_storm(

@@ -43,7 +43,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME",
         help="take the hypervisor NAME that an earlier run has kept, or a new one, and keep it",
     )
-    group.addoption("--storm", action="store_true", help="the whole storm of test_storm.py")
+    group.addoption(
+        "--storm",
+        nargs="?",
+        type=int,
+        const=20,
+        metavar="ROUNDS",
+        help="test_storm.py alone, with 16 and 16 volumes, in so many rounds (20)",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -53,8 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--rounds") < EXHAUSTIVE_ROUNDS:
-        left_out = [item for item in items if item.get_closest_marker("exhaustive")]
+    if left_out := [item for item in items if is_left_out(config, item)]:
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
     for item in items:
@@ -64,6 +70,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.timeout(0), append=False)
     # Who resets the machine must not do so under those that run in it.
     items.sort(key=lambda item: item.get_closest_marker("outside") is not None)
+
+
+def is_left_out(config: pytest.Config, item: pytest.Item) -> bool:
+    if config.getoption("--storm"):
+        return item.path.name != "test_storm.py"
+    is_exhaustive = item.get_closest_marker("exhaustive") is not None
+    return is_exhaustive and config.getoption("--rounds") < EXHAUSTIVE_ROUNDS
 
 
 @pytest.fixture(scope="session")

@@ -88,7 +88,7 @@ class Timed:
         return answer
 
 
-@pytest.mark.timeout(7200)
+@pytest.mark.timeout(6 * 3600)
 @pytest.mark.usefixtures("single_path")
 def test_storm(
     orchestrator: Orchestrator,
@@ -98,8 +98,8 @@ def test_storm(
     storage: Storage,
     request: pytest.FixtureRequest,
 ) -> None:
-    is_whole = request.config.getoption("--storm")
-    count, rounds = (16, 20) if is_whole else (4, 2)
+    many = request.config.getoption("--storm")
+    count, rounds = (16, many) if many else (4, 2)
     chance = random.Random(request.config.getoption("--seed") or 1)
     shared, neighbour = storage.target(), storage.backing()
     shared.map(0, neighbour)

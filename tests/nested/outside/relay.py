@@ -155,10 +155,9 @@ class Relay:
         self._reports[report.nodeid].append(report)
 
     def _run_inside(self) -> Iterator[bytes]:
-        names = ("--rounds", "--seed", "--maxfail")
+        names = ("--rounds", "--seed", "--maxfail", "--storm")
         chosen = {name: self._config.getoption(name.strip("-")) for name in names}
         options = [f"{name}={value}" for name, value in chosen.items() if value is not None]
-        options += ["--storm"] if self._config.getoption("--storm") else []
         tests = quoted([*options, *self._selected])
         command = f"{PYTEST} -p tests.nested.inside.reporting -p no:terminal {tests}"
         inside = self.machine().popen(command)

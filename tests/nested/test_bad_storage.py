@@ -11,8 +11,11 @@ from tests.nested.inside.agent import Agent
 from tests.nested.inside.iscsi import PORTAL, SECOND_PORTAL, Firewall
 from tests.nested.inside.leftovers import assert_clean, run
 from tests.nested.inside.nfs import VolumeFile
+from tests.nested.inside.nvme import PORT
 from tests.nested.inside.storage import Storage
 from tests.nested.inside.wishes import wish
+
+SILENT = "127.0.0.3"
 
 LONG = 200.0
 """Above every bound of docs/connections."""
@@ -139,6 +142,20 @@ class TestOthers:
         assert_says(failed(orchestrator, guests[0], namespace, info), "connect-failed")
 
     @pytest.mark.exhaustive
+    def test_an_nvme_transport_that_is_silent(
+        self,
+        orchestrator: Orchestrator,
+        guests: list[Guest],
+        storage: Storage,
+        firewall: Firewall,
+    ) -> None:
+        subsystem, namespace = storage.subsystem(), storage.namespace()
+        subsystem.map(1, namespace)
+        firewall.drop(f"{SILENT}:{PORT}")
+        info = subsystem.connection_info(1, portals=[[SILENT, PORT, "tcp"]])
+        assert_says(failed(orchestrator, guests[0], namespace, info), "connect-failed")
+
+    @pytest.mark.exhaustive
     def test_an_nvme_namespace_that_is_not_mapped(
         self, orchestrator: Orchestrator, guests: list[Guest], storage: Storage
     ) -> None:
@@ -158,6 +175,21 @@ class TestOthers:
         assert answer.error is not None
         assert answer.error.code in ("connect-failed", "auth-failed")
         assert export.source in answer.error.detail
+
+    @pytest.mark.exhaustive
+    def test_a_server_of_exports_that_is_silent(
+        self,
+        orchestrator: Orchestrator,
+        guests: list[Guest],
+        storage: Storage,
+        firewall: Firewall,
+    ) -> None:
+        export = storage.export()
+        volume = VolumeFile(export)
+        firewall.drop(f"{SILENT}:2049")
+        source = f"{SILENT}:{export.directory}"
+        answer = failed(orchestrator, guests[0], volume, volume.connection_info(export=source))
+        assert_says(answer, "connect-failed", source)
 
     @pytest.mark.exhaustive
     def test_a_file_that_is_not_there(

@@ -202,7 +202,7 @@ class DeviceReader:
                 yield f"{now.node} is at its address, as {_words(now)}"
 
     def _stable(self, found: Found, path: str) -> str:
-        stable = self._devices.stable_name(found)
+        stable = self._devices.stable_name(found, is_settled=False)
         if stable is None:
             self._settle()
             stable = self._devices.stable_name(found)

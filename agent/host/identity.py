@@ -24,9 +24,13 @@ SECTOR_BYTES = 512
 _GLOBAL = re.compile(r"^(naa|eui|uuid)\.")
 """wwid values that are numbers unique in the world; ``t10.`` and ``nvme.`` only promise it."""
 
-STABLE_NAMES = ("dm-uuid-mpath-", "wwn-0x", "scsi-3", "nvme-uuid.", "nvme-eui.", "scsi-", "nvme-")
+STABLE_NAMES = ("dm-uuid-mpath-", "wwn-0x", "scsi-3", "nvme-uuid.", "nvme-eui.")
 """Prefixes in /dev/disk/by-id, best first. ``wwn-`` and ``scsi-`` of a LUN with several paths mean
 the multipath map where there is one (udev link priority)."""
+
+MAKERS_NAMES = ("scsi-", "nvme-nvme.")
+"""Of devices without a number that is unique in the world. Not ``nvme-<model>_<serial>``: that is the
+subsystem's, and means whichever of its namespaces came last (udev: 60-persistent-storage.rules)."""
 
 
 def device_number(path: Path) -> str | None:
@@ -137,12 +141,17 @@ class BlockDevices:
             is_map=_is_map(facts),
         )
 
-    def stable_name(self, found: Found) -> str | None:
-        """A name of udev's that goes on meaning this device, whatever the kernel calls it."""
+    def stable_name(self, found: Found, *, is_settled: bool = True) -> str | None:
+        """A name of udev's that goes on meaning this device, whatever the kernel calls it.
+
+        udev makes the names of a device one by one: until it has settled a lesser one says nothing,
+        for a better one may come."""
         by_id = self._dev / "disk" / "by-id"
-        for prefix in STABLE_NAMES:
+        for prefix in (*STABLE_NAMES, *MAKERS_NAMES) if is_settled else STABLE_NAMES:
             for link in sorted(by_id.glob(f"{prefix}*")):
-                if os.path.realpath(link) == found.node or self._is_sibling(link, found):
+                if os.path.realpath(link) == found.node:
+                    return str(link)
+                if is_settled and self._is_sibling(link, found):
                     return str(link)
         return None
 

@@ -65,7 +65,8 @@ def test_controllers_go_with_the_last_namespace_of_a_shared_subsystem(
         for number in (1, 2)
     ]
     for wanted in wishes:
-        orchestrator.attached(wanted)
+        path = orchestrator.attached(wanted)["device"]["path"]
+        assert path == f"/dev/disk/by-id/nvme-uuid.{wanted['volume_id']}"
     for wanted in wishes:
         assert orchestrator.detached(wanted)["awaiting_unmap"] is True
     for number in (1, 2):

@@ -186,10 +186,10 @@ class TestFind:
 
 
 class TestStableName:
-    def stable(self, tree: DeviceTree, path: str) -> str | None:
+    def stable(self, tree: DeviceTree, path: str, *, is_settled: bool = True) -> str | None:
         found = tree.devices.look(path)
         assert found is not None
-        name = tree.devices.stable_name(found)
+        name = tree.devices.stable_name(found, is_settled=is_settled)
         return None if name is None else Path(name).name
 
     def test_of_a_map(self, tree: DeviceTree) -> None:
@@ -213,7 +213,19 @@ class TestStableName:
 
     def test_of_a_namespace(self, tree: DeviceTree) -> None:
         head = tree.nvme("nvme0n1", "259:1", uuid=UUID, controllers={"nvme0": "live"})
-        assert self.stable(tree, head) == f"nvme-uuid.{UUID}"
+        assert self.stable(tree, head, is_settled=False) == f"nvme-uuid.{UUID}"
+
+    def test_that_the_namespaces_of_a_subsystem_share_is_not_taken(self, tree: DeviceTree) -> None:
+        head = tree.add("nvme0n1", "259:1", {"wwid": "nvme.1d1d-ec38-4c69-00000001"})
+        tree.link("disk/by-id/nvme-Linux_ec38a41d181e34ece84d", "nvme0n1")
+        assert self.stable(tree, head) is None
+        tree.link("disk/by-id/nvme-nvme.1d1d-ec38-4c69-00000001", "nvme0n1")
+        assert self.stable(tree, head) == "nvme-nvme.1d1d-ec38-4c69-00000001"
+
+    def test_of_a_lesser_kind_is_taken_once_no_better_one_can_come(self, tree: DeviceTree) -> None:
+        sdb = tree.scsi("sdb", "8:16", WWN, by_id=("scsi-SLIO-ORG_volume_1",))
+        assert self.stable(tree, sdb, is_settled=False) is None
+        assert self.stable(tree, sdb) == "scsi-SLIO-ORG_volume_1"
 
 
 def test_the_kernel_is_told_to_ask_every_path_again(tree: DeviceTree) -> None:

@@ -29,7 +29,7 @@ STABLE_NAMES = ("dm-uuid-mpath-", "wwn-0x", "scsi-3", "nvme-uuid.", "nvme-eui.")
 the multipath map where there is one (udev link priority)."""
 
 MAKERS_NAMES = ("scsi-", "nvme-nvme.")
-"""Of devices without a number that is unique in the world. Not ``nvme-<model>_<serial>``: that is the
+"""Of devices without a number that is unique in the world. Not ``nvme-<model>_<serial>``: it is the
 subsystem's, and means whichever of its namespaces came last (udev: 60-persistent-storage.rules)."""
 
 

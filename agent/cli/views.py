@@ -303,9 +303,10 @@ def _path(screen: Screen, path: str | None) -> str:
 
 
 def _device(screen: Screen, row: Row) -> str:
+    """What is wrong with it comes first: a narrow screen cuts the path."""
     path = _path(screen, row["device"] and row["device"]["path"])
     errors = "i/o errors" if row.get("io_errors") else ""
-    return ", ".join(part for part in (path, _paths_missing(row), errors) if part)
+    return ", ".join(part for part in (_paths_missing(row), errors, path) if part)
 
 
 def _paths_missing(row: Row) -> str:

@@ -1,18 +1,33 @@
-"""The agent is killed at every write of its journal, and goes on when systemd starts it again."""
+"""The agent is killed at every write of its journal, and goes on when systemd starts it again.
+
+With fewer than three ``--rounds`` at every fourth of them.
+"""
 
 from collections.abc import Iterator
+from itertools import count, cycle
+from random import Random
 
 import pytest
 
 from tests.functional.orchestrator import Orchestrator
 from tests.lab import dying_agent
 from tests.lab.guest import Guest
+from tests.nested.conftest import EXHAUSTIVE_ROUNDS
 from tests.nested.inside.agent import STATE_PATH, Agent
 from tests.nested.inside.storage import Storage
 from tests.nested.inside.wishes import Volume, wish
 
-BEFORE_ITS_COMMIT, ONCE_IT_IS_DURABLE = "before", "after"
-LONG = 180.0
+FEW = 4
+LONG = 300.0
+
+TURNS = pytest.mark.parametrize(
+    "turns",
+    [
+        pytest.param(("before", "after"), id="before-first"),
+        pytest.param(("after", "before"), id="after-first", marks=pytest.mark.exhaustive),
+    ],
+)
+"""It dies before one write's commit, and once the next is durable; or the other way round."""
 
 
 @pytest.fixture(scope="module")
@@ -21,42 +36,64 @@ def mortal(agent: Agent) -> Iterator[None]:
         yield
 
 
-@pytest.mark.timeout(1800)
+@pytest.fixture
+def numbers(request: pytest.FixtureRequest, rounds: int) -> Iterator[int]:
+    """Of writes, counted from 1."""
+    if rounds >= EXHAUSTIVE_ROUNDS:
+        return count(1)
+    return count(Random(request.config.getoption("--seed")).randint(1, FEW), FEW)
+
+
+@pytest.mark.timeout(3600)
 @pytest.mark.usefixtures("single_path", "mortal")
-@pytest.mark.parametrize(
-    "when", [pytest.param(BEFORE_ITS_COMMIT, marks=pytest.mark.exhaustive), ONCE_IT_IS_DURABLE]
-)
+@TURNS
 def test_on_iscsi(
-    orchestrator: Orchestrator, guests: list[Guest], storage: Storage, when: str
+    orchestrator: Orchestrator,
+    guests: list[Guest],
+    storage: Storage,
+    numbers: Iterator[int],
+    turns: tuple[str, str],
 ) -> None:
     target, backing = storage.lun(2)
-    dies_at_every_write(orchestrator, guests[0], backing, target.connection_info(2), when)
+    info = target.connection_info(2)
+    dies_at_writes(orchestrator, guests[0], backing, info, numbers, turns)
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.usefixtures("mortal")
-@pytest.mark.parametrize(
-    "when", [BEFORE_ITS_COMMIT, pytest.param(ONCE_IT_IS_DURABLE, marks=pytest.mark.exhaustive)]
-)
+@TURNS
 def test_on_nvme(
-    orchestrator: Orchestrator, guests: list[Guest], storage: Storage, when: str
+    orchestrator: Orchestrator,
+    guests: list[Guest],
+    storage: Storage,
+    numbers: Iterator[int],
+    turns: tuple[str, str],
 ) -> None:
     subsystem, namespace = storage.subsystem(), storage.namespace()
     subsystem.map(1, namespace)
-    dies_at_every_write(orchestrator, guests[0], namespace, subsystem.connection_info(1), when)
+    info = subsystem.connection_info(1)
+    dies_at_writes(orchestrator, guests[0], namespace, info, numbers, turns)
 
 
-def dies_at_every_write(
-    orchestrator: Orchestrator, guest: Guest, volume: Volume, info: dict[str, object], when: str
+def dies_at_writes(
+    orchestrator: Orchestrator,
+    guest: Guest,
+    volume: Volume,
+    info: dict[str, object],
+    numbers: Iterator[int],
+    turns: tuple[str, str],
 ) -> None:
-    number, deaths, steps = 0, {"attach": 0, "detach": 0}, {}
-    while number == max(deaths.values()):
-        number += 1
+    """Until neither attach nor detach has so many."""
+    deaths, steps = list[tuple[str, int]](), {}
+    for number, when in zip(numbers, cycle(turns), strict=False):
         wanted = wish(guest, volume, info)
+        died = 0
         for ask in (orchestrator.client.attach, orchestrator.ask_to_detach):
             dying_agent.order(STATE_PATH, number, when)
             answer = orchestrator.finish(ask(wanted), seconds=LONG)
-            deaths[answer.verb] += dying_agent.has_died(STATE_PATH)
+            if dying_agent.has_died(STATE_PATH):
+                deaths.append((answer.verb, number))
+                died += 1
             assert answer.state == "done", f"killed {when} write {number}: {answer}"
             steps[answer.verb] = len(answer.steps)
             if answer.verb == "attach":
@@ -64,6 +101,9 @@ def dies_at_every_write(
         assert answer.result is not None
         assert answer.result["disconnected"] is True, f"killed {when} write {number}"
         guest.wait_for_no_disk(volume.volume_id)
-    print(f"{deaths['attach']} deaths in attach, {deaths['detach']} in detach")
-    # accepted, each step's intent, closed
-    assert all(deaths[verb] >= steps[verb] + 2 for verb in deaths), (deaths, steps)
+        if not died:
+            break
+    print(f"{len(deaths)} deaths")
+    for verb in ("attach", "detach"):
+        last = max(number for killed, number in deaths if killed == verb)
+        assert last + FEW > steps[verb] + 2, "accepted, each step's intent, closed"

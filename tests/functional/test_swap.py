@@ -331,6 +331,30 @@ def test_a_larger_volume_and_one_that_is_too_small(swaps: Swaps, make_volume: Ma
     swaps.stays()
 
 
+def test_a_disk_that_is_only_read_goes_over_as_well(
+    orchestrator: Orchestrator, guests: list[Guest], make_volume: MakeVolume
+) -> None:
+    guest, old, new = guests[0], make_volume(), make_volume()
+    Path(old.path).write_bytes(block_of("read-me"))
+    wanted = wish(guest, old, access_mode="ro")
+    orchestrator.attached(wanted)
+    disk = guest.wait_for_disk(old.volume_id).name
+    told = orchestrator.client.swap(wanted["attachment_id"], wish(guest, new))
+    assert told.error is not None
+    assert (told.state, told.error.code) == ("refused", "invalid")
+    moved = wish(guest, new, access_mode="ro")
+    answer = orchestrator.swap(wanted, moved)
+    assert answer.state == "done", answer.error
+    for xml in halves(guest):
+        (found,) = [one for one in parse_domain(xml).disks if one.alias]
+        assert (found.source, found.read_only) == (new.path, True)
+    assert guest.read(disk) == "read-me"
+    with pytest.raises(GuestRefused):
+        guest.write(disk, "not-me")
+    assert new.read() == block_of("read-me")
+    orchestrator.detached(moved)
+
+
 @pytest.fixture
 def small_place(lab: Lab) -> Iterator[Path]:
     """A file system that is full after 8 MiB."""

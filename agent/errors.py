@@ -106,7 +106,11 @@ class SharingConflict(AgentError):
     """Somebody else on this host uses the volume in a way that excludes this one."""
 
     code = "sharing-conflict"
-    retriable = True
+
+    def __init__(self, detail: str, *, retriable: bool = True) -> None:
+        """Not ``retriable``: it is the request that must say more."""
+        super().__init__(detail)
+        self.retriable = retriable
 
 
 class ConnectFailed(AgentError):

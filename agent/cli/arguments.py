@@ -107,7 +107,7 @@ def _looking(commands: Any) -> None:
         help="or of this instance: for attachments with initiator instance",
     )
     instance = _command(commands, "instance", "one instance and its attached disks, by libvirt")
-    instance.add_argument("instance_id", metavar="INSTANCE")
+    instance.add_argument("instance_id", metavar="INSTANCE", help="its uuid")
 
 
 def _operations(commands: Any) -> None:
@@ -141,8 +141,14 @@ def _operation_filters(parser: argparse.ArgumentParser, *, given: bool) -> None:
         default=default,
         help="only the N that were accepted last",
     )
-    parser.add_argument("--state", choices=get_args(State)[1:], default=default)
-    parser.add_argument("--verb", choices=list(COMMANDS), default=default)
+    for name, words in (("state", get_args(State)[1:]), ("verb", tuple(COMMANDS))):
+        parser.add_argument(
+            f"--{name}",
+            choices=words,
+            metavar=name.upper(),
+            help=f"only of this {name} ({', '.join(words)})",
+            default=default,
+        )
     _filters(parser, default)
 
 

@@ -55,7 +55,14 @@ def detach_request(
     filed = _detach_form(_given(flags))
     named = _named(filed.get("attachment"), filed, vars(flags))
     if "attachment_id" in named and "instance_id" not in named:
-        named = _named(look_up(named["attachment_id"]), named)
+        row = look_up(named["attachment_id"])
+        if row is None:
+            raise usage(
+                f"attachment {named['attachment_id']} is not on this host ('attachctl list'): to "
+                "detach it all the same, give the whole of it with --file, or --instance; nothing "
+                "was sent"
+            )
+        named = _named(row, named)
     return _checked("detach", {**filed, **named, **_flagged(flags, ENVELOPE)}, now)
 
 

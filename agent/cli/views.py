@@ -144,7 +144,9 @@ def quarantine(screen: Screen, rows: Sequence[Row]) -> None:
             (
                 volume(row["volume_id"]),
                 screen.ago(row["at"]),
-                f"{row['device']['path']}: {row['reason']}",
+                row["reason"]
+                if row["reason"].startswith(row["device"]["path"])
+                else f"{row['device']['path']}: {row['reason']}",
             )
             for row in rows
         ],

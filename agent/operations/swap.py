@@ -87,7 +87,8 @@ def taking_the_place(book: Book, request: SwapRequest, held: Held) -> Attachment
         raise SharingConflict(
             f"volume {old.volume_id} may be attached on other hosts (multiattach), and what is "
             "written there during the copy would be lost: say sole_user if you know that it is "
-            "not; nothing was touched"
+            "not; nothing was touched",
+            retriable=False,
         )
     for volume_id in (old.volume_id, new.volume_id):
         refuse_shared(book, volume_id, old.attachment_id)

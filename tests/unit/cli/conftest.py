@@ -159,7 +159,8 @@ def journal(state_path: Path) -> Iterator[Journal]:
         book.keep(Held(READER, DONE, DEVICE, disk, promised=False))
         book.add(undone_attach())
         book.add(parked_detach())
-        book.quarantine("vol-left", DEVICE, "wwn is 0x5000, expected 0x6001", NOW - 86400 * 3)
+        reason = f"{DEVICE.path}: wwn is 0x5000, expected 0x6001"
+        book.quarantine("vol-left", DEVICE, reason, NOW - 86400 * 3)
 
     journal.write(write)
     yield journal

@@ -201,7 +201,8 @@ def test_a_detach_of_what_the_agent_does_not_have_needs_the_instance(
     agent = PlayedAgent(journal)
     ran = attachctl("detach", "nobody", agent=agent)
     assert (ran.code, agent.sent) == (2, [])
-    assert "instance_id" in ran.err
+    assert "attachment nobody is not on this host" in ran.err
+    assert "--instance" in ran.err
 
 
 class Terminal(io.StringIO):

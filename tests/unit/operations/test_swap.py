@@ -71,7 +71,8 @@ def test_an_undone_swap_fences_nothing(world: World) -> None:
 
 def test_only_the_sender_knows_the_other_hosts(world: World) -> None:
     attached(world, **SHARED)
-    assert refused(world, swap(1, **SHARED))[0] == "sharing-conflict"
+    error = swap(1, **SHARED).send(world)["error"]
+    assert (error["code"], error["retriable"]) == ("sharing-conflict", False)
     assert ask(world, swap(2, envelope=SOLE, **SHARED))["state"] == "done"
 
 

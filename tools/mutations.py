@@ -320,8 +320,8 @@ MUTATIONS = (
     Mutation(
         "what is parked sleeps until the clock on the wall says so",
         "service/workers.py",
-        "moved.wake_at + ahead_seconds",
-        "moved.wake_at + self._ahead_seconds()",
+        "now = self._ticked_at = self._clock.monotonic()",
+        "now = self._ticked_at = self._clock.now()",
     ),
     Mutation(
         "an agent that dies in a connect forgets who was at the address",

@@ -54,6 +54,7 @@ from agent.service.lost import LOST_SECONDS, LostVolumes, lost_pools
 from agent.service.lost_secrets import LostSecrets
 from agent.service.metrics import Metrics
 from agent.service.notify import ServiceManager
+from agent.service.queries import held_locks
 from agent.service.signals import Signals
 from agent.service.turns import Turns
 from agent.service.watch import WATCH_SECONDS, Watch
@@ -116,6 +117,7 @@ class Daemon:
             journal,
             {"libvirt": self._libvirt.alive, "bus": self._servers.connected},
             lost_volumes=lost.count,
+            overdue_locks=lambda: sum(lock["overdue"] for lock in held_locks(host)),
         )
         self._io_errors = IoErrors(host, journal, self._metrics.io_errors)
         self._io_error_turns = Turns(

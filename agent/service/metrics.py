@@ -29,10 +29,12 @@ class Metrics:
         journal: Journal,
         parts: dict[str, Callable[[], bool]],
         lost_volumes: Callable[[], int],
+        overdue_locks: Callable[[], int],
     ) -> None:
         self._journal = journal
         self._parts = parts
         self._lost_volumes = lost_volumes
+        self._overdue_locks = overdue_locks
         self._registry = CollectorRegistry()
         self._closed = Counted(
             "attachment_agent_operations",
@@ -83,6 +85,8 @@ class Metrics:
         yield cast(Metric, states)
         what = "Volumes that attachments count on and that are not on this host."
         others["lost_volumes"] = what, self._lost_volumes()
+        what = "Host locks that somebody has had for longer than lock_timeout_seconds."
+        others["overdue_locks"] = what, self._overdue_locks()
         for name, (what, count) in others.items():
             yield cast(Metric, GaugeMetricFamily(f"attachment_agent_{name}", what, value=count))
         up = GaugeMetricFamily(

@@ -131,8 +131,7 @@ class Queries:
         return audit(self._host, self._journal)
 
     def _locks(self, _: Nothing) -> dict[str, Any]:
-        held = [*self._host.locks.held(), *self._host.connectors.held_locks()]
-        return {"locks": [dict(lock) for lock in held]}
+        return {"locks": held_locks(self._host)}
 
     def _quarantine(self, _: Nothing) -> dict[str, Any]:
         return {"quarantine": self._journal.read(quarantine)}
@@ -140,6 +139,11 @@ class Queries:
     def _release(self, asked: VolumeRef) -> dict[str, Any]:
         released = self._journal.write(lambda book: book.release(asked.volume_id))
         return {"volume_id": asked.volume_id, "released": released}
+
+
+def held_locks(host: Host) -> list[dict[str, Any]]:
+    """Ours and the storage library's."""
+    return [dict(lock) for lock in (*host.locks.held(), *host.connectors.held_locks())]
 
 
 def known_operation(book: Book, operation_id: str) -> Record:

@@ -32,6 +32,9 @@ LOG = logging.getLogger(__name__)
 LEASE_SECONDS = 10.0
 """Between two looks whether a lease has ended, or its instance has come: events tell of that."""
 
+COMING_SECONDS = 1.0
+"""While an instance comes: its last event is sent before libvirt has ended the job."""
+
 VALID_FOR = timedelta(hours=1)
 
 ARRIVED = "attachment.arrived"
@@ -57,17 +60,23 @@ class Leases:
         """Is it worth a look that this operation has changed?"""
         return record.verb == "prepare_migration" and not record.open
 
-    def look(self) -> None:
-        """At all of them, once.  Raises Unavailable (the journal, libvirt)."""
+    def look(self) -> float | None:
+        """At all of them, once. After how many seconds again, where that is not long.
+
+        Raises Unavailable (the journal, libvirt)."""
         leased = self._journal.read(lambda book: book.leased())
         self._awaited = frozenset(row.attachment.instance_id for row in leased)
         silent = set[str | None]()
-        for _, rows in groupby(sorted(leased, key=_migration), key=_migration):
-            self._look_at(list(rows), silent)
+        is_any_coming = False
+        for _, group in groupby(sorted(leased, key=_migration), key=_migration):
+            rows = list(group)
+            look = self._host.domains.look(rows[0].attachment.instance_id)
+            is_any_coming |= look is not None and look.job == COMES
+            self._look_at(rows, look, silent)
+        return COMING_SECONDS if is_any_coming else None
 
-    def _look_at(self, rows: list[Held], silent: set[str | None]) -> None:
+    def _look_at(self, rows: list[Held], look: DomainLook | None, silent: set[str | None]) -> None:
         """``silent``: hosts that are not asked again, for each would be waited for."""
-        look = self._host.domains.look(rows[0].attachment.instance_id)
         if look is not None and _has_come(look):
             rows = [row for row in rows if not self._arrived(row, look)]
         if rows and look is None and self._is_given_up(rows[0], silent):

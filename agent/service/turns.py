@@ -10,8 +10,8 @@ LOG = logging.getLogger(__name__)
 
 
 class Turns:
-    """Calls ``act`` first after ``first_seconds``, then after each pause; what fails is done at the
-    next turn.
+    """Calls ``act`` first after ``first_seconds``, then after each pause, or so many seconds as it
+    answers; what fails is done at the next turn.
 
     ``trouble`` says what an AgentError of it means; any other error is a defect and ends the
     thread, which the watchdog sees."""
@@ -19,7 +19,7 @@ class Turns:
     def __init__(
         self,
         name: str,
-        act: Callable[[], None],
+        act: Callable[[], float | None],
         pause_seconds: float,
         *,
         trouble: str,
@@ -58,6 +58,6 @@ class Turns:
                 return
             pause_seconds = self._pause_seconds
             try:
-                self._act()
+                pause_seconds = self._act() or self._pause_seconds
             except AgentError as error:
                 LOG.warning("%s: %s", self._trouble, error.detail)

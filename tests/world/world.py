@@ -295,12 +295,13 @@ class World:
         self.run()
         return True
 
-    def look_at_leases(self) -> None:
+    def look_at_leases(self) -> float | None:
         """As the thread does that does it again and again."""
         assert self._leases is not None
         self._is_stirred = False
         with suppress(Unavailable):
-            self._leases.look()
+            return self._leases.look()
+        return None
 
     def _next_lease(self) -> float | None:
         """Of those that ended and are waited for, or of which something is to be heard."""

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from agent.guest.domain_xml import parse_domain
+from agent.service.leases import COMING_SECONDS
 from tests.unit.operations.asking import ask, refused
 from tests.unit.saga.stories import ONE, SHARED, TWO, guest_is
 from tests.unit.saga.stories_of_moving import BOTH, ONE_OF_THEM, comes, holds, prepared, stalls
@@ -392,6 +393,17 @@ class TestArrived:
         assert parse_domain(live).notes["ua-old-1"].attachment_id == "att-1"
         told = [one["event_type"] for one in there.letters()]
         assert told.count("attachment.arrived") == 1
+
+    def test_while_it_comes_it_is_looked_for_often(self, world: World) -> None:
+        prepared(world)
+        assert world.look_at_leases() is None
+        stalls(world)
+        comes(world)
+        world.run()
+        assert world.look_at_leases() == COMING_SECONDS
+        world.road.pace = "goes"
+        world.run()
+        assert world.look_at_leases() is None
 
     def test_while_it_comes_and_when_it_has_come_the_audit_finds_nothing(
         self, world: World

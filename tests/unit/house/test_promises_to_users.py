@@ -31,7 +31,7 @@ def error_classes() -> list[type[AgentError]]:
     return found[1:]
 
 
-class TestErrors:
+class TestWire:
     def test_each_has_a_code_of_its_own(self) -> None:
         codes = [cls.code for cls in error_classes() if cls.__name__ not in SHARED_CODES]
         assert len(codes) == len(set(codes))
@@ -40,6 +40,13 @@ class TestErrors:
     def test_every_code_is_in_the_documentation_of_the_wire(self) -> None:
         explained = set(re.findall(r"``([a-z]+(?:-[a-z]+)*)``", (DOCS / "wire.rst").read_text()))
         assert set(errors.ERRORS) - explained == set()
+
+    def test_every_notification_of_no_operation_is_too(self) -> None:
+        code = "".join(path.read_text() for path in (ROOT / "agent" / "service").glob("*.py"))
+        told = set(re.findall(r'^[A-Z_]+ = "(attachment\.[a-z_.]+)"$', code, re.MULTILINE))
+        assert len(told) > 3
+        wire = (DOCS / "wire.rst").read_text()
+        assert [event for event in sorted(told) if f"``{event}``" not in wire] == []
 
     @pytest.mark.parametrize("error", error_classes(), ids=lambda cls: cls.__name__)
     def test_it_says_what_it_means(self, error: type[AgentError]) -> None:

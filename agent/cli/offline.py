@@ -14,7 +14,7 @@ from agent.host.libvirt_secrets import LibvirtSecrets
 from agent.journal.book import Book
 from agent.model.device import Device
 from agent.ports import DomainLook
-from agent.service.audit import compare
+from agent.service.audit import compare, quarantine_of
 
 
 class PathsOnly:
@@ -36,7 +36,9 @@ def audit_here(settings: Settings, screen: Screen, book: Book) -> dict[str, Any]
         f"note: libvirt at {settings.libvirt_uri} was asked directly; devices were looked for by "
         "path, their identities were not compared"
     )
-    return compare(book.attachments(), book.open_operations(), looks, PathsOnly(), secrets)
+    found = compare(book.attachments(), book.open_operations(), looks, PathsOnly(), secrets)
+    found["findings"] += quarantine_of(book)
+    return found
 
 
 def _asked(settings: Settings) -> tuple[list[DomainLook], frozenset[str]]:

@@ -33,7 +33,8 @@ def audit(host: Host, journal: Journal) -> dict[str, Any]:
     moving = _moving(open_before) | changed
     ours = host.secrets.ours()
     found = compare(held, open_operations, looks, host.connectors, ours, moving)
-    left_behind = journal.read(lambda book: book.left_behind())
+    left_behind, quarantined = journal.read(lambda book: (book.left_behind(), quarantine_of(book)))
+    found["findings"] += quarantined
     found["findings"] += [
         _left_behind(volume_id, device)
         for volume_id, device in left_behind.items()
@@ -227,6 +228,21 @@ def _unsettled(record: Record) -> dict[str, Any]:
         "detail": f"{record.verb} {record.operation_id}: {trouble}",
         "advice": "mend the cause, it is tried again; or 'attachctl operations abandon'",
     }
+
+
+def quarantine_of(book: Book) -> list[dict[str, Any]]:
+    """A finding for each volume that nobody may use."""
+    return [
+        {
+            "kind": "quarantined",
+            "attachment_id": None,
+            "instance_id": None,
+            "detail": f"volume {volume_id}: {row['reason']}",
+            "advice": "see that the device is the volume, or take it off the host; then 'attachctl "
+            f"quarantine release {volume_id}'",
+        }
+        for volume_id, row in book.quarantined().items()
+    ]
 
 
 def _left_behind(volume_id: str, device: Device) -> dict[str, Any]:

@@ -181,5 +181,6 @@ def test_an_audit_asks_libvirt_itself(
     kinds = {(finding["attachment_id"], finding["kind"]) for finding in found["findings"]}
     assert (ATTACHMENTS[0], "instance-missing") in kinds
     assert (ATTACHMENTS[0], "device-missing") in kinds
+    assert (None, "quarantined") in kinds
     assert ATTACHMENTS[1] not in {one for one, _ in kinds}, "its detach is open: it is in motion"
     assert "identities were not compared" in ran.err

@@ -48,6 +48,14 @@ class TestWire:
         wire = (DOCS / "wire.rst").read_text()
         assert [event for event in sorted(told) if f"``{event}``" not in wire] == []
 
+    def test_every_finding_of_an_audit_is_explained(self) -> None:
+        code = (ROOT / "agent" / "service" / "audit.py").read_text()
+        kinds = set(re.findall(r'"kind": "([a-z-]+)"|_finding\(\s*"([a-z-]+)"', code))
+        explained = (DOCS / "attachctl.rst").read_text()
+        missing = [kind for kind in map("".join, sorted(kinds)) if f"``{kind}``" not in explained]
+        assert len(kinds) > 10
+        assert missing == []
+
     @pytest.mark.parametrize("error", error_classes(), ids=lambda cls: cls.__name__)
     def test_it_says_what_it_means(self, error: type[AgentError]) -> None:
         assert error.__doc__

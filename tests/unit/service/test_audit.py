@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.saga.stories import ONE
-from tests.world.story import attach, attached, detach
+from tests.unit.saga.stories import ONE, leftover
+from tests.world.story import VOLUMES, attach, attached, detach
 from tests.world.world import World
 
 
@@ -52,6 +52,18 @@ def test_a_disk_that_is_gone_is_found(world: World) -> None:
     by_hand_out_of_the_definition(world)
     [finding] = findings(world)
     assert finding["kind"] == "disk-missing"
+
+
+def test_what_is_quarantined_waits_for_a_person(world: World) -> None:
+    leftover(world)
+    attach(1)(world)
+    world.run()
+    [finding] = findings(world)
+    assert finding["kind"] == "quarantined"
+    assert "was at its address before" in finding["detail"]
+    assert f"quarantine release {VOLUMES[0]}" in finding["advice"]
+    world.agent.query("release_quarantine", {"volume_id": VOLUMES[0]})
+    assert findings(world) == []
 
 
 @pytest.mark.parametrize("is_there_before", [False, True])

@@ -111,19 +111,23 @@ def _looking(commands: Any) -> None:
 
 
 def _operations(commands: Any) -> None:
-    operations = _command(commands, "operations", "open operations; cancel or abandon one")
+    operations = _command(
+        commands, "operations", "open operations; wait for, cancel or abandon one"
+    )
     _operation_filters(operations, given=False)
-    actions = operations.add_subparsers(dest="action", metavar="list|cancel|abandon")
+    actions = operations.add_subparsers(dest="action", metavar="list|wait|cancel|abandon")
     _operation_filters(_command(actions, "list", "open operations"), given=True)
+    wait = _command(actions, "wait", "stay with an operation until it is closed")
     cancel = _command(actions, "cancel", "undo an operation that has not reached the guest")
     abandon = _command(
         actions,
         "abandon",
         "close an operation where it stands; what it leaves on the host is quarantined",
     )
-    for action in (cancel, abandon):
+    for action in (wait, cancel, abandon):
         action.add_argument("operation_id", metavar="OPERATION", help="its full id")
-    _waiting(cancel)
+    for action in (wait, cancel):
+        _waiting(action)
 
 
 def _operation_filters(parser: argparse.ArgumentParser, *, given: bool) -> None:

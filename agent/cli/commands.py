@@ -144,6 +144,11 @@ def plan(session: Session, args: Namespace) -> Exit:
     return Exit.OK if found["refusal"] is None else Exit.FAILED
 
 
+def wait(session: Session, args: Namespace) -> Exit:
+    answer = session.agent().wait(args.operation_id, 0.0)
+    return _stay(session, answer, args.wait_seconds, wanted="done")
+
+
 def cancel(session: Session, args: Namespace) -> Exit:
     """A wish, taken up unless the operation reaches the guest first: stay until it shows."""
     answer = session.agent().cancel_operation(args.operation_id)
@@ -198,6 +203,7 @@ COMMANDS: Mapping[str, Callable[[Session, Namespace], Exit]] = {
     "cancel-migration": by_name,
     "plan": plan,
     "operations list": list_operations,
+    "operations wait": wait,
     "operations cancel": cancel,
     "operations abandon": abandon,
     "import": import_attachments,

@@ -19,6 +19,7 @@ COMMANDS = [
     ("list",),
     ("show",),
     ("operations",),
+    ("operations", "wait"),
     ("operations", "cancel"),
     ("operations", "abandon"),
     ("attach",),

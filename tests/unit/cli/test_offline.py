@@ -38,6 +38,7 @@ NEEDING = [
     ("describe",),
     ("connector",),
     ("instance", INSTANCES[0]),
+    ("operations", "wait", PARKED),
     ("operations", "cancel", PARKED),
     ("operations", "abandon", PARKED),
     ("quarantine", "release", "vol-left"),

@@ -165,6 +165,16 @@ def test_a_broker_that_stays_away_does_not_hide_the_operation(
     assert "the broker is away" in ran.err
 
 
+@pytest.mark.parametrize(("end", "code"), [("done", 0), ("undone", 1)])
+def test_who_comes_later_waits_as_well(
+    attachctl: Attachctl, journal: Journal, end: str, code: int
+) -> None:
+    agent = PlayedAgent(journal, [at("running"), at("running"), at(end)])
+    ran = attachctl("operations", "wait", PARKED, agent=agent)
+    assert (ran.code, agent.sent) == (code, [])
+    assert f"attach {end}" in ran.out
+
+
 def test_a_cancel_stays_until_it_is_taken_up(attachctl: Attachctl, journal: Journal) -> None:
     agent = PlayedAgent(journal, [at("running"), at("cancelled")])
     ran = attachctl("operations", "cancel", PARKED, agent=agent)

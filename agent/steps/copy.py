@@ -96,6 +96,9 @@ class CopyDisk(Step):
         host, device = scene.host, scene.device
         assert device is not None, "connect-volume comes first"
         guest = find_guest(host, self.attachment.instance_id)
+        defined = guest.defined_disk(self.attachment.alias)
+        if defined and not guest.look.active and is_at(host, defined.source, device):
+            return {}  # pivoted by hand, and stopped since
         disk = _running_disk(scene, guest, self.attachment.alias)
         has_begun = scene.known.get("copy_started") or is_at(host, disk.copies_to, device)
         if has_begun and _has_gone_over(scene, self.attachment, disk):
@@ -393,7 +396,4 @@ def _told(attachment: Attachment, guest: Halves | None) -> dict[str, Any]:
     """The disk, as an attach tells it."""
     gone = {"target_dev": None, "serial": attachment.serial, "address": None}
     shown = None if guest is None else guest.shown(attachment.alias)
-    return {
-        **(shown or {**gone, "live": False, "persistent": False}),
-        "alias": attachment.alias,
-    }
+    return {**(shown or {**gone, "live": False, "persistent": False}), "alias": attachment.alias}

@@ -8,7 +8,8 @@ from agent.model.disk import IoTune
 from tests.unit.operations.asking import ask, refused
 from tests.unit.saga.stories import ONE, SHARED, TWO
 from tests.unit.saga.stories_of_changes import GIB
-from tests.unit.saga.stories_of_swaps import SOLE, goes_on, stalls
+from tests.unit.saga.stories_of_swaps import SOLE, goes_on, on, stalls
+from tests.world.copies import TURNS
 from tests.world.story import (
     VOLUMES,
     attach,
@@ -184,6 +185,20 @@ def test_what_has_a_slice_of_its_volume_does_not_grow_until_it_starts_anew(world
     world.domains.destroy(ONE)
     world.domains.start(ONE)
     assert world.domains.guests[ONE].sizes["vda"] == 2 * GIB
+
+
+def test_what_was_pivoted_by_hand_has_gone_over_whatever_became_of_the_guest(world: World) -> None:
+    attached(world)
+    stalls(world)
+    ask(world, swap(1))
+    goes_on(world)
+    for _ in range(TURNS):
+        world.copies.act()
+    world.copies.pivot(ONE, "vda")
+    world.domains.destroy(ONE)
+    world.run()
+    assert world.record(request_id(1)).state == "done"
+    on(2)(world)
 
 
 def test_a_guest_that_has_stopped_says_so(world: World) -> None:

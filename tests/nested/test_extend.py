@@ -21,9 +21,13 @@ BLOCK = Path("/sys/block")
 
 
 def attached_to_both(
-    orchestrator: Orchestrator, guests: list[Guest], volume: Volume, info: dict[str, Any]
+    orchestrator: Orchestrator,
+    guests: list[Guest],
+    volume: Volume,
+    info: dict[str, Any],
+    **more: Any,
 ) -> list[Wish]:
-    wishes = [wish(guest, volume, info) for guest in guests]
+    wishes = [wish(guest, volume, info, **more) for guest in guests]
     for wanted in wishes:
         orchestrator.attached(wanted)
     return wishes
@@ -125,6 +129,19 @@ def by_both(first: Target, second: Target) -> dict[str, Any]:
         "target_luns": [0, 0],
     }
     return first.connection_info(0, **lists)
+
+
+@pytest.mark.usefixtures("single_path")
+@pytest.mark.exhaustive
+def test_a_lun_that_guests_reach_by_themselves(
+    orchestrator: Orchestrator, guests: list[Guest], storage: Storage
+) -> None:
+    """Each by an initiator of its own: the host has no device of it."""
+    target, backing = storage.lun(4, chap=("user", "secret-of-chap"))
+    info = target.connection_info(4)
+    wishes = attached_to_both(orchestrator, guests, backing, info, initiator="instance")
+    backing.grow(LARGER)
+    all_see_it(orchestrator, guests, wishes, backing.volume_id)
 
 
 @pytest.mark.exhaustive

@@ -29,11 +29,15 @@ class ConnectVolume(Step):
         return self.attachment.connection.lane
 
     def beforehand(self, scene: Scene) -> Learnt:
-        """Who is at the address. Once connected it looks like what it should be, and has the cache
-        of what it was."""
+        """Who is at the address, and should not be. Once connected it looks like what it should be,
+        and has the cache of what it was."""
+        host, volume_id = scene.host, self.attachment.volume_id
         if self.attachment.connection.lane != "scsi":
             return {}
-        was = scene.host.connectors.find(self.attachment.connection)
+        with host.locks.volume(volume_id):  # whoever is about to disconnect it has come to his end
+            if host.journal.presence(volume_id).connected:
+                return {}
+            was = host.connectors.find(self.attachment.connection)
         return {} if was is None else {"was": was.reveal()}
 
     def apply(self, scene: Scene) -> Learnt:

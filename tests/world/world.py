@@ -368,7 +368,7 @@ class World:
         self.domains.plug_error = self.domains.define_error = None
         self.storage.connect_error = self.storage.disconnect_error = None
         self.storage.lags = False
-        self.copies.pace, self.copies.breaks = "goes", False
+        self.copies.pace, self.copies.breaks, self.copies.loses_track = "goes", False, ""
         self.meanwhile.clear()
         self.road.pace, self.road.is_cut, self.far.is_silent = "goes", False, False
         self.far.domains.is_away = False

@@ -36,10 +36,10 @@ DEFAULT_OPTS = [
     ),
     cfg.IntOpt(
         "stop_seconds",
-        default=20,
+        default=10,
         min=1,
-        help="How long a stop waits for steps that are under way. What has not ended then is "
-        "taken up by the next start, as after a crash.",
+        help="How long a stop may take: for steps that are under way, answers, notifications. What "
+        "has not ended then is taken up by the next start, as after a crash.",
     ),
 ]
 

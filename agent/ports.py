@@ -30,23 +30,29 @@ STORAGE_SLICES = "storage-slices"
 """Abilities that steps ask for, as Capabilities.missing names them."""
 
 
-@dataclass(frozen=True)
-class DomainLook:
+@dataclass(frozen=True, kw_only=True)
+class DomainXml:
     """libvirt's domain at one moment. ``live_xml`` is None unless it runs (or is paused);
-    ``inactive_xml`` is None for a transient domain. ``job`` names a migration or other job.
-    ``is_held``: it is paused because somebody wanted it so, and for no other reason."""
+    ``inactive_xml`` is None for a transient domain."""
 
     instance_id: str
     name: str
-    state: DomainState
     live_xml: str | None
     inactive_xml: str | None
-    job: str | None = None
-    is_held: bool = False
 
     @property
     def active(self) -> bool:
         return self.live_xml is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DomainLook(DomainXml):
+    """``job`` names a migration or other job. ``is_held``: it is paused because somebody wanted it
+    so, and for no other reason."""
+
+    state: DomainState
+    job: str | None = None
+    is_held: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,15 @@ class Domains(Protocol):
     def look(self, instance_id: str) -> DomainLook | None:
         """None: libvirt on this host has no such domain."""
 
+    def read(self, instance_id: str) -> DomainXml | None:
+        """As look, for who needs the disks alone."""
+
+    def job(self, instance_id: str) -> str | None:
+        """As look shows it. None also where there is no such domain, or it does not run."""
+
     def all(self) -> Sequence[DomainLook]:
-        """Every domain, running or only defined."""
+        """Every domain, running or only defined, none seen before the call. ``job`` is not asked
+        for: it would wait for a domain that is occupied. Nor ``is_held``."""
 
     def plug(self, instance_id: str, device_xml: str) -> None:
         """Put a device (disk, controller) into the running guest.
@@ -238,7 +251,9 @@ class Migrations(Protocol):
         not allowed at the start, Unavailable where the copy has not begun."""
 
     def resume_post_copy(self, instance_id: str, journey: Journey) -> None:
-        """Go on with a post-copy that broke, and return; to be asked again until it does.
+        """Have both libvirts go on with a post-copy in which they have lost each other, and return;
+        to be asked again until they do, ``refusal`` tells why not. The QEMUs are not disturbed: as
+        long as they have not lost each other they go on by themselves.
 
         No post-copy, or none that broke: nothing to do.  Raises Unsupported."""
 
@@ -286,7 +301,8 @@ class Peers(Protocol):
     def readiness(self, host: str, instance_id: str) -> Readiness | None: ...
 
     def has_given_up(self, host: str, instance_id: str, migration_id: str) -> bool | None:
-        """Has the migration been tried there and has failed, or was it cancelled?
+        """Has the migration been tried there and has failed, or was it cancelled there, tried or
+        not?
 
         One that was refused before it began may be sent again: it is not given up."""
 

@@ -1,6 +1,10 @@
 """Options of the whole suite."""
 
+import gc
+
 import pytest
+
+pytest.register_assert_rewrite("tests.functional", "tests.nested")  # what they expect is told
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -11,6 +15,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--rounds", type=int, default=1, help="how much more of the random and exhaustive tests"
     )
     parser.addoption("--seed", type=int, default=None, help="repeat a random test that failed")
+
+
+def pytest_collection_finish() -> None:
+    """What is there now stays to the end: the garbage collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -12,8 +12,10 @@ from tests.lab.guest import Guest
 from tests.lab.lab import Lab
 from tests.lab.libvirtd import Libvirtd
 from tests.lab.loop_volume import LoopVolume
+from tests.lab.patience import wait_until
 from tests.lab.two_hypervisors import TwoHypervisors, hostname_of, libvirt_uri_for
 from tools.stage import (
+    OPERATION_SECONDS,
     attachment_id,
     expect,
     finish,
@@ -107,6 +109,16 @@ def go(here: Host, there: Host, guest: Guest, parts: dict[str, str]) -> None:
     took = result["durations"]["total_ms"] / 1000
     say(f"migrate: [green]done[/] after {took:.1f} s, of which the guest stood still for")
     say(f"{result['downtime_ms']} ms; {here.name} has given the volume back, unless others use it")
+    timed(f"the agent of {there.name} knows that it has come", lambda: arrived(there))
+
+
+def arrived(there: Host) -> None:
+    """Its attachments are like others from then on; a detach is busy before."""
+    wait_until(
+        lambda: all(row["lease"] is None for row in there.client.list_attachments()),
+        "the lease has gone",
+        seconds=OPERATION_SECONDS,
+    )
 
 
 def followed(client: AgentClient, answer: Answer) -> Answer:

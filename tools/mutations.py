@@ -180,8 +180,8 @@ MUTATIONS = (
     Mutation(
         "a disk that is only defined is no user",
         "steps/users.py",
-        "for facts in (both.live, both.inactive):",
-        "for facts in (both.live,):",
+        "for facts in (guest.live, guest.inactive):",
+        "for facts in (guest.live,):",
     ),
     Mutation(
         "a wrong device is told of before it is quarantined",
@@ -247,7 +247,7 @@ MUTATIONS = (
     Mutation(
         "a domain that migrates is asked all the same",
         "steps/guest_checks.py",
-        "    if look.job is not None:\n",
+        "    if job is not None:\n",
         "    if False:\n",
     ),
     Mutation(
@@ -302,7 +302,7 @@ MUTATIONS = (
     Mutation(
         "nobody asks again who shares the volume when it is plugged",
         "steps/disk.py",
-        "        refuse_conflicts(host, attachment, device.path)\n",
+        "        refuse_conflicts(everyone, attachment, device.path)\n",
         "",
     ),
     Mutation(
@@ -356,12 +356,12 @@ MUTATIONS = (
     Mutation(
         "an undone swap leaves its copy running",
         "steps/copy.py",
-        "        host.copies.abort(self.attachment.instance_id, disk.target_dev)\n",
-        "",
+        "host.copies.abort(instance_id, disk.target_dev)",
+        "pass",
     ),
     Mutation(
         "a definition that libvirt has lost in the pivot keeps the old volume",
-        "steps/copy.py",
+        "steps/copied.py",
         "            host.domains.redefine(attachment.instance_id, xml)\n",
         "",
     ),

@@ -9,23 +9,30 @@ import oslo_messaging
 
 from agent.bus.transport import TROUBLES, declared_otherwise, rpc_transport
 from agent.bus.wire import COMMANDS_TOPIC, CONTROL_TOPIC, EXCHANGE
-from agent.model.contract import WIRE_VERSION
+from agent.model.contract import ASKED_VERSION
 from agent.model.outcome import Answer
 
 LOG = logging.getLogger(__name__)
 
-TRIES = 3
-"""How often a call is sent, at the least, before its silence is Unreachable."""
+FIRST_TRY = 1 / 3
+"""Of a caller's patience: after that a call without an answer is sent once more."""
 
-SLOW = frozenset({"wait_operation", "describe", "get_connector", "get_instance", "plan", "audit"})
+SLOW = frozenset(
+    {
+        "wait_operation",
+        "describe",
+        "get_connector",
+        "get_instance",
+        "plan",
+        "audit",
+        "import_attachments",
+    }
+)
 """What the agent may have to ask libvirt or storage tools for, or holds on purpose."""
 
-MONITOR_SECONDS = (3, 8)
-"""An agent that works at a call says so twice in this time; one that was killed does not. It is a
-third of the caller's patience, but no less and no more than these.
-
-One whose host has more to do than it can is late: each call that is then sent again is one more for
-it to hold and to tell of. With 3 seconds that has fed itself (thirteen callers, tests/nested)."""
+MONITOR_SECONDS = (3, 20)
+"""An agent that works at a call says so twice in this time; one that was killed does not. It is the
+first try's part of the caller's patience, but no less and no more than these."""
 
 FIRST_SECONDS = 1.0
 """How long the first contact waits for the agent itself."""
@@ -60,11 +67,12 @@ class Caller:
         self._host = host
         self._timeout_seconds = timeout_seconds
         least, most = MONITOR_SECONDS
-        self._monitor_seconds = round(min(max(least, timeout_seconds / TRIES), most))
+        self._first_seconds = timeout_seconds * FIRST_TRY
+        self._monitor_seconds = min(max(least, self._first_seconds), most)
         self._transport = rpc_transport(conf, url)
         self._rpc = oslo_messaging.get_rpc_client(
             self._transport,
-            oslo_messaging.Target(exchange=EXCHANGE, server=host, version=WIRE_VERSION),
+            oslo_messaging.Target(exchange=EXCHANGE, server=host, version=ASKED_VERSION),
             # Returned at once by the broker where that host never listened.
             transport_options=oslo_messaging.TransportOptions(at_least_once=True),
             retry=BROKER_TRIES,
@@ -85,13 +93,22 @@ class Caller:
     def call(
         self, topic: str, method: str, *, within_seconds: float | None = None, **arguments: Any
     ) -> dict[str, Any]:
-        """What the agent answered.  Raises Unreachable, Refused."""
+        """What the agent answered.  Raises Unreachable, Refused.
+
+        One whose host has more to do than it can is late, and each call that is sent again is one
+        more for it. So that this does not feed itself (thirteen callers of tests/nested did) each
+        try waits twice as long as the one before."""
         deadline = time.monotonic() + (within_seconds or self._timeout_seconds)
         self._connect(deadline)
-        context = self._context(topic, method, arguments.get("timeout_seconds", 0.0))
+        held_seconds = arguments.get("timeout_seconds", 0.0)
+        try_seconds = self._monitor_seconds if method in SLOW else self._first_seconds
         while True:
+            context = self._context(topic, method, held_seconds, try_seconds)
             try:
-                return dict(context.call({}, method, **arguments))
+                answer = context.call({}, method, **arguments)
+                if answer is None:  # it took the call when it was too late for it
+                    raise oslo_messaging.MessagingTimeout
+                return dict(answer)
             except oslo_messaging.MessageUndeliverable:
                 raise self._nobody() from None
             except oslo_messaging.RemoteError as error:
@@ -99,6 +116,7 @@ class Caller:
             except oslo_messaging.MessagingTimeout:
                 LOG.info("%s got no answer from %s", method, self._host)
                 trouble = self._silence(topic, method)
+                try_seconds = min(2 * try_seconds, max(try_seconds, self._timeout_seconds))
             except TROUBLES as error:
                 LOG.info("%s did not reach the broker: %s", method, error)
                 trouble = _no_broker(error, _doubt(topic))
@@ -106,16 +124,16 @@ class Caller:
             if time.monotonic() >= deadline:
                 raise trouble
 
-    def _context(self, topic: str, method: str, held_seconds: float) -> Any:
+    def _context(self, topic: str, method: str, held_seconds: float, try_seconds: float) -> Any:
         """How long one try waits. Where an answer is due at once, silence means that it is lost;
         what may take longer is heard of meanwhile (oslo.messaging's call monitor)."""
         if method in SLOW:
             return self._rpc.prepare(
                 topic=topic,
                 timeout=held_seconds + self._timeout_seconds,
-                call_monitor_timeout=self._monitor_seconds,
+                call_monitor_timeout=round(try_seconds),
             )
-        return self._rpc.prepare(topic=topic, timeout=self._timeout_seconds / TRIES)
+        return self._rpc.prepare(topic=topic, timeout=try_seconds)
 
     def _connect(self, deadline: float) -> None:
         """Wait until the broker was there once.
@@ -170,7 +188,7 @@ class Caller:
         return Refused(
             "unsupported",
             False,
-            f"the agent of {self._host} does not know {method} in version {WIRE_VERSION} of the "
+            f"the agent of {self._host} does not know {method} in version {ASKED_VERSION} of the "
             "wire (describe tells what it knows); nothing was done",
         )
 

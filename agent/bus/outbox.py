@@ -23,13 +23,13 @@ LOG = logging.getLogger(__name__)
 BATCH = 100
 WAIT_SECONDS = 1.0
 RETRY_SECONDS = 2.0
-STOP_SECONDS = 5.0
 
 BROKER_TRIES = 1
 """Reconnects within one send, before the letter is taken up again later."""
 
 MISSED_SECONDS = 60.0
-"""The thread turns every WAIT_SECONDS unless a broker holds it: after this it hangs."""
+"""The thread turns every WAIT_SECONDS, and with each letter, unless a broker holds it: after this
+it hangs."""
 
 
 class Publisher:
@@ -53,7 +53,7 @@ class Publisher:
         self._turned_at = time.monotonic()
         self._thread.start()
 
-    def stop(self, seconds: float = STOP_SECONDS) -> None:
+    def stop(self, seconds: float) -> None:
         """Send what is there, if that takes no longer than ``seconds``; the rest stays written."""
         self._stopping.set()
         self._thread.join(seconds)
@@ -118,6 +118,7 @@ class Publisher:
             )
         finally:
             self._sending = False
+            self._turned_at = time.monotonic()
 
     def _tell(self, trouble: str | None) -> None:
         """Log a change, not every attempt."""

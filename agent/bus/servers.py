@@ -41,11 +41,10 @@ from agent.ports import Desk
 LOG = logging.getLogger(__name__)
 
 COMMAND_THREADS = 16
-CONTROL_THREADS = 8
+CONTROL_THREADS = 32
 WAIT_THREADS = 64
 
 RETRY_SECONDS = 5.0
-STOP_SECONDS = 5.0
 
 LONGEST_MONITOR_SECONDS = 3600
 """Of a caller's call_monitor_timeout; what is above is nonsense, and is not served."""
@@ -76,16 +75,17 @@ class Servers:
         for line in self._lines:
             line.start()
 
-    def stop(self, seconds: float = STOP_SECONDS) -> None:
+    def stop(self, seconds: float) -> None:
         """No further message is taken, and what was taken is answered, within ``seconds``.
 
         Who waits for an operation is not waited for. With the broker away there is nothing to
         stop: what hangs in its connection then ends with the process."""
-        closing = [line.close() for line in self._lines]
+        closing = [(line.connected(), line.close()) for line in self._lines]
         deadline = time.monotonic() + seconds
-        for thread in closing:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        if any(thread.is_alive() for thread in closing):
+        for was_connected, thread in closing:
+            if was_connected:
+                thread.join(max(0.0, deadline - time.monotonic()))
+        if any(thread.is_alive() for _, thread in closing):
             LOG.info("some callers still wait for their answer; they will ask again")
         else:
             self._transport.cleanup()

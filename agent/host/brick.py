@@ -16,16 +16,19 @@ from typing import Any
 
 from os_brick.privileged import rootwrap
 
-from agent.errors import ConnectFailed, Unavailable, Unsupported
+from agent.errors import Unavailable, Unsupported
 from agent.host.brick_device import SCSI, DeviceReader, device_info, network_device
 from agent.host.brick_find import Finder
+from agent.host.brick_leftovers import Leftovers
 from agent.host.brick_library import (
     os_brick_connector,
     os_brick_properties,
     remove_scsi_devices,
     settle_udev,
+    spare_what_is_here,
 )
 from agent.host.brick_locks import OsBrickLocks
+from agent.host.brick_properties import BrickProperties
 from agent.host.brick_refusals import (
     FOREIGN,
     connect_refusal,
@@ -37,9 +40,9 @@ from agent.host.brick_refusals import (
 )
 from agent.host.brick_trail import PACKAGES, Execute, Trail
 from agent.host.header import read_header
-from agent.host.identity import BlockDevices
+from agent.host.identity import BlockDevices, Found
 from agent.host.local_paths import LocalPaths
-from agent.host.mounts import Mounts
+from agent.host.mounts import Mounts, with_retry
 from agent.host.nvme import NvmeControllers
 from agent.host.openers import refuse_open
 from agent.model.attachment import Attachment
@@ -51,7 +54,7 @@ from agent.model.connection import (
     NvmeConnection,
     VendorConnection,
 )
-from agent.model.device import Device, Disconnected
+from agent.model.device import Device, Disconnected, same_device
 
 LOG = logging.getLogger(__name__)
 
@@ -104,11 +107,14 @@ class BrickConnectors:
         self._device_scan_attempts = device_scan_attempts
         self._mounts = Mounts(nfs_mount_point_base, mount_needed)
         self.is_only_here = self._mounts.is_only_here
-        self._mount_options = _with_retry(nfs_mount_options)
+        self._mount_options = with_retry(nfs_mount_options)
         self._factory = factory
         self._initiator = initiator
         self._execute = execute
         self._devices = devices or BlockDevices()
+        self._asked = BrickProperties(
+            self._devices, use_multipath=use_multipath, enforce_multipath=enforce_multipath
+        )
         self._local = LocalPaths(local_allowed_paths, self._devices)
         self._nvme = NvmeControllers(self._devices)
         self._locks = OsBrickLocks(lock_timeout_seconds, who)
@@ -121,7 +127,7 @@ class BrickConnectors:
         )
         self._finder = Finder(self._devices, self._reader, self._nvme, self._mounts)
         self._pause = pause
-        self._remove = remove
+        self._leftovers = Leftovers(self._devices, self._locks, remove)
         self._which = which
         self._mutex = threading.Lock()
         self._properties: Mapping[str, Any] | None = None
@@ -180,28 +186,25 @@ class BrickConnectors:
                 self._mounts.leave(connection.export)  # os-brick never does
             return Disconnected()
         trail = Trail(self._execute)
-        today = self._devices.find(device.identity) if device else None
-        if today is not None:
-            refuse_open(today, self._pause)
+        today = self._usable_today(device)
         with self._locks.guard(attachment):
             try:
                 connector = self._connector(connection, trail)
-                if self._is_anothers(connector, attachment, device, today):
-                    return Disconnected()
-                self._locks.call(
-                    connection.lane,
-                    connector.disconnect_volume,
-                    self._properties_of(connection),
-                    device_info(device, today),
-                )
+                if not self._is_anothers(connector, attachment, device, today):
+                    self._locks.call(
+                        connection.lane,
+                        connector.disconnect_volume,
+                        self._asked.to_leave(connection, device),
+                        device_info(device, today),
+                    )
                 if isinstance(connection, SCSI) and device is not None:
-                    self._remove_late_paths(connection, device, trail)
+                    self._leftovers.remove(connection, device, trail)
                 if isinstance(connection, NvmeConnection):
                     with self._locks.hold(connection.lane):
                         self._nvme.leave_empty(connection.targets[0], connection.ways, trail)
             except FOREIGN as error:
                 raise disconnect_refusal(error, connection, trail) from error
-        return self._gone(connection, device)
+        return self._leftovers.refuse_left(connection, device)
 
     def extend(self, attachment: Attachment, device: Device) -> Device:
         connection = attachment.connection
@@ -290,7 +293,8 @@ class BrickConnectors:
 
     def _connect(self, connector: Any, connection: Connection, trail: Trail) -> Any:
         """os-brick's answer."""
-        arguments = (connector.connect_volume, self._properties_of(connection))
+        spare_what_is_here(connector)
+        arguments = (connector.connect_volume, self._asked.of(connection))
         if not isinstance(connection, NvmeConnection):
             return self._locks.call(connection.lane, *arguments)
         with (
@@ -298,18 +302,6 @@ class BrickConnectors:
             self._nvme.undone_if_it_fails(connection, trail),
         ):
             return self._locks.call(connection.lane, *arguments)
-
-    def _properties_of(self, connection: Connection) -> dict[str, Any]:
-        """As they came, secrets included; os-brick may do with the dict what it likes."""
-        properties = connection.properties()
-        if properties.get("encrypted"):
-            # QEMU decrypts. os-brick would hand out a link for dm-crypt instead of the device.
-            properties["encrypted"] = False
-        if properties.get("ns_id") is not None:
-            properties["ns_id"] = str(properties["ns_id"])  # os-brick compares it with sysfs's text
-        if self._use_multipath and self._enforce_multipath:
-            properties["enforce_multipath"] = True
-        return properties
 
     def _check_vendor(self, connection: VendorConnection) -> None:
         if connection.driver_volume_type == "gpfs":  # a file that is on this host anyway
@@ -327,7 +319,7 @@ class BrickConnectors:
     def _rescan(self, connection: Connection, device: Device) -> None:
         """Also before other programs' connects: os-brick makes multipathd read all anew."""
         trail, node = Trail(self._execute), self._devices.find(device.identity)
-        properties = self._properties_of(connection)
+        properties = self._asked.of(connection)
         if isinstance(connection, NvmeConnection):
             properties["device_path"] = node  # by itself os-brick may not know which one it is
         if isinstance(connection, SCSI) and self._which("lsscsi") is None:
@@ -342,59 +334,42 @@ class BrickConnectors:
     # what is there
 
     def _lacks_multipath(self, connector: Any, connection: Connection) -> bool:
-        is_enforced = self._properties_of(connection).get("enforce_multipath")
+        is_enforced = self._asked.of(connection).get("enforce_multipath")
         return bool(self._use_multipath and is_enforced and not connector.supports_multipath())
+
+    def _usable_today(self, device: Device | None) -> str | None:
+        """The kernel name by which the device takes I/O now: not one of a map without paths.
+
+        Raises ConnectFailed if a QEMU has it open."""
+        today = self._devices.find(device.identity) if device else None
+        if today is not None:
+            refuse_open(today, self._pause)
+        return None if today is None or self._devices.is_empty_map(today) else today
 
     def _is_anothers(
         self, connector: Any, attachment: Attachment, device: Device | None, today: str | None
     ) -> bool:
         """Has our device gone, and is another volume's at the address that ours had?
 
-        os-brick removes what is at the target's LUN, and an array gives LUNs away again."""
-        if device is None or today is not None or not isinstance(attachment.connection, SCSI):
+        os-brick takes what is there, and an array gives LUNs and namespace ids away again."""
+        if device is None or today is not None:
             return False
-        for path in connector.get_volume_paths(self._properties_of(attachment.connection)):
-            found = self._devices.look(path)
-            if found and not device.identity.items() & found.identity.items():
+        for found in self._taken_by_os_brick(connector, attachment.connection):
+            if not same_device(device.identity, found.identity):
                 LOG.warning(
                     "%s was not disconnected: the device of %s is gone, and this one is %s",
-                    path,
+                    found.node,
                     attachment.volume_id,
                     dict(found.identity),
                 )
                 return True
         return False
 
-    def _remove_late_paths(self, connection: Connection, device: Device, trail: Trail) -> None:
-        """Of the volume that our own connect found: what came after os-brick had looked, and by
-        portals that the request does not name. What something is built on stays."""
-        if "path" in device.identity:
-            return
-        left = {os.path.basename(node) for node in self._devices.all_of(device.identity)}
-        maps = {name for name in left if name.startswith("dm-")}
-        held = {name for name in left if set(self._devices.holders(name)) - maps}
-        if left and not held:
-            LOG.warning("%s came late, or by another portal: removed", ", ".join(sorted(left)))
-            with self._locks.hold(connection.lane):
-                self._remove(sorted(left - maps), trail.execute)
-
-    def _gone(self, connection: Connection, device: Device | None) -> Disconnected:
-        """Is it? os-brick can end well and leave the device."""
-        left = self._devices.find(device.identity) if device else None
-        if left is None:
-            return Disconnected()
+    def _taken_by_os_brick(self, connector: Any, connection: Connection) -> Sequence[Found]:
+        """For the volume's device, of which it is told nothing."""
         if isinstance(connection, NvmeConnection):
-            return Disconnected(awaiting_unmap=True)
-        holders = ", ".join(self._devices.holders(left))
-        raise ConnectFailed(
-            f"{left} is still on this host"
-            + (f", held by {holders}" if holders else "")
-            + "; it is tried again: see what uses it ('lsof', 'multipath -ll')"
-        )
-
-
-def _with_retry(options: str) -> str:
-    """mount.nfs(8) tries a server that refuses again for two minutes, and says nothing of it."""
-    given = [option for option in options.split(",") if option]
-    has_retry = any(option.startswith("retry=") for option in given)
-    return ",".join(given if has_retry else [*given, "retry=0"])
+            return self._nvme.taken_by_os_brick(connection)
+        if not isinstance(connection, SCSI):
+            return []
+        paths = connector.get_volume_paths(self._asked.of(connection))
+        return [found for path in paths if (found := self._devices.look(path))]

@@ -71,6 +71,24 @@ def os_brick_properties(**options: Any) -> Mapping[str, Any]:
     return found
 
 
+def spare_what_is_here(connector: Any) -> None:
+    """For a connect: what it leaves when it fails is its caller's, who asks first who uses it.
+
+    By itself os-brick takes away, by force, whatever is at the volume's address then: also what was
+    there before, and has a guest on it that only waits for its paths to come back."""
+    for cleanup in CLEANUPS_OF_A_FAILED_CONNECT:
+        if hasattr(connector, cleanup):
+            setattr(connector, cleanup, _leave_it)
+
+
+CLEANUPS_OF_A_FAILED_CONNECT = ("_cleanup_connection", "_try_disconnect_all")
+"""Of os-brick's iSCSI and NVMe connectors; it has no public way to do without."""
+
+
+def _leave_it(*_about: object, **_how: object) -> None:
+    pass
+
+
 def remove_scsi_devices(names: Sequence[str], execute: Callable[..., Any]) -> None:
     """Flush and remove devices by their kernel names (sdb), and the multipath map on them.
 

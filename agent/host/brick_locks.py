@@ -72,6 +72,7 @@ class OsBrickLocks:
         self._who = who
         self._turns: list[_Turn] = []
         self._scsi = threading.Lock()
+        self._guards: dict[str, threading.Lock] = {}
         self._mutex = threading.Lock()
         self._inside = 0
         self._file: Any = None
@@ -118,8 +119,11 @@ class OsBrickLocks:
             turns: list[_Turn] = []
 
             def wait(name: str) -> None:
+                deadline = time.monotonic() + self._timeout_seconds
                 turns.append(stack.enter_context(self._turn(name)))
-                self._wait_for_other(name)
+                ours = self._guards.setdefault(name, threading.Lock())
+                stack.enter_context(self._mine(ours, deadline, name))
+                self._wait_for_other(name, deadline)
 
             with utils.guard_connection(_Guarded(attachment, wait)):
                 for turn in turns:
@@ -158,10 +162,12 @@ class OsBrickLocks:
             self._turns.remove(turn)
 
     @contextmanager
-    def _mine(self, lock: threading.Lock, deadline: float) -> Iterator[None]:
+    def _mine(
+        self, lock: threading.Lock, deadline: float, name: str = CONNECT_VOLUME
+    ) -> Iterator[None]:
         """A lock of this process: its holder is one of our own calls."""
         if not lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise self._given_up(CONNECT_VOLUME, "another storage call of this agent")
+            raise self._given_up(name, "another storage call of this agent")
         try:
             yield
         finally:
@@ -176,10 +182,9 @@ class OsBrickLocks:
         if not self._file.acquire(max_delay=POLL_SECONDS, timeout=left_seconds):
             raise self._given_up(CONNECT_VOLUME, holder_of(_path(self._file)) or "another program")
 
-    def _wait_for_other(self, service_uuid: str) -> None:
+    def _wait_for_other(self, service_uuid: str, deadline: float) -> None:
         """Until no other program holds the guard: os-brick then takes it, and would not give up."""
         path = _path(lockutils.external_lock(service_uuid, PREFIX))
-        deadline = time.monotonic() + self._timeout_seconds
         while holder := holder_of(path):
             left_seconds = deadline - time.monotonic()
             if left_seconds <= 0:

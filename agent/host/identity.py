@@ -5,6 +5,7 @@
            └ 8:16                       what the kernel means by it
               └ /sys/dev/block/8:16/    device/wwid, nguid, dm/uuid, loop/backing_file, size, ro
 
+A path that leads to a network file system is not followed there (far_files).
 No subprocess: ``names`` is asked for every disk of every domain. Rejected: udev's database (not
 there in a container, and behind after a burst of events), blkid (reads what guests write).
 """
@@ -14,8 +15,10 @@ import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from mmap import PAGESIZE
 from pathlib import Path
 
+from agent.host.far_files import FarFiles
 from agent.model.device import conflict, plain_identity
 
 SECTOR_BYTES = 512
@@ -66,22 +69,27 @@ class Controller:
 
 
 class BlockDevices:
-    """The block devices of this host. ``dev`` and ``sys`` are /dev and /sys."""
+    """The block devices of this host. ``dev`` and ``sys`` are /dev and /sys; ``far`` tells which
+    files may have a server that is away."""
 
     def __init__(
         self,
         dev: Path = Path("/dev"),
         sys: Path = Path("/sys"),
         number: Callable[[Path], str | None] = device_number,
+        far: FarFiles | None = None,
     ) -> None:
         self._dev = dev
         self._sys = sys
         self._number = number
+        self._far = far or FarFiles()
 
     def names(self, source: str) -> frozenset[str]:
         """Every name of what ``source`` means now. Two that mean the same share one."""
         if not source.startswith("/"):
             return frozenset((source,))
+        if far := self._far.names(source):
+            return far
         try:
             real = os.path.realpath(source, strict=True)
             number = self._number(Path(real))
@@ -93,20 +101,27 @@ class BlockDevices:
         return frozenset((source, real, f"file {found.st_dev}:{found.st_ino}"))
 
     def find(self, identity: Mapping[str, str]) -> str | None:
-        """The kernel name of the device with all of this identity; the multipath map if one has it.
+        """The kernel name of the device with all of this identity; the multipath map if one has it,
+        unless that has lost its paths and a path is here.
 
         None: it is not on this host. ``identity`` is as ``look`` gave it."""
-        nodes = self.all_of(identity)
-        return min(nodes, key=lambda node: not Path(node).name.startswith("dm-"), default=None)
+        return min(self.all_of(identity), key=self._rank, default=None)
 
     def all_of(self, identity: Mapping[str, str]) -> list[str]:
         """The kernel names of every device with all of this identity: the map, and each path."""
         return [
             node
             for number in self._numbers()
-            if (node := self._node(number))
-            and identity.items() <= self._identity(number, node).items()
+            if (node := self._node(number)) and self._is_it(number, node, identity)
         ]
+
+    def is_empty_map(self, node: str) -> bool:
+        """Is it a multipath map that has outlived its paths?"""
+        return _is_empty_map(self._block(node))
+
+    def map_name(self, node: str) -> str:
+        """What device-mapper calls a map, and its tools take: ``mpatha`` of /dev/dm-3."""
+        return _text(self._block(node), "dm/name")
 
     def at(self, pattern: str) -> list[Found]:
         """What is at an address: ``pattern`` of names in /dev/disk/by-path."""
@@ -115,12 +130,14 @@ class BlockDevices:
 
     def strangers(self, found: Found) -> list[Found]:
         """Paths of a map that by now say they are another device."""
-        paths = _entries(self._sys / "class" / "block" / Path(found.node).name / "slaves")
-        looks = [self.look(str(self._dev / path.name)) for path in paths] if found.is_map else []
+        paths = _paths(self._block(found.node)) if found.is_map else []
+        looks = [self.look(str(self._dev / path.name)) for path in paths]
         return [look for look in looks if look and conflict(look.identity, found.identity)]
 
     def look(self, path: str) -> Found | None:
         """What is at ``path`` now; None: nothing, or no block device."""
+        if self._far.hold(path):
+            return None
         try:
             real = os.path.realpath(path, strict=True)
             number = self._number(Path(real))
@@ -133,8 +150,8 @@ class BlockDevices:
         return Found(
             node=node,
             identity=self._identity(number, node),
-            size_bytes=int(_text(facts / "size") or 0) * SECTOR_BYTES,
-            read_only=_text(facts / "ro") == "1",
+            size_bytes=int(_text(facts, "size") or 0) * SECTOR_BYTES,
+            read_only=_text(facts, "ro") == "1",
             scsi=self._is_scsi(facts),
             paths=len(working := self._working(facts)),
             ways=frozenset(way for path in working if (way := self._way(path))),
@@ -166,7 +183,7 @@ class BlockDevices:
     def ask_again(self, found: Found) -> None:
         """Make the kernel read identity and size anew: it caches them for as long as the device
         is there, and a LUN may have been given to another volume since (CVE-2023-2088)."""
-        facts = self._sys / "class" / "block" / Path(found.node).name
+        facts = self._block(found.node)
         for path in (facts, *_entries(facts / "slaves")):
             try:
                 (path / "device" / "rescan").write_text("1")
@@ -175,20 +192,36 @@ class BlockDevices:
 
     def holders(self, node: str) -> tuple[str, ...]:
         """Block devices that are built on this one: their kernel names."""
-        facts = self._sys / "class" / "block" / Path(node).name
-        return tuple(entry.name for entry in _entries(facts / "holders"))
+        return tuple(entry.name for entry in _entries(self._block(node) / "holders"))
 
     def controllers(self, nqn: str) -> list[Controller]:
         """Of this NVMe subsystem, live or not."""
         return [
             Controller(path.name, self._way(path), tuple(sorted(path.glob("nvme*n*"))))
             for path in _entries(self._sys / "class" / "nvme-fabrics" / "ctl")
-            if _text(path / "subsysnqn") == nqn
+            if _text(path, "subsysnqn") == nqn
         ]
 
     def namespace(self, shown: Path) -> Found | None:
         """What a controller shows: nvme0c1n2 is its path of nvme0n2 (kernel: nvme multipath)."""
         return self.look(str(self._dev / re.sub(r"c\d+n", "n", shown.name)))
+
+    def iscsi_ways(self, identity: Mapping[str, str]) -> set[tuple[str, str, int]]:
+        """(portal, IQN, LUN) of each path of the device, dead ones too, as iscsiadm writes them."""
+        found = set()
+        for node in self.all_of(identity):
+            place = self._block(node).resolve()
+            session = re.search(r"/session(\d+)/.*:(\d+)/block/", str(place))
+            if session is not None:
+                portal, iqn = self._session(session[1])
+                found.add((_bracketed(portal), iqn, int(session[2])))
+        return found
+
+    def iscsi_portals(self, iqn: str) -> set[str]:
+        """Of the sessions with this target that are there, as iscsiadm writes them."""
+        entries = _entries(self._sys / "class" / "iscsi_session")
+        sessions = [self._session(entry.name.removeprefix("session")) for entry in entries]
+        return {_bracketed(portal) for portal, target in sessions if target == iqn}
 
     def has_fc_host(self) -> bool:
         """Is there a Fibre Channel HBA?"""
@@ -197,17 +230,34 @@ class BlockDevices:
     # sysfs
 
     def _facts(self, number: str) -> Path:
-        return self._sys / "dev" / "block" / number
+        return Path(f"{self._sys}/dev/block/{number}")
+
+    def _block(self, node: str) -> Path:
+        return self._sys / "class" / "block" / Path(node).name
+
+    def _is_it(self, number: str, node: str, identity: Mapping[str, str]) -> bool:
+        """Has it all of the identity? A map has lost the serial with its paths: its WWN is all."""
+        found = self._identity(number, node)
+        if identity.items() <= found.items():
+            return True
+        has_the_wwn = "wwn" in found and found["wwn"] == identity.get("wwn")
+        return has_the_wwn and _is_empty_map(self._facts(number))
+
+    def _rank(self, node: str) -> int:
+        """Among the devices of one identity: what I/O should go by is first."""
+        if self.is_empty_map(node):
+            return 2
+        return 0 if Path(node).name.startswith("dm-") else 1
 
     def _numbers(self) -> Iterator[str]:
         for entry in _entries(self._sys / "class" / "block"):
-            number = _text(entry / "dev")
+            number = _text(entry, "dev")
             if number and not (entry / "partition").exists():
                 yield number
 
     def _node(self, number: str) -> str | None:
         """From the kernel, since /dev/mapper/x may be a node of its own."""
-        for line in _text(self._facts(number) / "uevent").splitlines():
+        for line in _text(self._facts(number), "uevent").splitlines():
             if line.startswith("DEVNAME="):
                 return str(self._dev / line.removeprefix("DEVNAME="))
         return None
@@ -219,16 +269,16 @@ class BlockDevices:
         if _GLOBAL.match(wwid):
             yield f"wwid {plain_identity(wwid)}"
         backing = self._backing_file(facts)
-        if backing and _text(facts / "loop" / "offset") in ("", "0"):
+        if backing and _text(facts, "loop/offset") in ("", "0"):
             yield from self.names(backing)
 
     def _identity(self, number: str, node: str) -> dict[str, str]:
         facts = self._facts(number)
         wwid = self._wwid(facts)
         numbers = {
-            "nguid": _text(facts / "nguid"),
-            "eui64": _text(facts / "eui"),
-            "uuid": _text(facts / "uuid"),
+            "nguid": _text(facts, "nguid"),
+            "eui64": _text(facts, "eui"),
+            "uuid": _text(facts, "uuid"),
         }
         if not any(_is_number(value) for value in numbers.values()) and _GLOBAL.match(wwid):
             numbers["wwn"] = wwid
@@ -238,7 +288,7 @@ class BlockDevices:
         serial = self._serial(facts)
         if serial:
             identity["serial"] = serial
-        mapped = _text(facts / "dm" / "uuid")
+        mapped = _text(facts, "dm/uuid")
         if not identity and mapped:
             identity["uuid"] = mapped  # as LVM writes it, where case counts
         return identity or {"path": self._described(facts, node)}
@@ -248,59 +298,72 @@ class BlockDevices:
         return f"{node} ({backing})" if backing else node
 
     def _backing_file(self, facts: Path) -> str:
-        return _text(facts / "loop" / "backing_file")
+        return _text(facts, "loop/backing_file")
 
     def _wwid(self, facts: Path) -> str:
         """As sysfs writes it, also for a multipath map, where 3 stands for NAA and 2 for EUI-64."""
-        kind, _, mapped = _text(facts / "dm" / "uuid").partition("-")
+        kind, _, mapped = _text(facts, "dm/uuid").partition("-")
         if kind != "mpath":
-            return _text(facts / "device" / "wwid") or _text(facts / "wwid")
+            return _text(facts, "device/wwid") or _text(facts, "wwid")
         prefix = {"3": "naa.", "2": "eui."}.get(mapped[:1])
         return f"{prefix}{mapped[1:]}" if prefix else mapped
 
     def _serial(self, facts: Path) -> str:
         """SCSI's unit serial number, virtio's serial. Not NVMe's: it is the controller's, which
-        all its namespaces share. A map's is that of its paths."""
-        for path in (facts, *_entries(facts / "slaves")[:1]):
-            page = _bytes(path / "device" / "vpd_pg80")
+        all its namespaces share. A multipath map's is that of its paths; what else is built on a
+        device is not that device."""
+        for path in _paths(facts)[:1] if _is_map(facts) else [facts]:
+            page = _bytes(path, "device/vpd_pg80")
             if page:
                 return page[4:].split(b"\0")[0].decode("ascii", "replace").strip()
-        return _text(facts / "serial")
+        return _text(facts, "serial")
 
     def _is_scsi(self, facts: Path) -> bool:
         """Multipath hands SCSI commands on to a path; other maps do not."""
-        paths = _entries(facts / "slaves") if _is_map(facts) else [facts]
-        return bool(paths) and all(_text(path / "device" / "scsi_level") for path in paths)
+        paths = _paths(facts) if _is_map(facts) else [facts]
+        return bool(paths) and all(_text(path, "device/scsi_level") for path in paths)
 
     def _working(self, facts: Path) -> list[Path]:
         """Paths that work now: of a multipath map, or of an NVMe subsystem's head device."""
         if _is_map(facts):
-            return [
-                path
-                for path in _entries(facts / "slaves")
-                if _text(path / "device" / "state") == "running"
-            ]
+            return [path for path in _paths(facts) if _text(path, "device/state") == "running"]
         subsystem = facts.resolve().parent
         if subsystem.name.startswith("nvme-subsys"):
-            return [entry for entry in _entries(subsystem) if _text(entry / "state") == "live"]
+            return [entry for entry in _entries(subsystem) if _text(entry, "state") == "live"]
         return [facts]
 
     def _way(self, path: Path) -> str | None:
         """The portal of an NVMe controller, or of the iSCSI session of a SCSI device."""
-        address = dict(part.partition("=")[::2] for part in _text(path / "address").split(","))
+        address = dict(part.partition("=")[::2] for part in _text(path, "address").split(","))
         if "traddr" in address:
             return f"{address['traddr']}:{address.get('trsvcid', '')}"
         session = re.search(r"/session(\d+)/", str(path.resolve()))
-        if session is None:
-            return None
+        return None if session is None else " ".join(self._session(session[1]))
+
+    def _session(self, number: str) -> tuple[str, str]:
+        """Portal and IQN."""
         iscsi = self._sys / "class"
-        connection = iscsi / "iscsi_connection" / f"connection{session[1]}:0"
-        portal = ":".join(_text(connection / f"persistent_{part}") for part in ("address", "port"))
-        return f"{portal} {_text(iscsi / 'iscsi_session' / f'session{session[1]}' / 'targetname')}"
+        connection = iscsi / "iscsi_connection" / f"connection{number}:0"
+        portal = ":".join(_text(connection, f"persistent_{part}") for part in ("address", "port"))
+        return portal, _text(iscsi, f"iscsi_session/session{number}/targetname")
+
+
+def _bracketed(portal: str) -> str:
+    address, _, port = portal.rpartition(":")
+    return f"[{address}]:{port}" if ":" in address else portal
 
 
 def _is_map(facts: Path) -> bool:
-    return _text(facts / "dm" / "uuid").startswith("mpath-")
+    return _text(facts, "dm/uuid").startswith("mpath-")
+
+
+def _paths(facts: Path) -> list[Path]:
+    """Of a multipath map, working or not."""
+    return _entries(facts / "slaves")
+
+
+def _is_empty_map(facts: Path) -> bool:
+    return _is_map(facts) and not _paths(facts)
 
 
 def _is_number(value: str) -> bool:
@@ -308,15 +371,22 @@ def _is_number(value: str) -> bool:
     return bool(plain_identity(value).strip("0"))
 
 
-def _text(path: Path) -> str:
-    return _bytes(path).decode("utf-8", "replace").strip()
+def _text(facts: Path, attribute: str) -> str:
+    return _bytes(facts, attribute).decode("utf-8", "replace").strip()
 
 
-def _bytes(path: Path) -> bytes:
+def _bytes(facts: Path, attribute: str) -> bytes:
+    """sysfs gives an attribute in one page. Plain calls: a file object costs three times that."""
     try:
-        return path.read_bytes()
+        descriptor = os.open(f"{facts}/{attribute}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:  # an attribute that this kind of device does not have
         return b""
+    try:
+        return os.read(descriptor, PAGESIZE)
+    except OSError:  # one that says nothing now
+        return b""
+    finally:
+        os.close(descriptor)
 
 
 def _entries(directory: Path) -> list[Path]:

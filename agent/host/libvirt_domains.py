@@ -11,9 +11,9 @@ what the disk is found by, read just before.
 
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import libvirt
 from lxml import etree
@@ -31,11 +31,14 @@ from agent.host.refusals import (
     is_not_yet,
     is_on_its_way_here,
 )
+from agent.host.shared import Shared
 from agent.model.mark import is_user_alias
-from agent.ports import Capabilities, DomainLook, DomainState
+from agent.ports import Capabilities, DomainLook, DomainState, DomainXml
 
 VirDomain = Any
 """A libvirt.virDomain."""
+
+Told = TypeVar("Told")
 
 METADATA_URI: Final = "urn:libvirt-attachment-agent:attachments:1"
 METADATA_PREFIX: Final = "laa"
@@ -92,6 +95,7 @@ class LibvirtDomains(LibvirtDisks):
         super().__init__(connection)
         self._abilities = Abilities(without)
         self._asked = _Asked()
+        self._all = Shared(self._look_at_all)
 
     def answering(self) -> bool:
         return self._connection.alive()
@@ -99,14 +103,35 @@ class LibvirtDomains(LibvirtDisks):
     def look(self, instance_id: str) -> DomainLook | None:
         """Not held up by a QEMU that hangs: then ``job`` says so."""
 
-        def ask(connection: VirConnect) -> DomainLook | None:
+        def look(domain: VirDomain) -> DomainLook:
+            xml = _read(domain, is_persistent=domain.isPersistent())
+            if not xml.active:
+                return _look(xml, libvirt.VIR_DOMAIN_SHUTOFF)
+            state, reason = domain.state()
+            is_held = (state, reason) == HELD
+            return replace(_look(xml, state), job=_job(domain, state, reason), is_held=is_held)
+
+        return self._of(instance_id, look)
+
+    def read(self, instance_id: str) -> DomainXml | None:
+        return self._of(
+            instance_id, lambda domain: _read(domain, is_persistent=domain.isPersistent())
+        )
+
+    def job(self, instance_id: str) -> str | None:
+        def job(domain: VirDomain) -> str | None:
+            state, reason = domain.state()
+            is_off = state == libvirt.VIR_DOMAIN_SHUTOFF
+            return None if is_off else _job(domain, state, reason)
+
+        return self._of(instance_id, job)
+
+    def _of(self, instance_id: str, tell: Callable[[VirDomain], Told | None]) -> Told | None:
+        """What is told of the domain; None where there is none, or none any more."""
+
+        def ask(connection: VirConnect) -> Told | None:
             try:
-                domain = connection.lookupByUUIDString(instance_id)
-                persistent = bool(domain.isPersistent())
-                state, reason = domain.state()
-                look = _look(domain, persistent=persistent, standing=state in _STANDING)
-                is_held = (state, reason) == HELD
-                return replace(look, job=_job(domain), is_held=is_held) if look.active else look
+                return tell(connection.lookupByUUIDString(instance_id))
             except libvirt.libvirtError as error:
                 if is_no_such_domain(error.get_error_code()):
                     return None
@@ -115,14 +140,14 @@ class LibvirtDomains(LibvirtDisks):
         return self._question(ask)
 
     def all(self) -> list[DomainLook]:
-        """``job`` is not asked for: it would wait for a domain that is occupied. Nor ``is_held``.
+        """A domain that comes or goes meanwhile may be missing."""
+        return self._all.look()
 
-        A domain that comes or goes meanwhile may be missing."""
-
+    def _look_at_all(self) -> list[DomainLook]:
         def ask(connection: VirConnect) -> list[DomainLook]:
             transient = _ids(connection, libvirt.VIR_CONNECT_LIST_DOMAINS_TRANSIENT)
-            standing = _ids(connection, libvirt.VIR_CONNECT_LIST_DOMAINS_PAUSED)
-            return list(_looks(connection.listAllDomains(0), transient, standing))
+            states = connection.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE)
+            return list(_looks(states, transient))
 
         return self._question(ask)
 
@@ -276,33 +301,31 @@ class _Asked:
 
 
 def _looks(
-    domains: Collection[VirDomain], transient: frozenset[str], standing: frozenset[str]
+    states: Collection[tuple[VirDomain, Mapping[str, Any]]], transient: frozenset[str]
 ) -> Iterator[DomainLook]:
-    for domain in domains:
-        instance_id = domain.UUIDString()
+    for domain, state in states:
         try:
-            yield _look(
-                domain,
-                persistent=instance_id not in transient,
-                standing=instance_id in standing,
-            )
+            xml = _read(domain, is_persistent=domain.UUIDString() not in transient)
         except libvirt.libvirtError as error:
             if not is_no_such_domain(error.get_error_code()):
                 raise
+        else:
+            yield _look(xml, state["state.state"])
 
 
-def _look(domain: VirDomain, *, persistent: bool, standing: bool) -> DomainLook:
-    live_xml = _live_xml(domain)
-    state: DomainState = "shutoff"
-    if live_xml is not None:
-        state = "paused" if standing else "running"
-    return DomainLook(
+def _read(domain: VirDomain, *, is_persistent: bool) -> DomainXml:
+    return DomainXml(
         instance_id=domain.UUIDString(),
         name=domain.name(),
-        state=state,
-        live_xml=live_xml,
-        inactive_xml=domain.XMLDesc(_CONFIG.xml_flags) if persistent else None,
+        live_xml=_live_xml(domain),
+        inactive_xml=domain.XMLDesc(_CONFIG.xml_flags) if is_persistent else None,
     )
+
+
+def _look(xml: DomainXml, running: int) -> DomainLook:
+    """``running``: its state, where it runs at all, which the XML tells."""
+    standing: DomainState = "paused" if running in _STANDING else "running"
+    return DomainLook(**vars(xml), state=standing if xml.active else "shutoff")
 
 
 def _live_xml(domain: VirDomain) -> str | None:
@@ -315,12 +338,11 @@ def _xml_of(domain: VirDomain, half: _Half) -> str | None:
     return _live_xml(domain) if half is _LIVE else str(domain.XMLDesc(half.xml_flags))
 
 
-def _job(domain: VirDomain) -> str | None:
-    """Of a running domain."""
-    condition = tuple(domain.state())
-    if post_copy_phase(*condition) is not None:
+def _job(domain: VirDomain, running: int, reason: int) -> str | None:
+    """Of a running domain, and what its state is."""
+    if post_copy_phase(running, reason) is not None:
         return _JOBS[libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT]
-    if condition in ARRIVED_IN_POST_COPY:
+    if (running, reason) in ARRIVED_IN_POST_COPY:
         return _JOBS[libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN]
     state, _details, since_milliseconds = domain.controlInfo()
     occupied = state == libvirt.VIR_DOMAIN_CONTROL_OCCUPIED

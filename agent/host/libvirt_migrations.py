@@ -1,6 +1,5 @@
 """ports.Migrations on a real libvirt: from this libvirtd to another, peer to peer."""
 
-import logging
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, TypeVar
 
@@ -16,7 +15,6 @@ from agent.host.libvirt_abilities import (
 from agent.host.libvirt_connection import LibvirtConnection, VirConnect
 from agent.host.libvirt_moves import LibvirtMoves
 from agent.host.migration_words import (
-    ABORT_POSTCOPY,
     IN_POST_COPY,
     KEEP_COMPLETED,
     POSTCOPY_RESUME,
@@ -37,8 +35,6 @@ from agent.host.refusals import (
 )
 from agent.host.remembered import Remembered
 from agent.model.migration import Journey, MigrationProgress
-
-LOG = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
@@ -145,19 +141,15 @@ class LibvirtMigrations:
         self._while_it_goes(instance_id, switch)
 
     def resume_post_copy(self, instance_id: str, journey: Journey) -> None:
-        """libvirt has lost the other libvirtd, while QEMU may still wait for the other QEMU: it is
-        told to give up first, and both need a moment until they have."""
+        """libvirt asks QEMU first, and refuses while that goes on by itself. Told to give up
+        (VIR_DOMAIN_ABORT_JOB_POSTCOPY), the QEMU over there would wait for memory with its monitor
+        locked, and its libvirtd for the monitor."""
 
         def is_broken(domain: VirDomain, progress: MigrationProgress) -> bool:
             if progress.phase != "postcopy-failed" or self._moves.is_under_way(instance_id):
                 return False
             self._require(domain.connect(), POST_COPY_RECOVERY, "to go on with a post-copy")
-            try:
-                domain.abortJobFlags(ABORT_POSTCOPY)
-            except libvirt.libvirtError as error:
-                LOG.debug("QEMU has given up its part of %s: %s", instance_id, error)
-                return True
-            return False
+            return True
 
         if self._while_it_goes(instance_id, is_broken):
             self._move(instance_id, journey, flags_of(journey) | POSTCOPY_RESUME)

@@ -233,9 +233,11 @@ def _is_named(descriptor: int, path: Path) -> bool:
 
 
 def _write_holder(descriptor: int, turn: _Turn) -> None:
-    line = {"name": turn.name, "pid": os.getpid(), "who": turn.who, "since": turn.held_since}
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(line).encode() + b"\n", 0)
+    """Never truncated to nothing: ext4 would write the file to the disk when it is closed."""
+    about = {"name": turn.name, "pid": os.getpid(), "who": turn.who, "since": turn.held_since}
+    line = json.dumps(about).encode() + b"\n"
+    os.pwrite(descriptor, line, 0)
+    os.ftruncate(descriptor, len(line))
 
 
 def _read_holder(path: Path) -> dict[str, Any]:

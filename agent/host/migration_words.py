@@ -12,10 +12,9 @@ from agent.model.migration import Journey, MigrationProgress, Phase
 
 _PARALLEL: Final = 1 << 17
 POSTCOPY_RESUME: Final = 1 << 19
-ABORT_POSTCOPY: Final = 1 << 0
 KEEP_COMPLETED: Final = 1 << 1
-"""VIR_MIGRATE_PARALLEL, VIR_MIGRATE_POSTCOPY_RESUME, VIR_DOMAIN_ABORT_JOB_POSTCOPY and
-VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED: a binding made for libvirt 3.10 has no names for them."""
+"""VIR_MIGRATE_PARALLEL, VIR_MIGRATE_POSTCOPY_RESUME and VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED: a
+binding made for libvirt 3.10 has no names for them."""
 
 _MOVING: Final = libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT
 _MOVES: Final = frozenset((_MOVING, libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN))

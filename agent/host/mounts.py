@@ -7,12 +7,13 @@ import contextlib
 import hashlib
 import logging
 import os
-import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from agent.errors import ConnectFailed, Unavailable
+from agent.host.bounded import Spawn, run_bounded
+from agent.host.far_files import lines_of, unescaped
 
 LOG = logging.getLogger(__name__)
 
@@ -42,10 +43,12 @@ class Mounts:
         base: str,
         needed: Callable[[str], bool] | None,
         table: Path = Path("/proc/self/mounts"),
+        spawn: Spawn = subprocess.Popen,
     ) -> None:
         self.base = base
         self._needed = needed
         self._table = table
+        self._spawn = spawn
 
     def make_base(self) -> None:
         """QEMU, another user, must get through it, whatever our umask is."""
@@ -54,7 +57,8 @@ class Mounts:
             os.chmod(self.base, THROUGH)
 
     def directory_of(self, export: str) -> str:
-        name = hashlib.md5(export.encode(), usedforsecurity=False).hexdigest()
+        written = export.encode(errors="surrogateescape")
+        name = hashlib.md5(written, usedforsecurity=False).hexdigest()
         return os.path.join(self.base, name)
 
     def file_of(self, export: str, name: str) -> str | None:
@@ -68,25 +72,22 @@ class Mounts:
 
     def is_mounted(self, directory: str) -> bool:
         """By the kernel's table: a stat would hang where the server does not answer."""
-        lines = self._table.read_text().splitlines()
-        return any(_unescaped(line.split(" ")[1]) == directory for line in lines)
+        return any(mounted == directory for _, mounted in self._mounted())
 
     def exports(self) -> list[str]:
         """What is mounted below ``base`` by us, or by an earlier life: by the kernel's table."""
-        lines = [line.split(" ") for line in self._table.read_text().splitlines()]
         return sorted(
             {
                 export
-                for source, directory, *_ in lines
-                if (export := _unescaped(source))
-                and self.directory_of(export) == _unescaped(directory)
+                for export, directory in self._mounted()
+                if self.directory_of(export) == directory
             }
         )
 
     def probe(self, path: str) -> None:
         """Raises ConnectFailed where the server does not tell of the file in time."""
         try:
-            subprocess.run(["stat", path], capture_output=True, timeout=PROBE_SECONDS, check=False)
+            run_bounded(["stat", path], PROBE_SECONDS, self._spawn)
         except subprocess.TimeoutExpired as error:
             raise ConnectFailed(
                 f"the server of {path} has not answered for {PROBE_SECONDS:g} s; nothing was "
@@ -97,12 +98,12 @@ class Mounts:
         """Raises Unavailable where its file system does not answer."""
         ask = ["findmnt", "--noheadings", "--output", "FSTYPE", "--target", path]
         try:
-            told = subprocess.run(ask, capture_output=True, timeout=PROBE_SECONDS, check=False)
+            told, _ = run_bounded(ask, PROBE_SECONDS, self._spawn)
         except subprocess.TimeoutExpired as error:
             raise Unavailable(
                 f"the server of {path}", f"it has not answered for {PROBE_SECONDS:g} s"
             ) from error
-        return told.stdout.decode().strip() in OF_ONE_HOST
+        return told.strip() in OF_ONE_HOST
 
     def leave(self, export: str) -> None:
         """Unmount the export unless somebody needs it. The caller holds the export's lock.
@@ -112,7 +113,7 @@ class Mounts:
         if self._needed is None or self._needed(directory):
             return
         if self.is_mounted(directory):
-            said = _unmount(directory)
+            said = self._unmount(directory)
             if self.is_mounted(directory) and "busy" in said:
                 LOG.info("%s (%s) stays mounted: files below it are open", directory, export)
                 return
@@ -123,25 +124,26 @@ class Mounts:
         with contextlib.suppress(OSError):  # not empty, or gone: the mount is what counts
             os.rmdir(directory)
 
+    def _mounted(self) -> Iterator[tuple[str, str]]:
+        """What, and where."""
+        for line in lines_of(self._table.read_bytes()):
+            source, directory, *_ = line.split(" ")
+            yield unescaped(source), unescaped(directory)
 
-def _unescaped(field: str) -> str:
-    """Of the kernel's table (proc(5), mounts): a space is \\040."""
-    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), field)
+    def _unmount(self, directory: str) -> str:
+        """What umount says."""
+        try:
+            _, said = run_bounded(["umount", directory], UNMOUNT_SECONDS, self._spawn)
+        except subprocess.TimeoutExpired as error:
+            raise Unavailable(
+                f"the server of {directory}",
+                f"it could not be unmounted within {UNMOUNT_SECONDS:g} s; it is tried again",
+            ) from error
+        return said.strip()
 
 
-def _unmount(directory: str) -> str:
-    """What umount says."""
-    try:
-        return subprocess.run(
-            ["umount", directory],
-            capture_output=True,
-            text=True,
-            timeout=UNMOUNT_SECONDS,
-            check=False,
-            env={**os.environ, "LC_ALL": "C"},
-        ).stderr.strip()
-    except subprocess.TimeoutExpired as error:
-        raise Unavailable(
-            f"the server of {directory}",
-            f"it could not be unmounted within {UNMOUNT_SECONDS:g} s; it is tried again",
-        ) from error
+def with_retry(options: str) -> str:
+    """mount.nfs(8) tries a server that refuses again for two minutes, and says nothing of it."""
+    given = [option for option in options.split(",") if option]
+    has_retry = any(option.startswith("retry=") for option in given)
+    return ",".join(given if has_retry else [*given, "retry=0"])

@@ -12,7 +12,6 @@ connect that did not find its volume among others leaves the controller that it 
 disconnect does not even look where the storage side took the namespace away first.
 """
 
-import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,7 +20,7 @@ from agent.errors import ConnectFailed
 from agent.host.brick_refusals import FOREIGN, reason_of
 from agent.host.brick_trail import Trail
 from agent.host.identity import BlockDevices, Controller, Found
-from agent.model.connection import NvmeConnection
+from agent.model.connection import NvmeConnection, as_uuid
 from agent.model.device import Device
 
 
@@ -65,12 +64,18 @@ class NvmeControllers:
 
     def find(self, connection: NvmeConnection) -> list[Found]:
         """The volume among what its subsystem shows, by what os-brick would know it."""
+        _attribute, value = _mark(connection)
+        return self.taken_by_os_brick(connection) if value else []
+
+    def taken_by_os_brick(self, connection: NvmeConnection) -> list[Found]:
+        """For the volume: as find, but anything that is shown where the request says nothing of it
+        (os-brick: get_device_path_by_initial_devices)."""
         attribute, value = _mark(connection)
         shown = [
             self._devices.namespace(path)
             for controller in self._of(connection)
             for path in controller.namespaces
-            if value and _says(path / attribute) == value
+            if not value or _says(path / attribute) == value
         ]
         return [found for found in shown if found]
 
@@ -84,11 +89,13 @@ class NvmeControllers:
 
 
 def _mark(connection: NvmeConnection) -> tuple[str, str]:
-    """Attribute of a namespace in sysfs, and its value; the best that the request names."""
+    """Attribute of a namespace in sysfs, and its value; the best that the request names.
+
+    What is no UUID no namespace has: nothing is found by it."""
     data = connection.properties()
     for attribute, key in (("uuid", "vol_uuid"), ("nguid", "volume_nguid")):
         if data.get(key):
-            return attribute, str(uuid.UUID(data[key]))
+            return attribute, as_uuid(data[key]) or str(data[key])
     return "nsid", "" if data.get("ns_id") is None else str(data["ns_id"])
 
 

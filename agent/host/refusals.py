@@ -77,6 +77,8 @@ _OCCUPIED: Final = re.compile(
     r"another migration job|active block job|has (an )?active block|state change lock"
 )
 
+_GOES_ON: Final = re.compile(r"migration is still running")
+
 _OTHERS_FIRST: Final = frozenset(
     (libvirt.VIR_ERR_BLOCK_COPY_ACTIVE, libvirt.VIR_ERR_OPERATION_TIMEOUT)
 )
@@ -207,6 +209,8 @@ def migration_refusal(code: int | None, message: str) -> AgentError:
         return Invalid("post-copy was not allowed when the migration began (options.post_copy)")
     if _SAME_HOST.search(message):
         return Invalid(f"the destination's libvirt_uri leads back to this host ({text})")
+    if _GOES_ON.search(message):
+        return Busy(f"the QEMUs go on by themselves ({text})")
     if _OCCUPIED.search(message) or code in _OTHERS_FIRST:
         return Busy(f"the domain is occupied ({text}); try again after that")
     if _UNREACHABLE.search(message):

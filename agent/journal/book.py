@@ -35,13 +35,13 @@ class Book:
     # operations
 
     def operation(self, operation_id: str) -> Record | None:
-        return next(iter(self._operations(operation_id=operation_id)), None)
+        return next(iter(self.operations(operation_id=operation_id)), None)
 
     def open_operations(
         self, *, attachment_id: str | None = None, volume_id: str | None = None
     ) -> list[Record]:
         """In the order they were accepted; of one attachment or volume, where that is given."""
-        return self._operations(open=True, attachment_id=attachment_id, volume_id=volume_id)
+        return self.operations(open=True, attachment_id=attachment_id, volume_id=volume_id)
 
     def earlier(self, record: Record) -> Record | None:
         """One that is open on an attachment of the record's, or that it calls off, and was
@@ -60,25 +60,50 @@ class Book:
             (instance_id,),
         )
         ids = [operation_id for (operation_id,) in rows]
-        return [record for one in ids for record in self._operations(operation_id=one)]
+        return [record for one in ids for record in self.operations(operation_id=one)]
 
-    def all_operations(
+    def operations(
         self,
         *,
         open: bool | None = None,  # noqa: A002 - the column's name, and the wire's
         operation_id: str | None = None,
+        verb: str | None = None,
         attachment_id: str | None = None,
         instance_id: str | None = None,
         volume_id: str | None = None,
     ) -> list[Record]:
         """Closed ones too, in the order they were accepted; those that match what is given."""
-        return self._operations(
-            open=open,
-            operation_id=operation_id,
-            attachment_id=attachment_id,
-            instance_id=instance_id,
-            volume_id=volume_id,
+        own = {
+            "o.open": open,
+            "o.operation_id": operation_id,
+            "json_extract(o.body, '$.verb')": verb,
+        }
+        of_one_part = {
+            "attachment_id": attachment_id,
+            "instance_id": instance_id,
+            "volume_id": volume_id,
+        }
+        wanted = {column: value for column, value in own.items() if value is not None}
+        inner: dict[str, str | bool] = {
+            column: value for column, value in of_one_part.items() if value is not None
+        }
+        where = [f"{column} = ?" for column in wanted]
+        if inner:
+            inner |= {} if open is None else {"open": open}
+            matches = " AND ".join(f"{column} = ?" for column in inner)
+            where.append(
+                f"operation_id IN (SELECT operation_id FROM operation_parts WHERE {matches})"
+            )
+        rows = self._db.execute(
+            "SELECT o.sequence, o.cancel_wanted, o.body, p.attachment, p.body"
+            " FROM operations o LEFT JOIN operation_parts p USING (operation_id)"
+            f" WHERE {' AND '.join(where) or 'true'} ORDER BY o.sequence, p.number",
+            (*wanted.values(), *inner.values()),
         )
+        return [
+            record_of(sequence, cancel_wanted, body, [row[3:] for row in of_one if row[4]])
+            for (sequence, cancel_wanted, body), of_one in groupby(rows, lambda row: row[:3])
+        ]
 
     def count_open(self) -> int:
         (count,) = self._db.execute("SELECT count(*) FROM operations WHERE open = 1").fetchone()
@@ -139,37 +164,6 @@ class Book:
             ],
         )
         self._know_volumes(record)
-
-    def _operations(
-        self,
-        *,
-        open: bool | None = None,  # noqa: A002
-        operation_id: str | None = None,
-        **of_part: str | None,
-    ) -> list[Record]:
-        """Those of which one part matches ``of_part``, with all their parts."""
-        own = {"open": open, "operation_id": operation_id}
-        wanted = {f"o.{name}": value for name, value in own.items() if value is not None}
-        where = [f"{column} = ?" for column in wanted]
-        inner: dict[str, str | bool] = {
-            name: value for name, value in of_part.items() if value is not None
-        }
-        if inner:
-            inner |= {} if open is None else {"open": open}
-            matches = " AND ".join(f"{column} = ?" for column in inner)
-            where.append(
-                f"operation_id IN (SELECT operation_id FROM operation_parts WHERE {matches})"
-            )
-        rows = self._db.execute(
-            "SELECT o.sequence, o.cancel_wanted, o.body, p.attachment, p.body"
-            " FROM operations o LEFT JOIN operation_parts p USING (operation_id)"
-            f" WHERE {' AND '.join(where) or 'true'} ORDER BY o.sequence, p.number",
-            (*wanted.values(), *inner.values()),
-        )
-        return [
-            record_of(sequence, cancel_wanted, body, [row[3:] for row in of_one if row[4]])
-            for (sequence, cancel_wanted, body), of_one in groupby(rows, lambda row: row[:3])
-        ]
 
     # attachments
 

@@ -13,15 +13,13 @@ from agent.ports import Promise
 
 def part_columns(record: Record, part: Part) -> tuple[bool, bool, str | None, str]:
     """The columns that change: open, promised, device, body."""
-    plain = asdict(part.but(attachment=None))
-    del plain["attachment"]
+    plain = {name: value for name, value in vars(part).items() if name != "attachment"}
     promises = record.open and part.promised
     return record.open, promises, device_json(part.device), json.dumps(plain)
 
 
 def record_json(record: Record) -> str:
-    plain = asdict(record.but(parts=(), progress=None, cause=None, trouble=None))
-    del plain["parts"]
+    plain = {name: value for name, value in vars(record).items() if name != "parts"}
     plain["progress"] = record.progress and record.progress.reveal()
     plain["cause"] = record.cause and record.cause.reveal()
     plain["trouble"] = record.trouble and record.trouble.reveal()

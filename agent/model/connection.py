@@ -7,6 +7,8 @@ connectors (what they read).
 
 import base64
 import re
+import uuid
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -19,12 +21,13 @@ from pydantic import (
     StrictBool,
     StrictStr,
     Tag,
+    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
 )
 
-from agent.model.value import SECRET_NAME, Count, Positive, Secret, Value, dump_secret
+from agent.model.value import SECRET_NAME, Count, Positive, Secret, Value, dump_secret, is_asked
 
 Lane = Literal["scsi", "nvme", "mounts", "other"]
 
@@ -39,6 +42,17 @@ class Data(Value):
     encrypted: StrictBool | None = None
     auth_password: Secret | None = None
     discovery_auth_password: Secret | None = None
+
+    def flaws(self) -> Iterator[str]:
+        """What os-brick cannot read: given that, it neither connects nor disconnects anything."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _is_readable(self, info: ValidationInfo) -> "Data":
+        flaws = tuple(self.flaws()) if is_asked(info) else ()
+        if flaws:
+            raise ValueError("; ".join(flaws))
+        return self
 
     @model_validator(mode="after")
     def _hide_vendor_secrets(self) -> "Data":
@@ -126,7 +140,20 @@ class Connection(Value):
         return self.data.reveal()
 
 
-class IscsiData(Data):
+ADDRESSING_MODES = ("SAM", "SAM2", "SAM3-flat", "transparent")
+"""How an array numbers its LUNs (os_brick.constants.SCSI_ADDRESSING_MODES)."""
+
+
+class ScsiData(Data):
+    """``addressing_mode``, among the vendor's keys, says how a LUN is written."""
+
+    def flaws(self) -> Iterator[str]:
+        mode = self.__pydantic_extra__.get("addressing_mode")
+        if mode and mode not in ADDRESSING_MODES:
+            yield f"addressing_mode must be one of {', '.join(ADDRESSING_MODES)}, or left out"
+
+
+class IscsiData(ScsiData):
     target_portal: StrictStr | None = None
     target_iqn: StrictStr | None = None
     target_lun: Count | None = None
@@ -179,6 +206,17 @@ class IscsiConnection(Connection):
     def ways(self) -> frozenset[str]:
         return frozenset(f"{portal} {iqn}" for portal, iqn, _ in self.addresses)
 
+    def one_way(self) -> dict[str, Any]:
+        """The way of a request that names one, as lists; empty: it has lists."""
+        if self.data.target_portals:
+            return {}
+        [(_, iqn, lun)] = self.addresses
+        return {
+            "target_portals": [self.data.target_portal],
+            "target_iqns": [iqn],
+            "target_luns": [lun],
+        }
+
     @property
     def lun(self) -> int:
         if self.data.target_lun is not None:
@@ -187,7 +225,7 @@ class IscsiConnection(Connection):
         return self.data.target_luns[0]
 
 
-class FibreChannelData(Data):
+class FibreChannelData(ScsiData):
     initiator_target_map: dict[StrictStr, tuple[StrictStr, ...]] | None = None
     target_wwn: StrictStr | tuple[StrictStr, ...] | None = None
     target_wwns: tuple[StrictStr, ...] | None = None
@@ -222,6 +260,14 @@ class FibreChannelConnection(Connection):
         return sum(len(ports) for ports in zoned.values()) or len(self.targets)
 
 
+def as_uuid(text: object) -> str | None:
+    """As the kernel spells it; hyphens and case do not matter.  None: it is none."""
+    try:
+        return str(uuid.UUID(text)) if isinstance(text, str) else None
+    except ValueError:
+        return None
+
+
 class NvmeData(Data):
     """Both formats of os-brick: ``nqn`` + ``target_portal`` (old), ``target_nqn`` + ``portals``."""
 
@@ -233,6 +279,15 @@ class NvmeData(Data):
     vol_uuid: StrictStr | None = None
     portals: tuple[tuple[StrictStr, Positive | StrictStr, StrictStr], ...] | None = None
     ns_id: Count | StrictStr | None = None
+
+    def flaws(self) -> Iterator[str]:
+        told = {
+            "vol_uuid": self.target_nqn and self.vol_uuid,  # of the old format it is not read
+            "volume_nguid": self.__pydantic_extra__.get("volume_nguid"),
+        }
+        for name, value in told.items():
+            if value and as_uuid(value) is None:
+                yield f"{name} must be 32 hexadecimal digits, with or without hyphens, or left out"
 
     @model_validator(mode="after")
     def _old_or_new(self) -> "NvmeData":

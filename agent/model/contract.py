@@ -33,6 +33,10 @@ from agent.model.value import Value
 WIRE_VERSION = "1.0"
 """Of requests and of notifications: grows by what is added, nothing is renamed."""
 
+ASKED_VERSION = "1.0"
+"""What our own calls demand of an agent, which may be older than we: a name or a field that it has
+not it refuses by that name."""
+
 Command = (
     AttachRequest
     | AttachBatchRequest

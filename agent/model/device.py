@@ -13,6 +13,7 @@ DEGRADED = "degraded"
 """How the warning of a device with missing paths begins: ``degraded n/m``."""
 
 _SAME_NUMBER = ("wwn", "nguid", "eui64", "uuid")
+_STRONGEST_FIRST = (*_SAME_NUMBER, "serial", "path")
 
 
 class Device(Value):
@@ -78,6 +79,13 @@ def same_identity(expected: Mapping[str, str], found: Mapping[str, str]) -> list
     means the same number (an NVMe namespace may show its nguid as its wwn, ``eui.…``).
     """
     return [wrong for name, value in expected.items() if (wrong := _mismatch(name, value, found))]
+
+
+def same_device(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Do they say so of themselves? The strongest name that both give decides: numbers are unique
+    in the world, while an array may answer the serial of its own for every LUN (SPC, page 80h)."""
+    strongest = next((name for name in _STRONGEST_FIRST if name in one and name in other), None)
+    return strongest is not None and one[strongest] == other[strongest]
 
 
 def conflict(one: Mapping[str, str], other: Mapping[str, str]) -> bool:

@@ -41,6 +41,7 @@ from agent.operations.moving import (
     moving_attachments,
     parts_of_migration,
     refuse_beside_moves,
+    refuse_while_moving,
 )
 from agent.operations.sharing import refuse_sharing
 from agent.operations.staying import all_of_instance, refuse_while_extended, users_of_volume
@@ -116,6 +117,7 @@ class Admission:
 
     def take_over(self, attachment: Attachment) -> None:
         """Its guest has it already, by somebody else. Raises as an attach, and Busy."""
+        refuse_while_moving(self.book, attachment.instance_id)
         for record in self.book.open_operations(attachment_id=attachment.attachment_id):
             raise Busy(
                 f"{record.verb} {record.operation_id} of this attachment is {record.state}; "

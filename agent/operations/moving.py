@@ -21,14 +21,14 @@ def refuse_beside_moves(book: Book, request: Command, parts: tuple[Part, ...]) -
     if isinstance(request, PrepareMigrationRequest):
         refuse_cancelled(book, request.migration_id)
         _refuse_while_anything_is_open(book, request.instance_id)
-        _refuse_while_moving(book, request.instance_id, besides=request.migration_id)
+        refuse_while_moving(book, request.instance_id, besides=request.migration_id)
         return
     if isinstance(request, MigrateRequest):
         refuse_cancelled(book, request.migration_id)
         _refuse_while_anything_is_open(book, request.instance_id)
     own = () if request.instance_id is None else (request.instance_id,)
     for instance_id in dict.fromkeys((*own, *(part.instance_id for part in parts))):
-        _refuse_while_moving(book, instance_id)
+        refuse_while_moving(book, instance_id)
 
 
 def calls_off(book: Book, request: Command) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def moving_attachments(book: Book, request: MigrateRequest) -> tuple[Part, ...]:
     return tuple(Part.of(one, "leaves").but(generation=None) for one in here.values())
 
 
-def _refuse_while_moving(book: Book, instance_id: str, *, besides: str | None = None) -> None:
+def refuse_while_moving(book: Book, instance_id: str, *, besides: str | None = None) -> None:
     """Raises Busy: an operation of a migration is open on the instance, or it is still to come.
 
     ``besides``: a migration that is no hindrance."""

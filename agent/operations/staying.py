@@ -57,7 +57,7 @@ def all_of_instance(book: Book, instance_id: str) -> list[AttachmentRef]:
     }
     coming = {
         part.attachment_id
-        for record in book.all_operations(open=True, instance_id=instance_id)
+        for record in book.operations(open=True, instance_id=instance_id)
         for part in record.parts
         if part.instance_id == instance_id and part.role == "joins"
     }

@@ -16,14 +16,8 @@ from agent.model.disk import Disk
 from agent.model.swap import SwapRequest
 from agent.operations.attach import attached, connect
 from agent.saga.plan import Plan
-from agent.steps.copy import (
-    CheckSwap,
-    CopyDisk,
-    GrowCopied,
-    NoteNewOwner,
-    PivotDisk,
-    RedefineDisk,
-)
+from agent.steps.copied import GrowCopied, NoteNewOwner, RedefineDisk
+from agent.steps.copy import CheckSwap, CopyDisk, PivotDisk
 from agent.steps.secret import DropSecrets
 from agent.steps.volume import DisconnectVolume
 

@@ -241,8 +241,9 @@ class Agent:
                 record.trouble.code,
                 record.trouble.detail,
             )
-        with self._changed:
-            self._changed.notify_all()
+        if not record.open:  # all that anybody waits for
+            with self._changed:
+                self._changed.notify_all()
         self._tell_change(record)
 
 

@@ -81,7 +81,8 @@ def compare(
     coming = {_instance(row) for row in held if row.lease}
     settled = [guest for instance_id, guest in guests.items() if instance_id not in coming]
     findings += [finding for guest in settled for finding in _strangers(guest, known)]
-    findings += [found for row in held for found in _paused(row, guests.get(_instance(row)))]
+    paused = {look.instance_id: look.name for look in looks if look.state == "paused"}
+    findings += [found for row in held for found in _paused(row, paused.get(_instance(row)))]
     resting = [row for row in held if row.attachment.attachment_id not in moving]
     findings += [finding for row in resting for finding in _missing_secrets(row, secrets)]
     if not moving:
@@ -166,15 +167,16 @@ def _of_attachment(devices: Devices, held: Held, guest: Halves | None) -> Iterat
             )
 
 
-def _paused(held: Held, guest: Halves | None) -> Iterator[dict[str, Any]]:
+def _paused(held: Held, name: str | None) -> Iterator[dict[str, Any]]:
+    """``name``: of the domain, where it is paused."""
     errors = held.io_errors
-    if errors and errors["action"] == "stop" and guest and guest.look.state == "paused":
+    if errors and errors["action"] == "stop" and name is not None:
         yield _finding(
             "paused-by-io-error",
             held,
             "QEMU has paused the guest when the disk failed (error_policy stop), last at "
             f"{errors['last_at']}",
-            f"see that the storage works, then 'virsh resume {guest.look.name}'",
+            f"see that the storage works, then 'virsh resume {name}'",
         )
 
 

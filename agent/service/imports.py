@@ -28,7 +28,7 @@ from agent.operations.admit import Admission, Policy
 from agent.ports import Host
 from agent.steps.guest_checks import find_guest
 from agent.steps.identity import refuse_unfit, why_another
-from agent.steps.users import Halves, refuse_conflicts
+from agent.steps.users import Everyone, Halves, refuse_conflicts
 
 LOG = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ def look(host: Host, entry: ImportEntry) -> Held:
             f"touched: see what {disk.target_dev} of the guest is before anything else is done"
         )
     refuse_unfit(attachment, device)
-    refuse_conflicts(host, attachment, device.path)
+    refuse_conflicts(Everyone.on(host), attachment, device.path)
     shown = guest.shown(attachment.alias)
     assert shown is not None, "it was found just now"
     return Held(attachment, None, device, shown)

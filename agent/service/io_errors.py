@@ -73,8 +73,12 @@ class IoErrors:
     def look(self) -> None:
         """Tell what is due.  Raises Unavailable (the journal, libvirt): then it is told later."""
         if self._may_have_missed:
-            self._hear_missed()
-            self._may_have_missed = False
+            self._may_have_missed = False  # libvirt may be lost once more while it is asked
+            try:
+                self._hear_missed()
+            except AgentError:
+                self._may_have_missed = True
+                raise
         now = self._host.clock.monotonic()
         with self._mutex:
             due = {disk: self._tallies.pop(disk) for disk in self._due(now)}

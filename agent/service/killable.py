@@ -56,10 +56,10 @@ class KillableCalls:
         self._begun: set[str] = set()
         self._rest = b""
 
-    def begin(self, attachment: Attachment) -> None:
+    def begin(self, attachment: Attachment, timeout_seconds: float) -> None:
         """Connect it; ``ended`` tells of it. One call a volume at a time.
 
-        Waits until the child is ready: its start is not the volume's time."""
+        Waits until the child is ready, at most so long: its start is not the volume's time."""
         self._begun.add(attachment.volume_id)
         if self._process is None:
             self._process = subprocess.Popen(
@@ -69,7 +69,7 @@ class KillableCalls:
                 start_new_session=True,  # its tools are killed with it
             )
             answers = _pipe(self._process.stdout)
-            if _is_readable(answers, START_SECONDS):
+            if _is_readable(answers, min(timeout_seconds, START_SECONDS)):
                 os.read(answers.fileno(), len(READY) + 1)
         line = json.dumps(attachment.reveal()).encode() + b"\n"
         try:

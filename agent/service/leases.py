@@ -9,11 +9,13 @@ migration up, by a cancel of the migration on this side, which is an operation l
 import logging
 import uuid
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import groupby
 from typing import Any
 
+from agent.errors import AgentError
 from agent.guest.domain_xml import DiskFacts, Note
 from agent.journal.book import Book
 from agent.journal.record import Held, Lease, Record
@@ -23,6 +25,7 @@ from agent.operations import fence
 from agent.ports import DomainLook, Host
 from agent.saga.news import tell
 from agent.saga.plan import Scene
+from agent.service.turns import do_all
 from agent.steps.disk import NoteInDomain
 from agent.steps.lease import COMES
 from agent.steps.users import Halves, halves
@@ -39,6 +42,17 @@ VALID_FOR = timedelta(hours=1)
 
 ARRIVED = "attachment.arrived"
 
+
+@dataclass
+class _Round:
+    """Of one look at all. ``asks``: hosts are asked whether they have given up, but for those that
+    are ``silent``: each would be waited for. ``coming``: instances that are on their way."""
+
+    asks: bool
+    silent: set[str] = field(default_factory=set)
+    coming: set[str] = field(default_factory=set)
+
+
 Command = Callable[[dict[str, Any]], dict[str, Any]]
 """Sends a cancel_migration to this agent; its answer."""
 
@@ -51,6 +65,8 @@ class Leases:
         self._journal = journal
         self._cancel = cancel
         self._awaited: frozenset[str] = frozenset()
+        self._asks_from = 0.0
+        """By the clock that only passes; it is later only while instances come."""
 
     def is_awaited(self, instance_id: str) -> bool:
         """Is it worth a look when something happens to the instance?  Asks nobody."""
@@ -66,20 +82,26 @@ class Leases:
         Raises Unavailable (the journal, libvirt)."""
         leased = self._journal.read(lambda book: book.leased())
         self._awaited = frozenset(row.attachment.instance_id for row in leased)
-        silent = set[str | None]()
-        is_any_coming = False
-        for _, group in groupby(sorted(leased, key=_migration), key=_migration):
-            rows = list(group)
-            look = self._host.domains.look(rows[0].attachment.instance_id)
-            is_any_coming |= look is not None and look.job == COMES
-            self._look_at(rows, look, silent)
-        return COMING_SECONDS if is_any_coming else None
+        now = self._host.clock.monotonic()
+        this = _Round(asks=self._asks_from <= now)
+        groups = groupby(sorted(leased, key=_migration), key=_migration)
+        do_all(partial(self._look_at, list(rows), this) for _, rows in groups)
+        if not this.coming:
+            self._asks_from = 0.0
+            return None
+        if this.asks:
+            self._asks_from = now + LEASE_SECONDS
+        return COMING_SECONDS
 
-    def _look_at(self, rows: list[Held], look: DomainLook | None, silent: set[str | None]) -> None:
-        """``silent``: hosts that are not asked again, for each would be waited for."""
+    def _look_at(self, rows: list[Held], this: _Round) -> None:
+        """All of one migration."""
+        instance_id = rows[0].attachment.instance_id
+        look = self._host.domains.look(instance_id)
+        if look is not None and look.job == COMES:
+            this.coming.add(instance_id)
         if look is not None and _has_come(look):
             rows = [row for row in rows if not self._arrived(row, look)]
-        if rows and look is None and self._is_given_up(rows[0], silent):
+        if rows and look is None and this.asks and self._is_given_up(rows[0], this.silent):
             self._end(rows, "was given up where the instance is")
             return
         if not rows or min(_lease(row).expires_at for row in rows) > self._host.clock.now():
@@ -99,7 +121,10 @@ class Leases:
         attachment = row.attachment.marked(disk.mark, disk.serial)
         note = Note(attachment.attachment_id, attachment.volume_id, attachment.generation)
         where = (attachment.attachment_id, attachment.instance_id, attachment.alias)
-        NoteInDomain(*where, note).apply(Scene(self._host, "", {}))
+        try:
+            NoteInDomain(*where, note).apply(Scene(self._host, "", {}))
+        except AgentError as error:  # as of an attach: the disk is there, and the note is a help
+            LOG.warning("%s: no note in its domain: %s", attachment.attachment_id, error)
         shown = guest.shown(attachment.alias)
         assert shown is not None, "it was found just now"
         arrived = replace(row, attachment=attachment, disk=shown, lease=None)
@@ -135,7 +160,7 @@ class Leases:
             migration_id=migration_id,
         )
 
-    def _is_given_up(self, row: Held, silent: set[str | None]) -> bool:
+    def _is_given_up(self, row: Held, silent: set[str]) -> bool:
         there = _lease(row).source_host
         if there is None or there in silent:
             return False

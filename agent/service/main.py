@@ -56,6 +56,7 @@ from agent.service.metrics import Metrics
 from agent.service.notify import ServiceManager
 from agent.service.queries import held_locks
 from agent.service.signals import Signals
+from agent.service.stacks import thread_stacks
 from agent.service.turns import Turns
 from agent.service.watch import WATCH_SECONDS, Watch
 from agent.service.workers import TICK_SECONDS, lane_pools, on_whose_behalf
@@ -70,6 +71,9 @@ JOURNAL_SLOW_SECONDS = 5.0
 
 ALARM_MISSED_SECONDS = 6 * TICK_SECONDS
 """The alarm thread turns every TICK_SECONDS: after six of them it hangs."""
+
+LAST_SECONDS = 1.0
+"""Has each part of a stop for which no time is left: most have nothing to do."""
 
 
 class Daemon:
@@ -228,6 +232,8 @@ class Daemon:
         while not STOP & (came := signals.wait(pause)):
             if signal.SIGHUP in came:
                 reload(self._conf)
+            if signal.SIGUSR1 in came:
+                print(thread_stacks(), file=sys.stderr, flush=True)
             self._tell()
             stuck = self._stuck()
             if not stuck:
@@ -236,21 +242,27 @@ class Daemon:
                 LOG.error("these threads do not turn: %s", ", ".join(stuck))
 
     def stop(self) -> None:
-        """No further command, step or letter begins; what runs may end, within a time."""
+        """No further command, step or letter begins; what runs may end, all of it within
+        ``stop_seconds``, and LAST_SECONDS for each part that comes later."""
+        end = self._clock.monotonic() + self._settings.stop_seconds
+
+        def left_seconds() -> float:
+            return max(LAST_SECONDS, end - self._clock.monotonic())
+
         self._manager.stopping()
         for turns in self._turns:
             turns.stop()
-        self._servers.stop()
+        self._servers.stop(left_seconds())
         self._secrets.stop()
-        if not self._agent.workers.stop(self._settings.stop_seconds):
+        if not self._agent.workers.stop(left_seconds()):
             LOG.warning(
                 "steps still run after %g s: the next start looks at what they did",
                 self._settings.stop_seconds,
             )
-        self._publisher.stop()
+        self._publisher.stop(left_seconds())
         self._events.close()
         self._libvirt.close()
-        if not self._journal.close():
+        if not self._journal.close(left_seconds()):
             LOG.warning("the disk of the journal does not answer: the next start reads what it has")
 
     def _serve_metrics(self) -> None:
@@ -297,14 +309,14 @@ class Daemon:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``attachment-agent``; does not return."""
     settings = configured(cfg.CONF, PROJECT, sys.argv[1:] if argv is None else argv)
-    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    faulthandler.enable()
     journal, clock = opened(settings, PROJECT)
     LOG.info(
         "%s %s begins for host %s", PROJECT, version("libvirt-attachment-agent"), settings.host
     )
     for warning in options.warnings(settings):
         LOG.warning("%s", warning)
-    signals = Signals(*STOP, signal.SIGHUP)
+    signals = Signals(*STOP, signal.SIGHUP, signal.SIGUSR1)
     try:
         refuse_unknown_verbs(journal)
         daemon = Daemon(cfg.CONF, settings, journal, clock)

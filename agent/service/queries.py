@@ -35,7 +35,7 @@ from agent.service.preview import preview
 from agent.steps.guest_checks import refuse_no_initiator
 from agent.steps.users import Halves, halves
 
-_BY_ROW = {"state", "verb", "migration_id"}
+_BY_ROW = {"state", "migration_id"}
 """Filters that the journal has no column for."""
 
 
@@ -165,7 +165,7 @@ def operations(book: Book, asked: ListOperations) -> list[dict[str, Any]]:
     by_column = filters.model_dump(exclude=_BY_ROW)
     rows = [
         row
-        for record in book.all_operations(**by_column)
+        for record in book.operations(**by_column)
         if (end is None or record.sequence < end) and _matches(row := _listed(record), by_row)
     ]
     return rows if asked.limit is None else rows[-asked.limit :]

@@ -33,7 +33,7 @@ PROGRAM = "attachment-agent-reconnect"
 
 ROOM: dict[Lane, int] = {"scsi": 1, "nvme": 2}
 """Storage calls at once, 4 in every other lane. os-brick takes one SCSI volume at a time, and who
-waited for it would spend the time that he has himself."""
+waited for it would spend the time that he has himself; as would who waited for a target's lock."""
 
 EXIT_NOT_ALL = 1
 """Some volumes are not back."""
@@ -42,7 +42,7 @@ EXIT_NOT_ALL = 1
 class Calls(Protocol):
     """Storage calls that can be ended from outside; see killable.KillableCalls."""
 
-    def begin(self, attachment: Attachment) -> None: ...
+    def begin(self, attachment: Attachment, timeout_seconds: float) -> None: ...
 
     def ended(self, timeout_seconds: float) -> Mapping[str, Answer]: ...
 
@@ -72,7 +72,7 @@ class Reconnection:
             if self.now() >= end:
                 yield from self._give_up()
                 return
-            self._begin()
+            self._begin(end)
             first = min(since for _, since in self._running.values()) + self.volume_seconds
             answers = self.calls.ended(max(0.0, min(first, end) - self.now()))
             for volume_id, answer in answers.items():
@@ -80,17 +80,24 @@ class Reconnection:
             yield from self._end_overdue()
         self.calls.kill()
 
-    def _begin(self) -> None:
-        """Whatever its lane has room for; the healthy first."""
+    def _begin(self, end: float) -> None:
+        """Whatever its lane has room for, and nobody else its target; the healthy first."""
         for lost in sorted(self._waiting, key=self._is_sick):
             lane = lost.attachment.connection.lane
-            if self._in(lane) < ROOM.get(lane, 4):
+            if self._in(lane) < ROOM.get(lane, 4) and not self._is_taken(lost):
                 self._waiting.remove(lost)
-                self.calls.begin(lost.attachment)
+                self.calls.begin(lost.attachment, max(0.0, end - self.now()))
                 self._running[lost.volume_id] = lost, self.now()
 
     def _in(self, lane: Lane) -> int:
         return sum(lost.attachment.connection.lane == lane for lost, _ in self._running.values())
+
+    def _is_taken(self, lost: Lost) -> bool:
+        wanted = set(lost.attachment.connection.targets)
+        return any(
+            not wanted.isdisjoint(other.attachment.connection.targets)
+            for other, _ in self._running.values()
+        )
 
     def _is_sick(self, lost: Lost) -> bool:
         return not self._sick.isdisjoint(lost.attachment.connection.targets)

@@ -15,6 +15,7 @@ from agent.journal.store import Journal
 from agent.model.device import Device
 from agent.ports import Host
 from agent.saga.news import tell
+from agent.service.turns import do_all
 
 LOG = logging.getLogger(__name__)
 
@@ -32,21 +33,28 @@ class Watch:
 
     def look(self) -> None:
         """All of it, once.  Raises AgentError where something could not be looked at."""
-        for held in self._journal.read(lambda book: book.attachments()):
-            self._look_at_paths(held)
-        for volume_id, device in self._journal.read(lambda book: book.left_behind()).items():
-            if not self._host.connectors.present(device):
-                self._leave_subsystem(device)
-                self._journal.write(partial(self._gone, volume_id))
-        for export in self._host.connectors.exports():
-            with self._host.locks.targets((export,)):
-                self._host.connectors.leave(export)
+        attachments = self._journal.read(lambda book: book.attachments())
+        left_behind = self._journal.read(lambda book: book.left_behind())
+        do_all(
+            [
+                *(partial(self._look_at_paths, held) for held in attachments),
+                *(partial(self._look_at_leftover, *one) for one in left_behind.items()),
+                *(partial(self._leave, export) for export in self._host.connectors.exports()),
+            ]
+        )
 
-    def _leave_subsystem(self, device: Device) -> None:
-        """With the last of its namespaces nobody is left who would."""
+    def _look_at_leftover(self, volume_id: str, device: Device) -> None:
+        """With the last namespace of a subsystem nobody is left who would leave that."""
+        if self._host.connectors.present(device):
+            return
         if device.subsystem is not None:
             with self._host.locks.targets((device.subsystem,)):
                 self._host.connectors.leave_subsystem(device)
+        self._journal.write(partial(self._gone, volume_id))
+
+    def _leave(self, export: str) -> None:
+        with self._host.locks.targets((export,)):
+            self._host.connectors.leave(export)
 
     def _look_at_paths(self, held: Held) -> None:
         """Of a device that is not here at all the audit tells."""

@@ -4,7 +4,7 @@ Where the disk is now the live XML tells, whatever became of us or of libvirtd m
 volume, on the old one and copied to the new one, or on the new one.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from agent.errors import (
@@ -17,28 +17,26 @@ from agent.errors import (
     Unsupported,
     WrongDevice,
 )
-from agent.guest.disk_xml import destination_xml, differences, moved_xml
+from agent.guest.disk_xml import destination_xml, differences
 from agent.guest.domain_xml import DiskFacts
 from agent.model.attachment import Attachment
 from agent.model.copy import CopyProgress, CopyWishes
 from agent.model.device import Device
 from agent.model.outcome import Progress
-from agent.ports import STORAGE_SLICES, SYNCHRONOUS_WRITES, Host
+from agent.ports import STORAGE_SLICES, SYNCHRONOUS_WRITES, DomainLook, Host
 from agent.saga.plan import Commit, Learnt, Parked, Scene, Step
-from agent.steps.disk import NoteInDomain
+from agent.steps.disk import until_job_ends
 from agent.steps.guest_checks import (
-    find_guest,
+    look_at,
+    refuse_job,
     refuse_missing_abilities,
     refuse_other_serial,
 )
 from agent.steps.secret import header_bytes, make_secrets
-from agent.steps.users import Halves, halves, is_at, refuse_conflicts, uses_of
+from agent.steps.users import Everyone, Halves, halves, is_at, live_disk, refuse_conflicts
 
 LOOK_SECONDS = 5.0
 """Between two looks at a copy; that it is ready, or over, an event tells at once."""
-
-RESTART_SECONDS = 60.0
-"""Between two looks whether a guest was stopped; an event tells at once."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,10 @@ class CheckSwap(Step):
         if self.wishes.synchronous_writes and SYNCHRONOUS_WRITES in missing:
             raise Unsupported("synchronous_writes needs libvirt 8.0 or newer; leave it out")
         refuse_missing_abilities(host, new)
-        guest = find_guest(host, old.instance_id)
+        look = look_at(host, old.instance_id)
+        if _waits_for_job(scene, look, new.alias):
+            return {}
+        guest = halves(look)
         disk = _running_disk(scene, guest, new.alias)
         refuse_other_serial(disk, old)
         if is_at(host, disk.source, scene.device):
@@ -75,8 +76,9 @@ class CheckSwap(Step):
                 f"{'; '.join(wrong)}; detach it, and attach it again"
             )
         _refuse_other_job(host, guest, disk, scene.device)
-        _refuse_other_users(host, old, source, "what it writes would be lost")
-        _refuse_to_overwrite(host, new, new.connection.known_source)
+        everyone = Everyone.on(host)
+        _refuse_other_users(everyone, old, source, "what it writes would be lost")
+        _refuse_to_overwrite(everyone, new, new.connection.known_source)
         return {}
 
 
@@ -95,7 +97,10 @@ class CopyDisk(Step):
     def apply(self, scene: Scene) -> Learnt | Parked:
         host, device = scene.host, scene.device
         assert device is not None, "connect-volume comes first"
-        guest = find_guest(host, self.attachment.instance_id)
+        look = look_at(host, self.attachment.instance_id)
+        if waits := _waits_for_job(scene, look, self.attachment.alias):
+            return waits
+        guest = halves(look)
         defined = guest.defined_disk(self.attachment.alias)
         if defined and not guest.look.active and is_at(host, defined.source, device):
             return {}  # pivoted by hand, and stopped since
@@ -109,24 +114,31 @@ class CopyDisk(Step):
             if scene.known.get("copy_started"):
                 raise _gave_up(scene, disk, device)
             self._start(host, guest, disk, device)
-            guest = find_guest(host, self.attachment.instance_id)
+            guest = halves(look_at(host, self.attachment.instance_id))
             disk = _running_disk(scene, guest, self.attachment.alias)
         elif disk.is_copied:
             return {}
         return self._wait(scene, disk)
 
     def revert(self, scene: Scene) -> Parked | None:
-        host, look = scene.host, scene.host.domains.look(self.attachment.instance_id)
-        guest = None if look is None else halves(look)
-        disk = None if guest is None else guest.live_disk(self.attachment.alias)
-        if disk is None or not is_at(host, disk.copies_to, scene.device):
+        """libvirt shows a copy that has begun. It may be about to begin one that nobody waits for
+        any more: what it is asked of the disk then it answers behind that."""
+        host, instance_id = scene.host, self.attachment.instance_id
+        look = host.domains.look(instance_id)
+        disk = live_disk(look, self.attachment.alias)
+        if look is None or disk is None:
             return None
-        host.copies.abort(self.attachment.instance_id, disk.target_dev)
+        if look.job is not None:
+            return until_job_ends(host, look, look.job)
+        host.copies.progress(instance_id, disk.target_dev)
+        disk = live_disk(host.domains.read(instance_id), self.attachment.alias)
+        if disk is not None and is_at(host, disk.copies_to, scene.device):
+            host.copies.abort(instance_id, disk.target_dev)
         return None
 
     def _start(self, host: Host, guest: Halves, disk: DiskFacts, device: Device) -> None:
         _refuse_other_job(host, guest, disk, device)
-        _refuse_to_overwrite(host, self.attachment, device.path)
+        _refuse_to_overwrite(Everyone.on(host), self.attachment, device.path)
         has = host.domains.size(guest.look.instance_id, disk.target_dev)
         slice_bytes = _slice_bytes(host, self.attachment, device, has)
         make_secrets(host, self.attachment)
@@ -172,14 +184,17 @@ class PivotDisk(Commit):
     def about(self) -> str:
         return self.attachment.attachment_id
 
-    def apply(self, scene: Scene) -> Learnt:
+    def apply(self, scene: Scene) -> Learnt | Parked:
         host, instance_id = scene.host, self.attachment.instance_id
-        disk = _running_disk(scene, find_guest(host, instance_id), self.attachment.alias)
+        look = look_at(host, instance_id)
+        if waits := _waits_for_job(scene, look, self.attachment.alias):
+            return waits
+        disk = _running_disk(scene, halves(look), self.attachment.alias)
         if not _has_gone_over(scene, self.attachment, disk):
             if not is_at(host, disk.copies_to, scene.device):
                 raise _gave_up(scene, disk, scene.device)
             host.copies.pivot(instance_id, disk.target_dev)
-            disk = _running_disk(scene, find_guest(host, instance_id), self.attachment.alias)
+            disk = _running_disk(scene, halves(look_at(host, instance_id)), self.attachment.alias)
         if not _has_gone_over(scene, self.attachment, disk):
             raise CopyFailed(f"libvirt took the pivot, and {disk.target_dev} is at {disk.source}")
         return {}
@@ -196,89 +211,19 @@ class PivotDisk(Commit):
         return disk is not None and _has_gone_over(scene, self.attachment, disk)
 
 
-@dataclass(frozen=True)
-class RedefineDisk(Step):
-    """The definition has the new volume, all of it; libvirt may have been killed in the pivot."""
-
-    name: ClassVar[str] = "redefine-disk"
-    attachment: Attachment
-
-    @property
-    def about(self) -> str:
-        return self.attachment.attachment_id
-
-    def apply(self, scene: Scene) -> Learnt | Parked:
-        host, attachment = scene.host, self.attachment
-        look = host.domains.look(attachment.instance_id)
-        if look is None:
-            return {"warnings": ["the domain has gone since"], "disk": _told(attachment, None)}
-        guest, device = halves(look), scene.device
-        assert device is not None
-        defined = guest.defined_disk(attachment.alias)
-        is_whole = defined is not None and defined.slice_bytes is None
-        if defined is not None and not (is_whole and is_at(host, defined.source, device)):
-            assert look.inactive_xml is not None
-            xml = moved_xml(look.inactive_xml, attachment.alias, attachment, device)
-            assert xml is not None, "it was found just now"
-            host.domains.redefine(attachment.instance_id, xml)
-        live = guest.live_disk(attachment.alias)
-        is_elsewhere = live is not None and not is_at(host, live.source, device)
-        if live and is_elsewhere and host.copies.astray(look.instance_id, live.target_dev):
-            return Parked(
-                f"domain {look.name} to be shut off, and started anew: libvirtd died in the pivot, "
-                f"and takes {live.target_dev} to be on the old volume for as long as it runs",
-                wake_at=host.clock.now() + RESTART_SECONDS,
-            )
-        warnings = [
-            "the guest was started anew from its old definition, and runs with the old volume: "
-            "what it has written since the swap is on the new one; stop it, and start it again"
-        ]
-        return {
-            "warnings": warnings if is_elsewhere else [],
-            "disk": _told(attachment, guest),
-        }
-
-
-@dataclass(frozen=True)
-class NoteNewOwner(NoteInDomain):
-    """As in an attach; but until it is written the disk's serial says the old volume, and so it
-    would be taken for a user of that."""
-
-    optional: ClassVar[bool] = False
-
-
-@dataclass(frozen=True)
-class GrowCopied(Step):
-    """The guest has all of a volume that is larger than the old one, where QEMU can do it."""
-
-    name: ClassVar[str] = "grow-disk"
-    optional: ClassVar[bool] = True
-    attachment: Attachment
-
-    @property
-    def about(self) -> str:
-        return self.attachment.attachment_id
-
-    def apply(self, scene: Scene) -> Learnt:
-        host, attachment, device = scene.host, self.attachment, scene.device
-        assert device is not None
-        look = host.domains.look(attachment.instance_id)
-        disk = None if look is None else halves(look).live_disk(attachment.alias)
-        if disk is None or not is_at(host, disk.source, device):
-            return {}
-        has = host.domains.size(attachment.instance_id, disk.target_dev)
-        wanted = _payload_bytes(host, attachment, device)
-        if has >= wanted:
-            return {}
-        if disk.slice_bytes is None and not disk.read_only:
-            host.domains.resize(attachment.instance_id, disk.target_dev, wanted)
-            return {}
-        return {
-            "warnings": [
-                f"not-grown: the guest has {has} of the {wanted} bytes; it sees all of them when "
-                "it starts anew, or when the volume is detached and attached again"
-            ]
-        }
+def _waits_for_job(scene: Scene, look: DomainLook, alias: str) -> Parked | None:
+    """A copy that has begun goes on beside a job of the domain (a dump, a command that QEMU does
+    not answer), and is looked at when that has ended: until then nobody says that it stands still.
+    Before, raises Busy."""
+    if look.job is None:
+        return None
+    disk = live_disk(look, alias)
+    is_copied = disk is not None and is_at(scene.host, disk.copies_to, scene.device)
+    if not is_copied and not scene.known.get("copy_started"):
+        refuse_job(look)
+    known = scene.known.get("copy")
+    moved = known and {"copy": {**known, "moved_at": scene.host.clock.now()}}
+    return replace(until_job_ends(scene.host, look, look.job), learnt=moved or {})
 
 
 def _running_disk(scene: Scene, guest: Halves, alias: str) -> DiskFacts:
@@ -323,18 +268,18 @@ def _refuse_other_job(host: Host, guest: Halves, disk: DiskFacts, device: Device
         )
 
 
-def _refuse_other_users(host: Host, attachment: Attachment, source: str | None, why: str) -> None:
-    for use in uses_of(host, attachment.volume_id, source):
-        if use.domain.instance_id != attachment.instance_id:
+def _refuse_other_users(everyone: Everyone, of: Attachment, source: str | None, why: str) -> None:
+    for use in everyone.uses_of(of.volume_id, source):
+        if use.domain.instance_id != of.instance_id:
             raise SharingConflict(
-                f"{use} has volume {attachment.volume_id} as well, and {why}: detach it there first"
+                f"{use} has volume {of.volume_id} as well, and {why}: detach it there first"
             )
 
 
-def _refuse_to_overwrite(host: Host, new: Attachment, source: str | None) -> None:
+def _refuse_to_overwrite(everyone: Everyone, new: Attachment, source: str | None) -> None:
     """Whoever has the new volume, sharing it or not, would find another's data on it."""
-    _refuse_other_users(host, new, source, "the copy would overwrite what it has")
-    refuse_conflicts(host, new, source)
+    _refuse_other_users(everyone, new, source, "the copy would overwrite what it has")
+    refuse_conflicts(everyone, new, source)
 
 
 def _slice_bytes(host: Host, attachment: Attachment, device: Device, has: int) -> int | None:
@@ -342,7 +287,7 @@ def _slice_bytes(host: Host, attachment: Attachment, device: Device, has: int) -
 
     QEMU copies (since 5.1) only to what is exactly as large as the disk of the guest, ``has``.
     Raises ConnectFailed, Unsupported."""
-    room = _payload_bytes(host, attachment, device)
+    room = payload_bytes(host, attachment, device)
     if room == has or not device.size_bytes:
         return None
     if room < has:
@@ -361,7 +306,7 @@ def _slice_bytes(host: Host, attachment: Attachment, device: Device, has: int) -
     return has + device.size_bytes - room
 
 
-def _payload_bytes(host: Host, attachment: Attachment, device: Device) -> int:
+def payload_bytes(host: Host, attachment: Attachment, device: Device) -> int:
     """What of the volume a guest sees."""
     return device.size_bytes - header_bytes(host, attachment, device)
 
@@ -390,10 +335,3 @@ def _gave_up(scene: Scene, disk: DiskFacts, device: Device | None) -> AgentError
         "bytes, or the guest was restarted: libvirt does not say why, the guest's log may; see "
         "that the new volume can be written"
     )
-
-
-def _told(attachment: Attachment, guest: Halves | None) -> dict[str, Any]:
-    """The disk, as an attach tells it."""
-    gone = {"target_dev": None, "serial": attachment.serial, "address": None}
-    shown = None if guest is None else guest.shown(attachment.alias)
-    return {**(shown or {**gone, "live": False, "persistent": False}), "alias": attachment.alias}

@@ -9,17 +9,17 @@ from agent.guest.disk_xml import differences, disk_xml
 from agent.guest.domain_xml import DiskFacts, Note, metadata_xml
 from agent.guest.placement import Place, choose_place, keep_place
 from agent.model.attachment import Attachment
-from agent.ports import Host
+from agent.ports import DomainXml, Host
 from agent.saga.plan import Commit, Learnt, Parked, Scene, Step
 from agent.steps.guest_checks import (
-    find_guest,
+    find_guest_among,
     refuse_another,
     refuse_other_disk,
     refuse_taken_boot_order,
     why_no_boot_order,
 )
 from agent.steps.secret import are_secrets_lost, make_secrets
-from agent.steps.users import Halves, halves, is_at, refuse_conflicts
+from agent.steps.users import Everyone, Halves, halves, is_at, refuse_conflicts
 
 ASK_AGAIN_SECONDS = (5.0, 10.0, 20.0, 40.0)
 """Back-off between unplug requests to a guest that does not let go; then the host's setting."""
@@ -45,11 +45,12 @@ class PlugDisk(Commit):
         attachment, host = self.attachment, scene.host
         device = scene.device
         assert device is not None, "connect-volume comes first"
-        guest = find_guest(host, attachment.instance_id)
+        everyone = Everyone.on(host)
+        guest = find_guest_among(everyone, host, attachment.instance_id)
         # What check-guest looked at may be long ago: storage and libvirt take their time.
         refuse_taken_boot_order(guest, attachment)
         refuse_other_disk(host, guest, attachment, device.path)
-        refuse_conflicts(host, attachment, device.path)
+        refuse_conflicts(everyone, attachment, device.path)
         _complete_half(scene, attachment, guest, live=guest.look.active)
         half: Where = "running guest" if guest.look.active else "definition"
         return {"disk": _found(scene, attachment, half)}
@@ -73,7 +74,7 @@ class PlugDisk(Commit):
         attachment, host = self.attachment, scene.host
         if _was_in_place(scene, attachment):
             return None
-        look = host.domains.look(attachment.instance_id)
+        look = host.domains.read(attachment.instance_id)
         if look is None:
             return None
         defined = halves(look).defined_disk(attachment.alias)
@@ -98,7 +99,7 @@ class PlugOtherHalf(Step):
     def apply(self, scene: Scene) -> Learnt:
         attachment = self.attachment
         warnings: list[str] = []
-        look = scene.host.domains.look(attachment.instance_id)
+        look = scene.host.domains.read(attachment.instance_id)
         if look is None:
             return {"warnings": ["the domain has gone since"]}
         guest = halves(look)
@@ -139,7 +140,7 @@ class UnplugDisk(Commit):
         return self.attachment_id
 
     def apply(self, scene: Scene) -> Learnt | Parked:
-        look = scene.host.domains.look(self.instance_id)
+        look = scene.host.domains.read(self.instance_id)
         if look is None:
             return {"instance_present": False}
         guest = halves(look)
@@ -165,12 +166,12 @@ class ForgetDisk(Step):
 
     def apply(self, scene: Scene) -> Learnt | Parked:
         domains = scene.host.domains
-        look = domains.look(self.instance_id)
+        look = domains.read(self.instance_id)
         if look is not None:
             alias = halves(look).alias_of(self.attachment_id, self.alias)
             _forget(scene.host, halves(look), alias, self.attachment)
             # Started from the old definition meanwhile, the guest has the disk once more.
-            look = domains.look(self.instance_id)
+            look = domains.read(self.instance_id)
         if look is None:
             return {"instance_present": False}
         guest = halves(look)
@@ -194,7 +195,7 @@ class NoteInDomain(Step):
         return self.attachment_id
 
     def apply(self, scene: Scene) -> Learnt:
-        look = scene.host.domains.look(self.instance_id)
+        look = scene.host.domains.read(self.instance_id)
         if look is None:
             return {}
         guest = halves(look)
@@ -260,7 +261,7 @@ def _place(attachment: Attachment, guest: Halves) -> Place:
 
 def _found(scene: Scene, attachment: Attachment, *where: Where) -> Mapping[str, Any]:
     """The disk as libvirt shows it now, verified in these halves, or in every half there is."""
-    look = scene.host.domains.look(attachment.instance_id)
+    look = scene.host.domains.read(attachment.instance_id)
     if look is None:
         raise UnknownInstance(f"domain {attachment.instance_id} went away while it was plugged")
     guest, alias = halves(look), attachment.alias
@@ -305,7 +306,7 @@ def _was_in_place(scene: Scene, attachment: Attachment) -> bool:
 
 def _let_go_if_running(scene: Scene, attachment: Attachment) -> Parked | None:
     """A disk with the alias that is another device is not what this operation plugged."""
-    look = scene.host.domains.look(attachment.instance_id)
+    look = scene.host.domains.read(attachment.instance_id)
     if look is None:
         return None
     guest = halves(look)
@@ -327,13 +328,14 @@ def _let_go(
     if disk is None:
         return None
     host, look, now = scene.host, guest.look, scene.host.clock.now()
-    if look.job is not None:
-        return Parked(f"the end of the {look.job} of domain {look.name}", now + JOB_SECONDS)
+    job = host.domains.job(look.instance_id)
+    if job is not None:
+        return until_job_ends(host, look, job)
     refuse_another(host, disk, attachment)
     asks, asked_at = scene.known.get("asks", 0), scene.since("asked_at", now)
     if now >= asked_at + _pause_seconds(host, asks):
         host.domains.unplug(look.instance_id, alias)
-        after = host.domains.look(look.instance_id)
+        after = host.domains.read(look.instance_id)
         if after is None or halves(after).live_disk(alias) is None:
             return None
         asks, asked_at = asks + 1, now
@@ -342,6 +344,11 @@ def _let_go(
         wake_at=asked_at + _pause_seconds(host, asks),
         learnt={"asks": asks, "asked_at": asked_at},
     )
+
+
+def until_job_ends(host: Host, domain: DomainXml, job: str) -> Parked:
+    later = host.clock.now() + JOB_SECONDS
+    return Parked(f"the end of the {job} of domain {domain.name}", later)
 
 
 def _pause_seconds(host: Host, asks: int) -> float:

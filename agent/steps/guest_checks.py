@@ -17,9 +17,9 @@ from agent.guest.domain_xml import DiskFacts, DomainFacts
 from agent.guest.placement import choose_places
 from agent.model.attachment import Attachment
 from agent.model.mark import is_user_alias
-from agent.ports import GUEST_INITIATOR, RESERVATIONS, Capabilities, DomainLook, Host
+from agent.ports import GUEST_INITIATOR, RESERVATIONS, Capabilities, DomainLook, DomainXml, Host
 from agent.saga.plan import Learnt, Scene, Step
-from agent.steps.users import Halves, halves, is_at, refuse_conflicts
+from agent.steps.users import Everyone, Halves, halves, is_at, refuse_conflicts
 
 SHAREABLE_SINCE = (3, 10, 0)
 """Before it QEMU's image locking keeps a second guest out (libvirt sets share-rw since)."""
@@ -39,14 +39,14 @@ class CheckGuest(Step):
         return self.attachments[0].attachment_id if len(self.attachments) == 1 else None
 
     def apply(self, scene: Scene) -> Learnt:
-        host = scene.host
-        guest = find_guest(host, self.attachments[0].instance_id)
+        host, everyone = scene.host, Everyone.on(scene.host)
+        guest = find_guest_among(everyone, host, self.attachments[0].instance_id)
         for attachment in self.attachments:
             refuse_missing_abilities(host, attachment)
             refuse_missing_iothread(guest, attachment)
             refuse_taken_boot_order(guest, attachment)
             refuse_other_disk(host, guest, attachment, attachment.connection.known_source)
-            refuse_conflicts(host, attachment, attachment.connection.known_source)
+            refuse_conflicts(everyone, attachment, attachment.connection.known_source)
         missing = [one for one in self.attachments if guest.disk(one.alias) is None]
         choose_places([one.disk for one in missing], guest.live, guest.inactive)
         return {"warnings": forced_caches(self.attachments)}
@@ -90,16 +90,44 @@ def forced_caches(attachments: Sequence[Attachment]) -> list[str]:
 
 
 def find_guest(host: Host, instance_id: str) -> Halves:
+    return halves(find_domain(host, instance_id))
+
+
+def find_domain(host: Host, instance_id: str) -> DomainLook:
+    """Raises UnknownInstance, and Busy while it has a job."""
+    look = look_at(host, instance_id)
+    refuse_job(look)
+    return look
+
+
+def look_at(host: Host, instance_id: str) -> DomainLook:
+    """Whatever it is doing. Raises UnknownInstance."""
     look = host.domains.look(instance_id)
     if look is None:
-        raise UnknownInstance(f"libvirt on {host.name} has no domain {instance_id}")
-    refuse_job(look)
-    return halves(look)
+        raise _unknown(host, instance_id)
+    return look
+
+
+def find_guest_among(everyone: Everyone, host: Host, instance_id: str) -> Halves:
+    """As find_guest, of one who was seen with everyone else."""
+    guest = everyone.guest(instance_id)
+    if guest is None:
+        raise _unknown(host, instance_id)
+    _refuse_job(guest.look, host.domains.job(instance_id))
+    return guest
+
+
+def _unknown(host: Host, instance_id: str) -> UnknownInstance:
+    return UnknownInstance(f"libvirt on {host.name} has no domain {instance_id}")
 
 
 def refuse_job(look: DomainLook) -> None:
-    if look.job is not None:
-        raise Busy(f"domain {look.name} has a {look.job} running; try again when it has ended")
+    _refuse_job(look, look.job)
+
+
+def _refuse_job(domain: DomainXml, job: str | None) -> None:
+    if job is not None:
+        raise Busy(f"domain {domain.name} has a {job} running; try again when it has ended")
 
 
 def refuse_old_libvirt(host: Host, attachment: Attachment) -> None:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from agent.errors import ReadOnlyDevice, Unsupported, WrongDevice
 from agent.model.attachment import Attachment
-from agent.model.device import Device, same_identity
+from agent.model.device import Device, same_device, same_identity
 from agent.ports import Connectors, Promises
 from agent.saga.plan import Learnt, Scene, Step
 
@@ -92,7 +92,7 @@ def _unexpected(attachment: Attachment, device: Device, earlier: Device | None) 
     yield from device.doubts
     if attachment.identity is not None:
         yield from same_identity(attachment.identity.expected(), device.identity)
-    if earlier is not None and not earlier.identity.items() & device.identity.items():
+    if earlier is not None and not same_device(earlier.identity, device.identity):
         yield f"it is {device.shown}, and was {earlier.shown} before"
     wanted, found = attachment.size_bytes, device.size_bytes
     if wanted is not None and (found < wanted or (found > wanted and earlier is None)):
@@ -107,16 +107,15 @@ def _known_otherwise(
     besides: str,
 ) -> Iterator[str]:
     """No two volumes may be one device, and a connected volume may not become another one."""
-    shown = set(device.identity.items())
     for promise in journal.promises(besides):
         if promise.device is None:
             continue
-        known = set(promise.device.identity.items())
-        if promise.volume_id != attachment.volume_id and shown & known:
+        is_same = same_device(promise.device.identity, device.identity)
+        if promise.volume_id != attachment.volume_id and is_same:
             yield f"volume {promise.volume_id} is the same device"
         if (
             promise.volume_id == attachment.volume_id
-            and not shown & known
+            and not is_same
             and device.is_here  # else every guest has an address of its own
             and connectors.present(promise.device)
         ):

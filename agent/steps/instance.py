@@ -16,7 +16,7 @@ from agent.steps.guest_checks import (
     refuse_job,
     refuse_missing_abilities,
 )
-from agent.steps.users import halves, own_use, refuse_conflicts
+from agent.steps.users import Everyone, halves, own_use, refuse_conflicts
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,10 @@ class CheckVolumes(Step):
         look = host.domains.look(self.instance_id)
         if look is not None:
             refuse_job(look)
+        everyone = Everyone.on(host)
         for attachment in self.attachments:
             refuse_missing_abilities(host, attachment)
-            refuse_conflicts(host, attachment, attachment.connection.known_source)
+            refuse_conflicts(everyone, attachment, attachment.connection.known_source)
         return {"warnings": forced_caches(self.attachments)}
 
 
@@ -49,9 +50,10 @@ class HandOver(Commit):
 
     def apply(self, scene: Scene) -> Learnt:
         targets = name_targets([attachment.disk for attachment in self.attachments])
+        everyone = Everyone.on(scene.host)
         return {
             "disks": {
-                attachment.attachment_id: _disk(scene, attachment, target_dev)
+                attachment.attachment_id: _disk(scene, everyone, attachment, target_dev)
                 for attachment, target_dev in zip(self.attachments, targets, strict=True)
             }
         }
@@ -119,10 +121,12 @@ def _runs_with(disk: DiskFacts) -> Busy:
     )
 
 
-def _disk(scene: Scene, attachment: Attachment, target_dev: str) -> dict[str, Any]:
+def _disk(
+    scene: Scene, everyone: Everyone, attachment: Attachment, target_dev: str
+) -> dict[str, Any]:
     device = scene.device_of(attachment.attachment_id)
     assert device is not None, "connect-volume comes first"
-    refuse_conflicts(scene.host, attachment, device.path)
+    refuse_conflicts(everyone, attachment, device.path)
     return {
         "disk": {
             "target_dev": target_dev,

@@ -9,7 +9,7 @@ from agent.model.attachment import Attachment
 from agent.saga.plan import Commit, Learnt, Parked, Scene, Step
 from agent.steps.disk import JOB_SECONDS
 from agent.steps.instance import CheckVolumes
-from agent.steps.users import own_use, refuse_conflicts
+from agent.steps.users import Everyone, own_use, refuse_conflicts
 
 COMES = "incoming migration"
 """As DomainLook.job has it."""
@@ -50,11 +50,11 @@ class HandOverParts(Commit):
     replaces: dict[str, str]
 
     def apply(self, scene: Scene) -> Learnt:
-        parts = {}
+        parts, everyone = {}, Everyone.on(scene.host)
         for attachment in self.attachments:
             device = scene.device_of(attachment.attachment_id)
             assert device is not None, "connect-volume comes first"
-            refuse_conflicts(scene.host, attachment, device.path)
+            refuse_conflicts(everyone, attachment, device.path)
             replaced = self.replaces[attachment.attachment_id]
             parts[replaced] = host_side_xml(attachment, device)
         return {"parts": parts}

@@ -12,7 +12,8 @@ from agent.model.move import Destination
 from agent.model.outcome import Progress
 from agent.ports import DomainLook, Host
 from agent.saga.plan import Commit, Learnt, Parked, Scene, Step
-from agent.steps.guest_checks import find_guest
+from agent.steps.guest_checks import find_domain
+from agent.steps.users import halves
 
 LOOK_SECONDS: Final = 5.0
 """Between two looks at a migration; events tell of each turn of the copy, and of most ends."""
@@ -68,8 +69,8 @@ class CheckTraveller(Step):
         if self.travel.is_begun(scene):
             return {}
         host = scene.host
-        guest = find_guest(host, self.travel.instance_id)
-        look = guest.look
+        look = find_domain(host, self.travel.instance_id)
+        guest = halves(look)
         if look.live_xml is None or not _can_go(look):
             raise Busy(
                 f"domain {look.name} is {look.state}: what migrates runs, or was paused by somebody"
@@ -258,17 +259,26 @@ class FinishMove(Step):
 
     def _fetched(self, scene: Scene, progress: MigrationProgress) -> Parked:
         host, there = scene.host, self.travel.destination.host
-        if progress.phase == "postcopy-failed":
-            found = host.peers.look(there, self.travel.instance_id)
-            if found is not None and found.state is None:
-                raise MigrationFailed(
-                    f"the post-copy broke, and {there} has no such instance: part of its memory is "
-                    "here, paused, and part is lost. Nobody starts it: look at both hosts"
-                )
+        now = host.clock.now()
+        if progress.phase != "postcopy-failed":
+            return Parked(f"{there} to fetch the rest of the memory", now + LOOK_SECONDS)
+        found = host.peers.look(there, self.travel.instance_id)
+        if found is not None and found.state is None:
+            raise MigrationFailed(
+                f"the post-copy broke, and {there} has no such instance: part of its memory is "
+                "here, paused, and part is lost. Nobody starts it: look at both hosts"
+            )
+        asked_at = scene.known.get("resumed_at")
+        is_due = asked_at is None or abs(now - asked_at) >= LOOK_SECONDS
+        if is_due:
             host.migrations.resume_post_copy(self.travel.instance_id, self.travel.journey(host))
+        told = host.migrations.refusal(self.travel.instance_id)
         return Parked(
-            f"{there} to fetch the rest of the memory ({progress.phase})",
-            host.clock.now() + LOOK_SECONDS,
+            f"{there} to fetch the rest of the memory: the two libvirts have lost each other "
+            "(postcopy-failed), see that both run, and the network between them"
+            + (f": {told.detail}" if told else ""),
+            now + LOOK_SECONDS,
+            {"resumed_at": now} if is_due else {},
         )
 
 

@@ -4,7 +4,7 @@ Asked under the volume's lock whenever the answer decides whether a device goes 
 doubt a disk counts as a user: a leak can be found and removed, a pulled disk cannot be given back.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -14,7 +14,7 @@ from agent.guest.domain_xml import DiskFacts, DomainFacts, parse_domain
 from agent.model.attachment import Attachment
 from agent.model.device import Device
 from agent.model.guest_iscsi import is_guests_own
-from agent.ports import DomainLook, Domains, Host, Promises
+from agent.ports import Domains, DomainXml, Host, Promises
 from agent.saga.plan import Scene
 
 ONE_NEXUS = (
@@ -41,7 +41,7 @@ TWO_WAYS = {
 class Halves:
     """One domain's disks, as it runs and as it is defined."""
 
-    look: DomainLook
+    look: DomainXml
     live: DomainFacts | None
     inactive: DomainFacts | None
 
@@ -86,12 +86,17 @@ class Halves:
         return None if self.inactive is None else self.inactive.disk_by_alias(alias)
 
 
-def halves(look: DomainLook) -> Halves:
+def halves(look: DomainXml) -> Halves:
     return Halves(
         look,
         None if look.live_xml is None else parse_domain(look.live_xml),
         None if look.inactive_xml is None else parse_domain(look.inactive_xml),
     )
+
+
+def live_disk(look: DomainXml | None, alias: str) -> DiskFacts | None:
+    """Of the running guest, where there is one that has it."""
+    return None if look is None else halves(look).live_disk(alias)
 
 
 def is_at(host: Host, source: str | None, device: Device | None) -> bool:
@@ -106,7 +111,7 @@ def is_at(host: Host, source: str | None, device: Device | None) -> bool:
 class Use:
     """One disk of one domain, live or defined, that means the volume."""
 
-    domain: DomainLook
+    domain: DomainXml
     disk: DiskFacts
 
     @property
@@ -118,17 +123,36 @@ class Use:
         return f"domain {self.domain.name} ({self.domain.instance_id}) as {self.disk.target_dev}"
 
 
+@dataclass(frozen=True)
+class Everyone:
+    """Every domain of this host at one moment. ``names``: as Connectors.names, each asked once
+    since then."""
+
+    guests: tuple[Halves, ...]
+    names: Callable[[str], frozenset[str]]
+
+    @classmethod
+    def on(cls, host: Host) -> "Everyone":
+        return cls(tuple(map(halves, host.domains.all())), cache(host.connectors.names))
+
+    def guest(self, instance_id: str) -> Halves | None:
+        found = (guest for guest in self.guests if guest.look.instance_id == instance_id)
+        return next(found, None)
+
+    def uses_of(self, volume_id: str, source: str | None) -> Iterator[Use]:
+        """Every disk that is the volume: by its note, its serial or its source."""
+        wanted = frozenset[str]() if source is None else self.names(source)
+        for guest in self.guests:
+            for facts in (guest.live, guest.inactive):
+                for disk in facts.disks if facts else ():
+                    said = _says_volume(volume_id, facts, disk)
+                    if said or (wanted and disk.source and wanted & self.names(disk.source)):
+                        yield Use(guest.look, disk)
+
+
 def uses_of(host: Host, volume_id: str, source: str | None) -> Iterator[Use]:
-    """Every disk on this host that is the volume: by its note, its serial or its source."""
-    names_of = cache(host.connectors.names)  # a disk has the same source live and defined
-    wanted = frozenset[str]() if source is None else names_of(source)
-    for look in host.domains.all():
-        both = halves(look)
-        for facts in (both.live, both.inactive):
-            for disk in facts.disks if facts else ():
-                said = _says_volume(volume_id, facts, disk)
-                if said or (wanted and disk.source and wanted & names_of(disk.source)):
-                    yield Use(look, disk)
+    """As Everyone.uses_of, looked at now."""
+    return Everyone.on(host).uses_of(volume_id, source)
 
 
 def _says_volume(volume_id: str, facts: DomainFacts | None, disk: DiskFacts) -> bool:
@@ -172,9 +196,9 @@ def own_use(host: Host, attachment: Attachment) -> Use | None:
     return None
 
 
-def refuse_conflicts(host: Host, attachment: Attachment, source: str | None) -> None:
+def refuse_conflicts(everyone: Everyone, attachment: Attachment, source: str | None) -> None:
     """Raises SharingConflict naming the domain that excludes this attachment."""
-    uses = tuple(uses_of(host, attachment.volume_id, source))
+    uses = tuple(everyone.uses_of(attachment.volume_id, source))
     for use in uses:
         same_instance = use.domain.instance_id == attachment.instance_id
         if same_instance and use.disk.mark == attachment.alias:

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from agent.errors import WrongDevice
 from agent.model.attachment import Attachment
-from agent.model.device import DEGRADED, Device, conflict
+from agent.model.device import DEGRADED, Device, Disconnected, conflict, same_device
 from agent.model.guest_iscsi import is_guests_own
 from agent.ports import Connectors, Host, Locks
 from agent.saga.plan import Lane, Learnt, Scene, Step
@@ -126,14 +126,16 @@ def disconnect_unless_used(scene: Scene, attachment: Attachment, device: Device 
     """The caller has withdrawn its promise, durably: so the last of several to ask disconnects.
 
     os-brick logs out of a target when its last device goes, but cannot know that two guests
-    share one device.
+    share one device. Of what it could not read, which an older agent took, nothing ever came.
     """
     host, volume_id = scene.host, attachment.volume_id
+    never_came = device is None and any(attachment.connection.data.flaws())
     with host.locks.volume(volume_id):
         stays = _why_quarantined_stays(host, volume_id)
         if stays:
             return {"disconnected": False, "warnings": stays}
-        device = device or host.connectors.find(attachment.connection)
+        if device is None and not never_came:
+            device = host.connectors.find(attachment.connection)
         others = [] if device is None else _others(host, volume_id, device)
         if others:
             host.journal.disconnected(volume_id)
@@ -143,8 +145,10 @@ def disconnect_unless_used(scene: Scene, attachment: Attachment, device: Device 
         is_shared = attachment.initiator == "host"
         if is_shared and users(host, volume_id, source, besides=scene.operation_id):
             return {"disconnected": False}
-        with host.locks.targets(attachment.connection.targets):
-            gone = host.connectors.disconnect(attachment, device)
+        gone = Disconnected()
+        if not never_came:
+            with host.locks.targets(attachment.connection.targets):
+                gone = host.connectors.disconnect(attachment, device)
         host.journal.disconnected(volume_id)
         if gone.awaiting_unmap and device is not None:
             host.journal.leave_behind(volume_id, device)
@@ -170,13 +174,12 @@ def _warned(scene: Scene, device: Device) -> list[str]:
 def _others(host: Host, volume_id: str, device: Device) -> list[str]:
     """As warnings: who else's the device is. It is at the address of our volume by a number that
     was given away again, or never became ours: not to be touched."""
-    shown = device.identity.items()
     theirs = {
         promise.volume_id
         for promise in host.journal.promises(besides="")
         if promise.volume_id != volume_id
         and promise.device is not None
-        and shown & promise.device.identity.items()
+        and same_device(promise.device.identity, device.identity)
     }
     return [f"{device.path} is the device of volume {other}: it stays" for other in sorted(theirs)]
 

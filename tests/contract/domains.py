@@ -189,8 +189,17 @@ class DomainsContract:
         for instance in (bench.running, bench.shut_off, bench.transient):
             assert everyone[instance] == look(bench, instance)
 
+    def test_read_and_job_show_what_a_look_shows(self, bench: Bench, any_instance: str) -> None:
+        found, read = look(bench, any_instance), bench.domains.read(any_instance)
+        assert read is not None
+        assert (read.instance_id, read.name) == (found.instance_id, found.name)
+        assert (read.live_xml, read.inactive_xml) == (found.live_xml, found.inactive_xml)
+        assert bench.domains.job(any_instance) == found.job
+
     def test_nobody_is_none_and_not_among_all(self, bench: Bench) -> None:
         assert bench.domains.look(NOBODY) is None
+        assert bench.domains.read(NOBODY) is None
+        assert bench.domains.job(NOBODY) is None
         assert NOBODY not in {found.instance_id for found in bench.domains.all()}
 
     def test_versions_are_three_numbers(self, bench: Bench) -> None:

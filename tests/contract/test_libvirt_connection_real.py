@@ -15,6 +15,7 @@ from tests.contract.domains import Disk
 from tests.lab.guest import Guest, Shape
 from tests.lab.lab import Lab
 from tests.lab.patience import wait_until
+from tests.lab.stopped import stopped
 
 pytestmark = pytest.mark.real
 
@@ -130,14 +131,11 @@ def test_a_libvirtd_that_hangs_is_noticed_and_waited_for(
     heard = Heard(connection)
     domains = LibvirtDomains(connection)
     assert domains.look(guest.uuid) is not None
-    os.kill(lab.libvirtd.pid, signal.SIGSTOP)
-    try:
+    with stopped(lab.libvirtd.pid):
         for _ in range(3):
             with pytest.raises(Unavailable):
                 domains.look(guest.uuid)
         assert connection.turning()
-    finally:
-        os.kill(lab.libvirtd.pid, signal.SIGCONT)
     wait_until(connection.alive, "connected again", seconds=10)
     assert domains.look(guest.uuid) is not None
     heard.events.close()
@@ -147,11 +145,8 @@ def test_keepalive_notices_a_libvirtd_that_hangs_while_nobody_asks(
     lab: Lab, connection: LibvirtConnection
 ) -> None:
     assert connection.call(lambda virt: virt.isAlive())
-    os.kill(lab.libvirtd.pid, signal.SIGSTOP)
-    try:
+    with stopped(lab.libvirtd.pid):
         wait_until(lambda: not connection.alive(), "keep-alive gives up", seconds=6)
-    finally:
-        os.kill(lab.libvirtd.pid, signal.SIGCONT)
 
 
 def test_a_qemu_that_hangs_holds_up_nobody_else(

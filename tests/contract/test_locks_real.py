@@ -157,6 +157,13 @@ class TestProcesses:
             pass
         assert list(directory.iterdir()) == []
 
+    def test_nothing_of_a_longer_line_of_a_killed_holder_is_left(self, directory: Path) -> None:
+        with _holder(directory, ends_by="kill"):
+            (file,) = directory.iterdir()
+        file.write_text(f"{file.read_text().strip()}{' ' * 200}and more\n")
+        with make_locks(directory).volume("vol-1"):
+            assert json.loads(file.read_text())["pid"] == os.getpid()
+
     def test_a_file_that_changes_hands_in_between_is_not_taken(self, directory: Path) -> None:
         """After it was opened, before it is locked: its holder removes it and lets go, and a
         third one makes and locks a new file of that name."""

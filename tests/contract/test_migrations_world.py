@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from agent.errors import MigrationFailed, TooLate
+from agent.model.migration import Journey
 from tests.contract.migrations import Bench, MigrationsContract
 from tests.world.domains import SimulatedDomains
 from tests.world.instants import Instants
@@ -130,7 +131,7 @@ def test_over_a_road_that_is_cut_each_side_gives_up_by_itself(two: Two, bench: B
     assert isinstance(bench.here.refusal(TRAVELLER), MigrationFailed)
 
 
-def test_a_post_copy_that_is_cut_goes_on_when_it_is_asked_to(two: Two, bench: Bench) -> None:
+def cut_post_copy(two: Two, bench: Bench) -> Journey:
     bench.start(post_copy=True)
     journey = bench.journey()
     bench.here.start_post_copy(TRAVELLER)
@@ -139,6 +140,11 @@ def test_a_post_copy_that_is_cut_goes_on_when_it_is_asked_to(two: Two, bench: Be
     progress = bench.here.progress(TRAVELLER)
     assert progress is not None
     assert progress.phase == "postcopy-failed"
+    return journey
+
+
+def test_a_post_copy_that_was_cut_goes_on_by_itself(two: Two, bench: Bench) -> None:
+    journey = cut_post_copy(two, bench)
     with pytest.raises(TooLate):
         bench.here.abort(TRAVELLER)
     there = bench.look_there()
@@ -148,7 +154,19 @@ def test_a_post_copy_that_is_cut_goes_on_when_it_is_asked_to(two: Two, bench: Be
     assert not two.road.act(), "the road is still cut"
     two.road.is_cut = False
     bench.here.resume_post_copy(TRAVELLER, journey)
+    assert "still" in bench.here.refusal(TRAVELLER).detail  # type: ignore[union-attr]
     bench.hurry()
+    bench.wait_over()
+    bench.assert_runs_there()
+
+
+def test_a_post_copy_that_qemu_gave_up_goes_on_when_it_is_asked_to(two: Two, bench: Bench) -> None:
+    journey = cut_post_copy(two, bench)
+    two.road.trips[TRAVELLER].is_lost = True
+    two.road.is_cut = False
+    bench.hurry()
+    assert not two.road.act(), "nobody has asked"
+    bench.here.resume_post_copy(TRAVELLER, journey)
     bench.wait_over()
     bench.assert_runs_there()
 

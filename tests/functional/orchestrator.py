@@ -12,9 +12,9 @@ from agent.guest.xml import XmlElement, parse
 from agent.model.outcome import Answer
 from tests.lab.guest import Guest
 from tests.lab.loop_volume import LoopVolume
-from tests.lab.patience import wait_until
+from tests.lab.patience import PATIENCE, wait_until
 
-OPERATION_SECONDS = 60.0
+OPERATION_SECONDS = 60.0 * PATIENCE
 
 Wish = dict[str, Any]
 """An attachment as the wire has it."""
@@ -110,7 +110,7 @@ class Orchestrator:
                 row["attachment_id"], row["instance_id"], generation=row["generation"]
             )
             if accepted.operation_id is not None:
-                self.client.wait(accepted.operation_id, 60)
+                self.client.wait(accepted.operation_id, OPERATION_SECONDS)
         for row in self.client.list_quarantine():
             self.client.release_quarantine(row["volume_id"])
 

@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -36,6 +34,7 @@ from tests.desk import RecordingDesk, new_id
 from tests.lab.broker import Broker
 from tests.lab.lab import Lab
 from tests.lab.patience import wait_until
+from tests.lab.stopped import stopped
 from tests.samples import INSTANCES
 
 # After agent.bus: see there.
@@ -71,7 +70,7 @@ def serving(broker: Broker, host: str, desk: RecordingDesk) -> Iterator[Servers]
         yield servers
     finally:
         desk.go.set()
-        servers.stop()
+        servers.stop(LONG)
 
 
 @pytest.fixture
@@ -199,7 +198,7 @@ def test_a_stop_loses_no_command(broker: Broker, host: str, client: AgentClient)
         sender = threading.Thread(target=flood, daemon=True)
         sender.start()
         first.wait_for_commands(100, seconds=LONG)
-        servers.stop()
+        servers.stop(LONG)
         assert not servers.connected()
     taken = len(first.commands)
     wait_until(lambda: len(sent) > taken + 100, "more were sent", seconds=LONG)
@@ -279,7 +278,7 @@ def test_servers_start_without_a_broker_and_serve_when_it_comes(
             )
         assert "connected" in servers.describe()
     finally:
-        servers.stop()
+        servers.stop(LONG)
 
 
 def _reaches(client: AgentClient) -> bool:
@@ -333,7 +332,7 @@ def test_queues_of_another_type_are_said(desk: RecordingDesk, broker: Broker, ho
         )
         assert servers.turning()
     finally:
-        servers.stop()
+        servers.stop(LONG)
 
 
 def test_servers_notice_that_the_broker_is_away(broker: Broker, host: str) -> None:
@@ -347,14 +346,10 @@ def test_servers_notice_that_the_broker_is_away(broker: Broker, host: str) -> No
 
 
 def test_stop_ends_with_a_broker_that_hangs(broker: Broker, host: str) -> None:
-    with serving(broker, host, RecordingDesk()) as servers:
-        os.kill(broker.pid, signal.SIGSTOP)
-        try:
-            begun = time.monotonic()
-            servers.stop(2.0)
-            assert time.monotonic() - begun < LONG / 6
-        finally:
-            os.kill(broker.pid, signal.SIGCONT)
+    with serving(broker, host, RecordingDesk()) as servers, stopped(broker.pid):
+        begun = time.monotonic()
+        servers.stop(2.0)
+        assert time.monotonic() - begun < LONG / 6
 
 
 def test_a_refused_login_is_said_and_does_not_end_us(broker: Broker, host: str) -> None:
@@ -371,7 +366,7 @@ def test_a_refused_login_is_said_and_does_not_end_us(broker: Broker, host: str) 
         assert servers.turning()
         assert not servers.connected()
     finally:
-        servers.stop()
+        servers.stop(LONG)
 
 
 def test_calls_go_on_over_a_restart_of_the_broker(
@@ -415,15 +410,90 @@ def test_wait_goes_on_when_the_agent_is_killed_and_started_again(broker: Broker,
                 target=lambda: answers.append(client.wait(operation_id, LONG)), daemon=True
             )
             waiter.start()
-            waiter.join(MONITOR_SECONDS[1])
+            waiter.join(MONITOR_SECONDS[1] / 2)
             assert waiter.is_alive()
         finally:
             agent.kill()
         heir = RecordingDesk()
         heir.close(operation_id)
         with serving(broker, host, heir):
-            waiter.join(LONG / 2)
+            waiter.join(2 * MONITOR_SECONDS[1])
             assert [answer.state for answer in answers] == ["done"]
+
+
+class Mute:
+    """An agent that takes each call, and has neither an answer nor a word for its caller."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[float, int | None]] = []
+        """When, and how long its caller waits for a word."""
+        self.over = threading.Event()
+
+    def dispatch(self, incoming: Any) -> None:
+        self.heard.append((time.monotonic(), incoming.client_timeout))
+        self.over.wait(LONG)
+
+
+class Late:
+    """An agent that finds the first two calls too old, as an older one answers them."""
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+        self.calls = 0
+
+    def dispatch(self, incoming: Any) -> dict[str, Any] | None:
+        self.calls += 1
+        return None if self.calls < 3 else {"host": "late"}
+
+
+@contextmanager
+def dispatching(broker: Broker, host: str, topic: str, dispatcher: Mute | Late) -> Iterator[None]:
+    transport = rpc_transport(cfg.CONF, broker.url)
+    target = oslo_messaging.Target(exchange=EXCHANGE, topic=topic, server=host)
+    server = oslo_messaging.rpc.server.RPCServer(transport, target, dispatcher)
+    server.start(override_pool_size=8)
+    try:
+        yield
+    finally:
+        dispatcher.over.set()
+        server.stop()
+        server.wait()
+        transport.cleanup()
+
+
+class TestAnOverloadedAgent:
+    """It is not buried under what is asked again: each try waits twice as long."""
+
+    def test_is_asked_ever_more_seldom_what_it_holds(self, broker: Broker, host: str) -> None:
+        mute = Mute()
+        with (
+            dispatching(broker, host, WAIT_TOPIC, mute),
+            AgentClient(cfg.CONF, host, url=broker.url, timeout_seconds=7) as client,
+            pytest.raises(Unreachable, match="did not answer wait_operation"),
+        ):
+            client.wait(new_id(), 8)
+        assert [monitor_seconds for _, monitor_seconds in mute.heard] == [3, 6]
+        (first_at, _), (again_at, _) = mute.heard
+        assert again_at - first_at >= 3
+
+    def test_is_asked_twice_what_it_answers_at_once(self, broker: Broker, host: str) -> None:
+        mute = Mute()
+        with (
+            dispatching(broker, host, CONTROL_TOPIC, mute),
+            AgentClient(cfg.CONF, host, url=broker.url, timeout_seconds=3) as client,
+            pytest.raises(Unreachable, match="did not answer get_operation"),
+        ):
+            client.get_operation(new_id())
+        assert len(mute.heard) == 3, "one of them is the first contact"
+
+    def test_answers_what_it_took_too_late_when_it_is_asked_again(
+        self, broker: Broker, host: str
+    ) -> None:
+        with (
+            dispatching(broker, host, CONTROL_TOPIC, Late()),
+            AgentClient(cfg.CONF, host, url=broker.url) as client,
+        ):
+            assert client.ping() == {"host": "late"}
 
 
 # what is no call
@@ -573,7 +643,7 @@ def publishing(broker: Broker, host: str, outbox: ListedOutbox) -> Iterator[Publ
     try:
         yield publisher
     finally:
-        publisher.stop()
+        publisher.stop(LONG)
 
 
 class Listener:
@@ -646,6 +716,16 @@ def test_notifications_wait_in_the_broker_for_the_first_listener(
     listener.wait_for(3)
     listener.close()
     assert listener.sequences == [1, 2, 3]
+
+
+def test_who_has_much_to_send_turns(
+    broker: Broker, host: str, outbox: ListedOutbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.bus.outbox.MISSED_SECONDS", 0.5)
+    outbox.write(2000)
+    with publishing(broker, host, outbox) as publisher:
+        while outbox.letters(1):
+            assert publisher.turning()
 
 
 def test_order_and_at_least_once_over_restarts_of_the_broker(

@@ -39,6 +39,7 @@ def test_each_guest_of_a_shared_disk_is_told_and_goes_on(
     for wanted in wishes:
         orchestrator.attached(wanted)
     name = guests[0].wait_for_disk(volume.volume_id).name
+    guests[1].read(guests[1].wait_for_disk(volume.volume_id).name)  # its kernel has looked at it
     volume.fail()
     with pytest.raises(GuestRefused):
         guests[0].read(name)

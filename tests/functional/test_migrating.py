@@ -8,8 +8,10 @@ import contextlib
 import os
 import random
 import signal
+import sys
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import libvirt
@@ -21,6 +23,7 @@ from agent.model.outcome import Answer
 from tests.functional.orchestrator import OPERATION_SECONDS, Orchestrator, Wish, wish
 from tests.functional.test_imports import imported, plug_as_nova, plug_by_hand
 from tests.functional.writer import Writer
+from tests.lab import newer_agent
 from tests.lab.agent_process import AgentProcess
 from tests.lab.guest import Guest, Shape, block_of
 from tests.lab.lab import Lab
@@ -36,9 +39,11 @@ SLOWLY = {"bandwidth_bytes_per_second": 4 << 20}
 
 POST_COPY = libvirt.VIR_DOMAIN_MIGRATE_MAX_SPEED_POSTCOPY
 
-ROUND_TRIPS = 3
+ROUND_TRIPS = 5
 
 SHARED = {"multiattach": True}
+
+EACH_AND_BOTH = [("here",), ("there",), ("here", "there")]
 
 
 class Side:
@@ -106,21 +111,20 @@ class Trip:
         self.migration_id = str(uuid.uuid4())
         self.coming: list[Wish] = []
 
-    def prepare(self, *wanted: Wish, **different: Any) -> dict[str, str]:
+    def prepare(
+        self, *wanted: Wish, meanwhile: "Callable[[Trip], None] | None" = None
+    ) -> dict[str, str]:
         """``wanted``: the attachments here; over there each has another id."""
         self.coming = [
             {**one, "attachment_id": str(uuid.uuid4()), "replaces": one["attachment_id"]}
             for one in wanted
         ]
-        done = self.there.finish(
-            self.there.client.prepare_migration(
-                self.migration_id,
-                self.guest.uuid,
-                self.coming,
-                source_host=self.here.host,
-                **different,
-            )
+        accepted = self.there.client.prepare_migration(
+            self.migration_id, self.guest.uuid, self.coming, source_host=self.here.host
         )
+        if meanwhile is not None:
+            meanwhile(self)
+        done = self.there.finish(accepted)
         assert done.state == "done", done
         assert isinstance(done.result, dict)
         return dict(done.result["parts"])
@@ -168,10 +172,18 @@ class Trip:
             row["job"] for row in seen
         )
 
+    def is_broken(self) -> bool:
+        """A post-copy, by the word of the source's operation."""
+        found = self.here.client.list_operations(open=True)
+        return any("postcopy-failed" in (row["waiting_for"] or "") for row in found)
+
     def go(self, *wanted: Wish, **options: Any) -> list[Wish]:
         """It must succeed; the attachments over there."""
-        accepted = self.begin(self.prepare(*wanted), **options)
-        answer = self.here.finish(accepted)
+        return self.end(self.begin(self.prepare(*wanted), **options))
+
+    def end(self, accepted: Answer, *, seconds: float = OPERATION_SECONDS) -> list[Wish]:
+        """It must succeed, and nothing of it be left here; the attachments over there."""
+        answer = self.here.finish(accepted, seconds=seconds)
         assert answer.state == "done", answer
         self.assert_has_gone()
         return self.arrived()
@@ -195,13 +207,20 @@ class Trip:
         self.wait_copied(accepted)
         self.guest.domain.migrateSetMaxSpeed(1, POST_COPY)
         self.guest.domain.migrateStartPostCopy()
+        self.wait_switched()
+        return accepted
+
+    def wait_switched(self) -> None:
+        """It runs over there, and its memory is still here."""
+        self.wait_runs_there()
+        assert self.here.client.get_instance(self.guest.uuid)["job"] == "migration"
+
+    def wait_runs_there(self) -> None:
         wait_until(
             lambda: self.there.client.get_instance(self.guest.uuid)["state"] == "running",
             "it runs over there",
             seconds=60,
         )
-        assert self.here.client.get_instance(self.guest.uuid)["job"] == "migration"
-        return accepted
 
     def wait_for(self, accepted: Answer, what: str) -> None:
         """It is told as what it waits for."""
@@ -274,7 +293,7 @@ def test_it_writes_on_wherever_it_is_and_a_neighbour_sees_every_byte(
     writer = Writer(two, guest, disk)
     writer.start()
     try:
-        for _ in range(ROUND_TRIPS * rounds * 2):
+        for _ in range(2 * ROUND_TRIPS * rounds):
             before = writer.written
             (goes,) = Trip(two, sides, guest).go(goes)
             wait_until(lambda: writer.written > before + 3, "it writes on", seconds=30)  # noqa: B023
@@ -317,35 +336,51 @@ def test_while_it_goes_everything_on_it_is_busy_and_a_cancel_calls_it_back(
     trip = Trip(two, sides, travelling[0])
     accepted = trip.begin(trip.prepare(attached), **SLOWLY)
     trip.wait_copied(accepted)
-    refused = trip.here.client.detach(attached["attachment_id"], trip.guest.uuid)
-    assert refused.error is not None
-    assert refused.error.code == "busy"
+    another = {**attached, "attachment_id": str(uuid.uuid4()), "volume_id": str(uuid.uuid4())}
+    client = trip.here.client
+    for refused in (
+        client.attach(another),
+        client.detach(attached["attachment_id"], trip.guest.uuid),
+    ):
+        assert (refused.error and refused.error.code) == "busy", refused
     cancelled = trip.here.finish(trip.here.client.cancel_migration(trip.migration_id))
     assert cancelled.state == "done", cancelled
     assert trip.here.finish(accepted).state == "cancelled"
     trip.assert_has_stayed()
 
 
-@pytest.mark.parametrize("killed", ["here", "there", "both"])
+@pytest.mark.parametrize("killed", EACH_AND_BOTH, ids="+".join)
 def test_agents_that_are_killed_while_it_is_copied(
     two: TwoHypervisors,
     sides: dict[Libvirtd, Side],
     travelling: list[Guest],
     attached: Wish,
-    killed: str,
+    killed: tuple[str, ...],
 ) -> None:
     trip = Trip(two, sides, travelling[0])
     accepted = trip.begin(trip.prepare(attached), **SLOWLY)
     trip.wait_copied(accepted)
-    victims = {"here": [trip.here], "there": [trip.there], "both": [trip.here, trip.there]}[killed]
-    for side in victims:
-        side.agent.kill()
+    victims = [getattr(trip, name).agent for name in killed]
+    for agent in victims:
+        agent.kill()
     trip.hurry()
-    for side in victims:
-        side.agent.start()
-    assert trip.here.finish(accepted).state == "done"
-    trip.assert_has_gone()
-    trip.arrived()
+    for agent in victims:
+        agent.start()
+    trip.end(accepted)
+
+
+def test_agents_that_are_killed_before_and_after_the_copy(
+    two: TwoHypervisors, sides: dict[Libvirtd, Side], travelling: list[Guest], attached: Wish
+) -> None:
+    """The destination's gets ready again; the source's finds that the guest has gone."""
+    trip = Trip(two, sides, travelling[0])
+    parts = trip.prepare(attached, meanwhile=kill_agents("there"))
+    accepted = trip.begin(parts, **SLOWLY)
+    trip.wait_copied(accepted)
+    trip.hurry()
+    wait_until(lambda: two.find(trip.guest) is trip.there.libvirtd, "it has gone", seconds=60)
+    kill_agents("here")(trip)
+    trip.end(accepted)
 
 
 def test_an_agent_that_is_away_when_it_comes_has_it_when_it_is_back(
@@ -358,11 +393,10 @@ def test_an_agent_that_is_away_when_it_comes_has_it_when_it_is_back(
     trip.there.agent.kill()
     trip.hurry()
     wait_until(lambda: two.find(trip.guest) is trip.there.libvirtd, "it has gone", seconds=60)
+    trip.wait_for(accepted, "to say that it has the instance")
     assert trip.here.rows(trip.guest) != []
     trip.there.agent.start()
-    assert trip.here.finish(accepted).state == "done"
-    trip.assert_has_gone()
-    trip.arrived()
+    trip.end(accepted)
 
 
 @pytest.mark.parametrize("whose", ["here", "there"])
@@ -405,6 +439,32 @@ def test_a_wire_that_is_cut_while_it_is_copied(
     trip.assert_has_stayed()
 
 
+def test_both_paused_is_for_people_and_goes_on_when_they_have_looked(
+    two: TwoHypervisors, sides: dict[Libvirtd, Side], travelling: list[Guest], attached: Wish
+) -> None:
+    """As after several deaths: nobody is left who can tell. The source's is made by hand."""
+    trip = Trip(two, sides, travelling[0])
+    accepted = trip.begin(trip.prepare(attached), **SLOWLY)
+    trip.wait_copied(accepted)
+    trip.here.agent.kill()
+    trip.hurry()
+    wait_until(lambda: two.find(trip.guest) is trip.there.libvirtd, "it has gone", seconds=60)
+    trip.guest.pause()
+    paused = libvirt.VIR_DOMAIN_START_PAUSED
+    left = trip.here.libvirtd.connection().createXML(trip.guest.xml(), paused)
+    trip.here.agent.start()
+
+    def state() -> str:
+        assert accepted.operation_id is not None
+        return trip.here.client.get_operation(accepted.operation_id).state
+
+    wait_until(lambda: state() == "unsettled", "somebody must look", seconds=120)
+    assert (trip.guest.state, left.state()[0]) == ("paused", libvirt.VIR_DOMAIN_PAUSED)
+    assert [len(side.rows(trip.guest)) for side in (trip.here, trip.there)] == [1, 1]
+    trip.guest.resume()
+    trip.end(accepted, seconds=180)
+
+
 def test_in_post_copy_nothing_is_disconnected_before_all_of_it_is_there(
     two: TwoHypervisors, sides: dict[Libvirtd, Side], travelling: list[Guest], attached: Wish
 ) -> None:
@@ -412,60 +472,93 @@ def test_in_post_copy_nothing_is_disconnected_before_all_of_it_is_there(
     accepted = trip.begin_post_copy(trip.prepare(attached))
     late = trip.here.client.cancel_migration(trip.migration_id)
     assert (late.error and late.error.code) == "too-late", late
+    trip.wait_for(accepted, "to fetch the rest")
     assert trip.here.rows(trip.guest) != []
     assert trip.there.rows(trip.guest)[0]["lease"] is not None
     trip.hurry_post_copy()
-    assert trip.here.finish(accepted).state == "done"
-    trip.assert_has_gone()
-    trip.arrived()
+    trip.end(accepted)
 
 
 def test_what_takes_too_long_ends_in_post_copy(
     two: TwoHypervisors, sides: dict[Libvirtd, Side], travelling: list[Guest], attached: Wish
 ) -> None:
     options = {"post_copy": True, "on_timeout": "post_copy", "completion_timeout_seconds": 1}
-    Trip(two, sides, travelling[0]).go(attached, **options, **SLOWLY)
+    trip = Trip(two, sides, travelling[0])
+    accepted = trip.begin(trip.prepare(attached), **options, **SLOWLY)
+    trip.wait_copied(accepted)
+    trip.guest.domain.migrateSetMaxSpeed(1, POST_COPY)
+    trip.wait_switched()
+    trip.hurry_post_copy()
+    trip.end(accepted)
 
 
-@pytest.mark.parametrize("killed", ["here", "there", "both"])
+@pytest.mark.parametrize("killed", EACH_AND_BOTH, ids="+".join)
 def test_agents_that_are_killed_in_post_copy(
     two: TwoHypervisors,
     sides: dict[Libvirtd, Side],
     travelling: list[Guest],
     attached: Wish,
-    killed: str,
+    killed: tuple[str, ...],
 ) -> None:
     trip = Trip(two, sides, travelling[0])
     accepted = trip.begin_post_copy(trip.prepare(attached))
-    victims = {"here": [trip.here], "there": [trip.there], "both": [trip.here, trip.there]}[killed]
-    for side in victims:
-        side.agent.kill()
-    for side in victims:
-        side.agent.start()
+    kill_agents(*killed)(trip)
     trip.hurry_post_copy()
-    assert trip.here.finish(accepted).state == "done"
-    trip.assert_has_gone()
-    trip.arrived()
+    trip.end(accepted)
 
 
+@pytest.mark.parametrize("whose", ["here", "there"])
 def test_a_libvirtd_that_is_killed_in_post_copy(
-    two: TwoHypervisors, sides: dict[Libvirtd, Side], travelling: list[Guest], attached: Wish
+    two: TwoHypervisors,
+    sides: dict[Libvirtd, Side],
+    travelling: list[Guest],
+    attached: Wish,
+    whose: str,
 ) -> None:
-    """That of the source: QEMU goes on. If the other's is, they have lost each other, as below."""
+    """QEMU goes on, and nobody disturbs it: libvirt needs not know of the other libvirt."""
     trip = Trip(two, sides, travelling[0])
     accepted = trip.begin_post_copy(trip.prepare(attached))
-    trip.here.libvirtd.kill()
-    trip.here.libvirtd.start()
+    kill_libvirtd(whose)(trip)
+    if whose == "there":
+        trip.wait_for(accepted, "postcopy-failed")
     trip.hurry_post_copy()
-    assert trip.here.finish(accepted).state == "done"
-    trip.assert_has_gone()
-    trip.arrived()
+    trip.end(accepted, seconds=180)
 
 
 def test_a_wire_that_is_cut_in_post_copy(
+    two: TwoHypervisors,
+    sides: dict[Libvirtd, Side],
+    travelling: list[Guest],
+    attached: Wish,
+    volume: LoopVolume,
+) -> None:
+    """Half of its memory is on each side: nobody starts it anew, nothing is disconnected, and it
+    goes on when the wire is mended."""
+    trip = Trip(two, sides, travelling[0])
+    accepted = trip.begin_post_copy(trip.prepare(attached))
+    both = (trip.here, trip.there)
+    two.cut()
+    try:
+        trip.wait_for(accepted, "postcopy-failed")
+        kill_agents("here", "there")(trip)
+        trip.wait_for(accepted, "postcopy-failed")
+        seen = [side.client.get_instance(trip.guest.uuid) for side in both]
+        assert [(row["state"], row["job"]) for row in seen] == [
+            ("paused", "migration"),
+            ("running", "incoming migration"),
+        ]
+        assert len(volume.users()) == 2
+        assert [len(side.rows(trip.guest)) for side in both] == [1, 1]
+    finally:
+        two.mend()
+    trip.hurry_post_copy()
+    trip.end(accepted, seconds=180)
+
+
+def test_a_guest_that_dies_in_a_broken_post_copy(
     two: TwoHypervisors, sides: dict[Libvirtd, Side], volume: LoopVolume
 ) -> None:
-    """Half of its memory is on each side: nobody starts it anew, and nothing is disconnected."""
+    """Nobody starts it anew. When both are gone, nothing of it is left at the source."""
     guest = two.guest("lost")
     guest.wait_ready()
     wanted = wish(guest, volume, **SHARED)
@@ -475,17 +568,6 @@ def test_a_wire_that_is_cut_in_post_copy(
     two.cut()
     try:
         trip.wait_for(accepted, "postcopy-failed")
-        for side in (trip.here, trip.there):
-            side.agent.kill()
-            side.agent.start()
-        trip.wait_for(accepted, "postcopy-failed")
-        seen = [side.client.get_instance(guest.uuid) for side in (trip.here, trip.there)]
-        assert [(row["state"], row["job"]) for row in seen] == [
-            ("paused", "migration"),
-            ("running", "incoming migration"),
-        ]
-        assert len(volume.users()) == 2
-        assert [len(side.rows(guest)) for side in (trip.here, trip.there)] == [1, 1]
     finally:
         two.mend()
         for libvirtd in (two.left, two.right):
@@ -519,6 +601,44 @@ def test_a_host_that_is_not_prepared_is_refused_before_anything_is_touched(
     assert answer.error is not None
     assert answer.error.code == "migration-failed"
     assert "nothing was touched" in answer.error.detail
+    trip.assert_has_stayed()
+
+
+@pytest.fixture
+def upgraded(two: TwoHypervisors, sides: dict[Libvirtd, Side]) -> Iterator[Side]:
+    """The right one has an agent of the next wire, the left one's is of this."""
+    side = sides[two.right]
+    shipped = side.agent.program
+    for program in ([sys.executable, str(Path(newer_agent.__file__))], shipped):
+        side.agent.kill()
+        side.agent.program = program
+        side.agent.start()
+        side.agent.wait_connected()
+        if program is not shipped:
+            yield side
+
+
+def test_agents_of_this_wire_and_the_next_go_side_by_side(
+    two: TwoHypervisors,
+    sides: dict[Libvirtd, Side],
+    travelling: list[Guest],
+    attached: Wish,
+    upgraded: Side,
+) -> None:
+    """There and back: each is source and destination once, and asks the other."""
+    versions = {side.client.describe()["wire"] for side in sides.values()}
+    assert versions == {"1.0", newer_agent.NEXT}
+    for _ in range(2):
+        (attached,) = Trip(two, sides, travelling[0]).go(attached)
+
+
+def test_cancelled_at_the_source_before_it_is_asked_to_go(
+    two: TwoHypervisors, sides: dict[Libvirtd, Side], travelling: list[Guest], attached: Wish
+) -> None:
+    """It knows nothing of the destination, which finds out."""
+    trip = Trip(two, sides, travelling[0])
+    trip.prepare(attached)
+    assert trip.here.finish(trip.here.client.cancel_migration(trip.migration_id)).state == "done"
     trip.assert_has_stayed()
 
 
@@ -601,10 +721,10 @@ def test_whatever_dies_at_whatever_instant(
         trip = Trip(two, sides, guest)
         what, percent = chance.choice(sorted(DISASTERS)), chance.randrange(101)
         print(f"{number}: {what} at {percent} %, from {trip.here.host}")
-        accepted = trip.begin(trip.prepare(wanted), **SLOWLY)
+        accepted = trip.begin(trip.prepare(wanted), post_copy=True, **SLOWLY)
         trip.wait_percent(accepted, percent)
         DISASTERS[what](trip)
-        answer = trip.here.finish(accepted)
+        answer = trip.here.finish(accepted, seconds=180)
         assert answer.state in ("done", "undone"), answer
         if answer.state == "done":
             (wanted,) = trip.arrived()
@@ -634,11 +754,37 @@ def kill_libvirtd(name: str) -> Callable[[Trip], None]:
     return act
 
 
+def in_post_copy(act: Callable[[Trip], None]) -> Callable[[Trip], None]:
+    """Switched over first, unless it has gone already; it fetches what is missing slowly until
+    that has happened."""
+
+    def switch(trip: Trip) -> None:
+        try:
+            trip.guest.domain.migrateSetMaxSpeed(1, POST_COPY)
+            trip.guest.domain.migrateStartPostCopy()
+        except libvirt.libvirtError as error:
+            print(f"it has gone before: {error}")
+        trip.wait_runs_there()
+        act(trip)
+        trip.hurry_post_copy()
+
+    return switch
+
+
 def cut_wire(trip: Trip) -> None:
     """For longer than libvirt's keep-alive lets it be; mended when both sides have noticed."""
     trip.two.cut()
     try:
         wait_until(trip.is_over, "both sides have noticed", seconds=120)
+    finally:
+        trip.two.mend()
+
+
+def cut_in_post_copy(trip: Trip) -> None:
+    """Until one side has noticed: the memory of the guest is on both."""
+    trip.two.cut()
+    try:
+        wait_until(lambda: trip.is_over() or trip.is_broken(), "it is noticed", seconds=120)
     finally:
         trip.two.mend()
 
@@ -650,4 +796,8 @@ DISASTERS: dict[str, Callable[[Trip], None]] = {
     "libvirtd here is killed": kill_libvirtd("here"),
     "libvirtd there is killed": kill_libvirtd("there"),
     "the wire is cut": cut_wire,
+}
+DISASTERS |= {
+    f"{what}, in post-copy": in_post_copy(act)
+    for what, act in {**DISASTERS, "the wire is cut": cut_in_post_copy}.items()
 }

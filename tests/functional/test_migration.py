@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from tests.functional.conftest import MakeVolume
-from tests.functional.orchestrator import Orchestrator
+from tests.functional.orchestrator import Orchestrator, wish
+from tests.lab.guest import Guest
 from tests.lab.loop_volume import LoopVolume
 from tests.lab.patience import wait_until
 
@@ -38,6 +39,24 @@ def test_what_is_prepared_is_given_back_on_request(
     late = orchestrator.finish(client.prepare_migration(migration_id, instance_id, both))
     assert late.error is not None
     assert late.error.code == "stale"
+
+
+def test_what_is_prepared_stays_when_another_guest_lets_go(
+    orchestrator: Orchestrator, guests: list[Guest], volume: LoopVolume
+) -> None:
+    """No domain here has it, and nobody else: the lease alone keeps it."""
+    client, migration_id = orchestrator.client, str(uuid.uuid4())
+    neighbours = wish(guests[0], volume, multiattach=True)
+    orchestrator.attached(neighbours)
+    wanted = {**coming(volume, str(uuid.uuid4())), "multiattach": True}
+    done = orchestrator.finish(
+        client.prepare_migration(migration_id, wanted["instance_id"], [wanted])
+    )
+    assert done.state == "done", done
+    assert not orchestrator.detached(neighbours)["disconnected"]
+    cancelled = orchestrator.finish(client.cancel_migration(migration_id))
+    assert isinstance(cancelled.result, dict), cancelled
+    assert [row["disconnected"] for row in cancelled.result["attachments"]] == [True]
 
 
 def test_a_lease_ends_and_nobody_came(orchestrator: Orchestrator, volume: LoopVolume) -> None:

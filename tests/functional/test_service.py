@@ -6,6 +6,7 @@ import signal
 import stat
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from tests.lab.agent_process import AgentProcess
 from tests.lab.guest import Guest
 from tests.lab.lab import Lab
 from tests.lab.loop_volume import LoopVolume
-from tests.lab.patience import LabError
+from tests.lab.patience import LabError, wait_until
+from tests.lab.stopped import stopped
 
 pytestmark = pytest.mark.real
 
@@ -75,6 +77,34 @@ def test_it_stops_when_told(
     another.send(number)
     assert another.wait(seconds=20) == 0
     assert "Traceback" not in another.last_words()
+
+
+def test_it_tells_where_its_threads_are_and_goes_on(
+    agent: AgentProcess, orchestrator: Orchestrator
+) -> None:
+    for _ in range(20):  # between calls, whose threads come and go
+        agent.send(signal.SIGUSR1)
+        orchestrator.client.ping()
+    wait_until(
+        lambda: "thread alarm:\n" in agent.output_file.read_text(), "it has told", seconds=20
+    )
+    assert agent.is_running()
+
+
+def test_systemd_need_not_kill_it_where_all_hangs(
+    lab: Lab, another: AgentProcess, guests: list[Guest], volume: LoopVolume
+) -> None:
+    """In the middle of an attach neither libvirtd nor the broker does anything any more."""
+    unit = (Path(__file__).parents[2] / "etc/systemd/attachment-agent.service").read_text()
+    [limit] = re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.M)
+    another.start()
+    another.wait_connected()
+    with ExitStack() as hanging, AgentClient(cfg.CONF, another.host, url=lab.broker.url) as client:
+        hanging.enter_context(stopped(lab.libvirtd.pid))
+        client.attach(wish(guests[0], volume))
+        hanging.enter_context(stopped(lab.broker.pid))
+        assert another.stop(seconds=float(limit)) == 0
+    assert "steps still run" in another.last_words()
 
 
 def test_stopped_in_the_middle_it_goes_on_when_it_is_started(

@@ -5,6 +5,7 @@ the process that asked is killed.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,20 +19,21 @@ from agent.errors import MigrationFailed, TooLate, Unavailable, Unsupported
 from agent.model.migration import Journey, MigrationOptions
 from tests.functional.stranger import is_plugged, plug, unplug
 from tests.functional.writer import Writer
+from tests.lab.certificates import Authority
 from tests.lab.guest import Guest, Shape, block_of
 from tests.lab.lab import Lab
 from tests.lab.libvirtd import Libvirtd
 from tests.lab.loop_volume import LoopVolume
 from tests.lab.patience import wait_until
 from tests.lab.side import Side
-from tests.lab.two_hypervisors import TwoHypervisors, libvirt_uri_for
+from tests.lab.two_hypervisors import TwoHypervisors, address_of, hostname_of, libvirt_uri_for
 
 pytestmark = pytest.mark.real
 
 SLOWLY = 4 << 20
 """Bytes a second: a booted guest has some 45 MiB that are not zeros."""
 
-ROUND_TRIPS = 2
+ROUND_TRIPS = 3
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +154,7 @@ def test_it_writes_on_wherever_it_is_and_a_neighbour_sees_every_byte(
     writer = Writer(two, traveller, disk)
     writer.start()
     try:
-        for _ in range(ROUND_TRIPS * rounds * 2):
+        for _ in range(2 * ROUND_TRIPS * rounds):
             trip = Trip(two, sides, traveller)
             before = writer.written
             trip.begin()
@@ -178,8 +180,8 @@ def test_progress_goes_forward_and_is_over_at_the_end(trip: Trip) -> None:
         if progress.phase == "precopy":
             left.append(progress.remaining_bytes)
             assert progress.total_bytes >= progress.remaining_bytes
-    assert left[0] > left[-1]
-    assert left == sorted(left, reverse=True)
+    # A new round begins with what the guest wrote in the last one: then it is more for a moment.
+    assert max(left) == left[0] > left[-1]
     trip.assert_runs_on_alone(trip.there.libvirtd)
 
 
@@ -216,6 +218,30 @@ def test_without_certificates_there_is_no_tls(trip: Trip) -> None:
     assert isinstance(refusal, Unsupported)
     assert "options.tls" in refusal.detail
     trip.assert_runs_on_alone(trip.here.libvirtd)
+
+
+@pytest.fixture
+def trusting(two: TwoHypervisors, tmp_path: Path) -> Iterator[None]:
+    """Both have certificates of one authority."""
+    authority = Authority(tmp_path)
+    for libvirtd in (two.left, two.right):
+        signed = authority.sign(hostname_of(libvirtd), address_of(libvirtd))
+        shutil.copy(signed.authority, libvirtd.pki / "ca-cert.pem")
+        for role in ("server", "client"):
+            shutil.copy(signed.file, libvirtd.pki / f"{role}-cert.pem")
+            shutil.copy(signed.key, libvirtd.pki / f"{role}-key.pem")
+    yield
+    for libvirtd in (two.left, two.right):
+        for file in libvirtd.pki.iterdir():
+            file.unlink()
+
+
+@pytest.mark.usefixtures("trusting")
+def test_with_certificates_it_goes_by_tls(trip: Trip) -> None:
+    trip.migrations.start(trip.guest.uuid, trip.journey(tls=True))
+    trip.wait_phase(None)
+    assert trip.migrations.refusal(trip.guest.uuid) is None
+    trip.assert_runs_on_alone(trip.there.libvirtd)
 
 
 def test_four_that_share_a_volume_go_at_once(
@@ -267,10 +293,8 @@ def test_a_cut_while_it_is_copied_leaves_it_where_it_was(trip: Trip) -> None:
 def test_a_post_copy_that_is_cut_is_told_as_such_and_holds_nobody_up(
     two: TwoHypervisors, sides: dict[Libvirtd, Side]
 ) -> None:
-    """Asked for numbers then, QEMU would hold libvirt up until TCP gives up: minutes.
-
-    That it goes on afterwards is not tested: emulated, the QEMU over there waits for memory with
-    its monitor locked, more often than not."""
+    """Asked for numbers then, QEMU would hold libvirt up until TCP gives up: minutes. That it goes
+    on when the wire is mended is in test_migrating.py."""
     guest = two.guest("lost")
     guest.wait_ready()
     trip = Trip(two, sides, guest)

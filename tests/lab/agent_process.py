@@ -27,7 +27,7 @@ class AgentProcess:
     """One agent. Its journal and configuration stay over stop, kill and start.
 
     ``options`` are further options by section, over those that the lab gives.
-    ``program`` is what runs; ``--config-file`` and the file's path are added.
+    ``program`` is what the next start() runs; ``--config-file`` and the file's path are added.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class AgentProcess:
         self.output_file = directory / "output"
         self.environment = dict(environment or {})
         self.statuses: list[str] = []
-        self._program = list(program or [str(Path(sys.executable).with_name("attachment-agent"))])
+        self.program = list(program or [str(Path(sys.executable).with_name("attachment-agent"))])
         self._process: subprocess.Popen[bytes] | None = None
         self._notices: socket.socket | None = None
         self.state_path.mkdir(parents=True)
@@ -120,7 +120,7 @@ class AgentProcess:
         address = self._listen()
         with self.output_file.open("ab") as output:
             self._process = subprocess.Popen(
-                [*_NO_OUTLIVING, *self._program, "--config-file", str(self.config_file)],
+                [*_NO_OUTLIVING, *self.program, "--config-file", str(self.config_file)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -33,12 +33,12 @@ class Authority:
             *("-keyout", self._key, "-out", self.file),
         )
 
-    def sign(self, name: str) -> Certificate:
-        """For 127.0.0.1, as server and as client; its subject is ``name``."""
+    def sign(self, name: str, address: str = "127.0.0.1") -> Certificate:
+        """For that address, as server and as client; its subject is ``name``."""
         file, key = self._directory / f"{name}.pem", self._directory / f"{name}.key"
         _openssl(
             *("req", "-x509", *_KEY, "-subj", f"/CN={name}"),
-            *("-addext", "subjectAltName = IP:127.0.0.1"),
+            *("-addext", f"subjectAltName = IP:{address}"),
             *("-addext", "basicConstraints = critical, CA:FALSE"),
             *("-addext", "extendedKeyUsage = serverAuth, clientAuth"),
             *("-CA", self.file, "-CAkey", self._key),

@@ -11,7 +11,7 @@ import libvirt
 from agent.guest.xml import XmlElement, element, parse, to_text
 from tests.lab.guest_image import GuestImage
 from tests.lab.libvirtd import Libvirtd
-from tests.lab.patience import LabError, wait_until
+from tests.lab.patience import PATIENCE, LabError, wait_until
 from tests.lab.serial_line import GuestRefused, GuestSilent, SerialLine
 
 __all__ = ["Guest", "GuestDisk", "GuestRefused", "GuestSilent"]
@@ -45,7 +45,7 @@ class GuestDisk:
 @dataclass(frozen=True)
 class Shape:
     """What a domain is made of. ``disks`` are libvirt disk elements it is defined with;
-    ``closed_ports`` are PCIe ports that take nothing while it runs."""
+    ``closed_ports`` are PCIe ports that take nothing while it runs; ``firmware`` is a file."""
 
     has_system: bool = True
     spare_ports: int = 14
@@ -54,6 +54,7 @@ class Shape:
     iothreads: int = 2
     memory_mib: int = 256
     disks: Sequence[str] = ()
+    firmware: Path | None = None
 
 
 class Guest:
@@ -280,7 +281,7 @@ class Guest:
         return self._ask("errors")
 
     def _ask(self, command: str, *arguments: str, seconds: float = 20) -> list[str]:
-        return self._line.ask(command, *arguments, seconds=seconds)
+        return self._line.ask(command, *arguments, seconds=seconds * PATIENCE)
 
 
 def block_of(pattern: str) -> bytes:
@@ -308,6 +309,7 @@ def _domain_xml(guest: Guest, image: GuestImage, serial: Path) -> XmlElement:
         element(
             "os",
             element("type", text="hvm", arch="x86_64", machine="q35"),
+            element("loader", text=str(shape.firmware), type="rom") if shape.firmware else None,
             *(boot if shape.has_system else ()),
         ),
         element("features", element("acpi")),

@@ -46,6 +46,7 @@ set_process_name = 0
 
 _TRAVEL = """
 migration_host = "{address}"
+migrate_tls_x509_cert_dir = "/etc/libvirt/pki"
 """
 
 # For a station: a link that is cut shows after 4 seconds on either side, instead of 30.
@@ -143,6 +144,7 @@ class Libvirtd:
         for name in ("etc", "run", "lib", "log", "guests"):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
         self._cache.mkdir(parents=True, exist_ok=True)
+        self.pki.mkdir(exist_ok=True)
         (self.directory / "etc" / "qemu.conf").write_text(self._qemu_conf())
         (self.directory / "etc" / "libvirtd.conf").write_text(self._libvirtd_conf())
         libvirt.registerErrorHandler(_drop_message, None)
@@ -152,6 +154,11 @@ class Libvirtd:
         except BaseException:
             self.enclosure.close()
             raise
+
+    @property
+    def pki(self) -> Path:
+        """Where QEMU looks for the certificates of migrations; empty."""
+        return self.directory / "etc" / "pki"
 
     def _qemu_conf(self) -> str:
         if self.station is None:

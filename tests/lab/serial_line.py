@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.lab.patience import LabError
@@ -28,6 +29,8 @@ class SerialLine:
         self._path = path
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
+        self._next = threading.Lock()
+        """Held by who is next: who asks all the time would else take the line again each time."""
         self._socket: socket.socket | None = None
         self._received = b""
         self._begin_with = b""
@@ -40,8 +43,8 @@ class SerialLine:
         """
         for word in (command, *arguments):
             assert _WORD.fullmatch(word), f"{word!r} is not one printable word"
-        deadline = time.monotonic() + seconds
-        with self._lock:
+        with self._turn():
+            deadline = time.monotonic() + seconds
             number = str(next(self._numbers))
             try:
                 return self._exchange(number, " ".join((command, *arguments)), deadline)
@@ -49,13 +52,22 @@ class SerialLine:
                 self._hang_up()
                 raise GuestSilent(f"{command}: the guest's serial port: {error}") from error
 
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        with self._next:
+            self._lock.acquire()
+        try:
+            yield
+        finally:
+            self._lock.release()
+
     def close(self) -> None:
-        with self._lock:
+        with self._turn():
             self._hang_up()
 
     def move(self, path: Path) -> None:
         """The guest is reached there from now on. It may have heard half a line before it went."""
-        with self._lock:
+        with self._turn():
             self._hang_up()
             self._path = path
             self._begin_with = b"\n"

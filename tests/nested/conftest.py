@@ -10,6 +10,7 @@ from oslo_config import cfg
 from agent.bus.client import AgentClient
 from tests.functional.orchestrator import Orchestrator
 from tests.lab.guest import Guest
+from tests.lab.patience import PATIENCE
 from tests.nested.inside.agent import Agent
 from tests.nested.inside.guests import booted_guest
 from tests.nested.inside.iscsi import Firewall, log_out_of_everything
@@ -68,8 +69,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.real)
             if not IS_INSIDE:  # it waits for the machine, and for the tests before it
                 item.add_marker(pytest.mark.timeout(0), append=False)
-    # Who resets the machine must not do so under those that run in it.
-    items.sort(key=lambda item: item.get_closest_marker("outside") is not None)
+    items.sort(key=turn)
+
+
+def turn(item: pytest.Item) -> tuple[bool, bool]:
+    """Who resets the machine must not do so under those that run in it; and to configure the agent
+    anew and start it takes half a minute in an emulated one."""
+    is_outside = item.get_closest_marker("outside") is not None
+    return is_outside, "multipath" in getattr(item, "fixturenames", ())
 
 
 def is_left_out(config: pytest.Config, item: pytest.Item) -> bool:
@@ -107,7 +114,7 @@ def guests() -> list[Guest]:
 def client() -> Iterator[AgentClient]:
     cfg.CONF([], project="attachment-agent")
     url = "rabbit://guest:guest@127.0.0.1//"
-    with AgentClient(cfg.CONF, "hypervisor", url=url, timeout_seconds=60) as client:
+    with AgentClient(cfg.CONF, "hypervisor", url=url, timeout_seconds=60 * PATIENCE) as client:
         yield client
 
 

@@ -17,9 +17,6 @@ from tests.nested.inside.wishes import wish
 
 SILENT = "127.0.0.3"
 
-LONG = 200.0
-"""Above every bound of docs/connections."""
-
 
 def failed(
     orchestrator: Orchestrator,
@@ -30,7 +27,7 @@ def failed(
 ) -> Answer:
     """How an attach that cannot succeed ended; the host is clean."""
     wanted = wish(guest, volume, info, **more)  # type: ignore[arg-type]
-    answer = orchestrator.finish(orchestrator.client.attach(wanted), seconds=LONG)
+    answer = orchestrator.finish(orchestrator.client.attach(wanted))
     assert answer.state == "undone", answer
     assert answer.error is not None
     assert answer.created_at is not None
@@ -81,6 +78,7 @@ class TestIscsi:
         answer = failed(orchestrator, guests[0], backing, target.connection_info(0))
         assert_says(answer, "connect-failed")
 
+    @pytest.mark.exhaustive  # one is in the storm
     def test_a_lun_that_is_not_mapped(
         self, orchestrator: Orchestrator, guests: list[Guest], storage: Storage
     ) -> None:
@@ -224,4 +222,4 @@ def test_a_sick_array_stops_no_other_kind_of_storage(
         orchestrator.detached(wanted)
     assert sick.operation_id is not None
     assert not orchestrator.client.get_operation(sick.operation_id).closed
-    assert orchestrator.finish(sick, seconds=LONG).state == "undone"
+    assert orchestrator.finish(sick).state == "undone"

@@ -79,6 +79,7 @@ class TestMultipath:
         backing.grow(LARGER)
         all_see_it(orchestrator, guests, wishes, backing.volume_id)
 
+    @pytest.mark.exhaustive
     def test_a_path_that_shows_the_old_size(
         self, orchestrator: Orchestrator, guests: list[Guest], storage: Storage
     ) -> None:

@@ -76,6 +76,7 @@ def test_a_leftover_of_an_earlier_life_is_not_used(
     run("iscsiadm", "-m", "node", "-T", target.iqn, "-o", "delete", check=False)
 
 
+@pytest.mark.exhaustive
 def test_a_device_that_does_not_go_is_no_success(
     orchestrator: Orchestrator, guests: list[Guest], storage: Storage
 ) -> None:
@@ -93,7 +94,7 @@ def test_a_device_that_does_not_go_is_no_success(
         assert sessions() == {target.iqn}
     finally:
         run("dmsetup", "remove", "holder")
-    answer = orchestrator.finish(accepted, seconds=120)
+    answer = orchestrator.finish(accepted)
     assert answer.state == "done"
     assert answer.result is not None
     assert answer.result["disconnected"] is True

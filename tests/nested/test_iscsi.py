@@ -9,7 +9,7 @@ from tests.lab.patience import wait_until
 from tests.nested.inside.iscsi import PORTAL, SECOND_PORTAL, Firewall
 from tests.nested.inside.leftovers import maps, run, scsi_disks, sessions
 from tests.nested.inside.storage import Storage
-from tests.nested.inside.wishes import ORDERS, share_between, wish
+from tests.nested.inside.wishes import ORDERS, outage, share_between, wish
 
 BOTH = {"portals": (PORTAL, SECOND_PORTAL)}
 
@@ -71,6 +71,7 @@ class TestMultipath:
         info = target.connection_info(5, multipath=True)
         share_between(orchestrator, guests, backing, info, order)
 
+    @pytest.mark.exhaustive
     def test_a_list_of_one_portal_is_not_widened(
         self, orchestrator: Orchestrator, guests: list[Guest], storage: Storage
     ) -> None:
@@ -82,6 +83,25 @@ class TestMultipath:
         assert (answer.state, answer.warnings) == ("done", ())
         assert len(scsi_disks()) == 1
         orchestrator.detached(wanted)
+
+    def test_an_outage_takes_no_disk_from_who_has_it(
+        self,
+        orchestrator: Orchestrator,
+        guests: list[Guest],
+        storage: Storage,
+        firewall: Firewall,
+    ) -> None:
+        target, backing = storage.lun(**BOTH)
+        info = target.connection_info(0, multipath=True)
+        outage(
+            orchestrator,
+            guests,
+            backing,
+            info,
+            firewall,
+            BOTH["portals"],
+            lambda: "active" not in run("multipathd", "show", "paths", "raw", "format", "%t"),
+        )
 
     def test_a_portal_that_lets_nobody_in_at_first(
         self,

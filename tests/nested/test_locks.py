@@ -89,6 +89,7 @@ def test_the_neighbour_excludes_us(
     orchestrator.detached(wanted)
 
 
+@pytest.mark.exhaustive
 def test_we_exclude_the_neighbour(
     orchestrator: Orchestrator, guests: list[Guest], storage: Storage
 ) -> None:
@@ -108,4 +109,4 @@ def test_we_exclude_the_neighbour(
         assert select.select([process.stdout], [], [], 200)[0] == [process.stdout]
         assert process.stdout is not None
         assert process.stdout.readline() == "has it\n"
-    assert orchestrator.finish(accepted, seconds=200).state == "undone"
+    assert orchestrator.finish(accepted).state == "undone"

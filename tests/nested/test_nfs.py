@@ -22,6 +22,7 @@ def test_a_raw_file_is_shared(
     share_between(orchestrator, guests, volume, volume.connection_info(), order)
 
 
+@pytest.mark.exhaustive
 def test_a_qcow2_file_is_one_guests(
     orchestrator: Orchestrator, guests: list[Guest], storage: Storage
 ) -> None:

@@ -6,10 +6,11 @@ from agent.service.watch import WATCH_SECONDS
 from tests.functional.orchestrator import Orchestrator
 from tests.lab.guest import Guest
 from tests.lab.patience import wait_until
-from tests.nested.inside.leftovers import controllers
-from tests.nested.inside.nvme import ADDRESSES
+from tests.nested.inside.iscsi import Firewall
+from tests.nested.inside.leftovers import controllers, live_controllers
+from tests.nested.inside.nvme import ADDRESSES, PORT
 from tests.nested.inside.storage import Storage
-from tests.nested.inside.wishes import ORDERS, share_between, wish
+from tests.nested.inside.wishes import ORDERS, outage, share_between, wish
 
 
 @ORDERS
@@ -25,6 +26,17 @@ def test_one_subsystem_per_volume(
     subsystem.map(1, namespace)
     made = subsystem.connection_info if form == "new" else subsystem.old_connection_info
     share_between(orchestrator, guests, namespace, made(1), order)
+
+
+@pytest.mark.exhaustive
+def test_an_outage_takes_no_disk_from_who_has_it(
+    orchestrator: Orchestrator, guests: list[Guest], storage: Storage, firewall: Firewall
+) -> None:
+    subsystem, namespace = storage.subsystem(), storage.namespace()
+    subsystem.map(1, namespace)
+    portals = [f"{ADDRESSES[0]}:{PORT}"]
+    info = subsystem.connection_info(1)
+    outage(orchestrator, guests, namespace, info, firewall, portals, lambda: not live_controllers())
 
 
 @ORDERS
@@ -53,6 +65,7 @@ def test_a_subsystem_that_volumes_share(
     assert controllers() == set()
 
 
+@pytest.mark.exhaustive
 def test_controllers_go_with_the_last_namespace_of_a_shared_subsystem(
     orchestrator: Orchestrator, guests: list[Guest], storage: Storage
 ) -> None:

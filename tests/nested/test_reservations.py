@@ -9,6 +9,7 @@ import pytest
 from tests.functional.cluster import RESERVING, Member, fence_each_other
 from tests.functional.orchestrator import Orchestrator, disks_of
 from tests.lab.guest import Guest
+from tests.lab.patience import PATIENCE
 from tests.nested.inside.iscsi import PORTAL, Target
 from tests.nested.inside.leftovers import sessions
 from tests.nested.inside.storage import Storage
@@ -27,11 +28,12 @@ def stranger_writes(target: Target, lun: int, initiator: str) -> subprocess.Comp
     }
     image = json.dumps({"driver": "raw", "file": source})
     write = ["qemu-io", "-c", "write -P 0x61 1M 4k", f"json:{image}"]
-    return subprocess.run(write, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(write, capture_output=True, text=True, timeout=60 * PATIENCE, check=False)
 
 
 @pytest.mark.usefixtures("single_path")
 class TestReservations:
+    @pytest.mark.exhaustive
     def test_two_guests_of_one_host_by_initiators_of_their_own(
         self, orchestrator: Orchestrator, guests: list[Guest], storage: Storage
     ) -> None:

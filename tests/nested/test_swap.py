@@ -92,6 +92,7 @@ class Neighbour(ExitStack):
         self._orchestrator.detached(self._wanted)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("multipath")
 def test_from_lun_to_lun_of_one_target_by_two_paths(
     orchestrator: Orchestrator, guests: list[Guest], storage: Storage

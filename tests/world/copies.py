@@ -31,7 +31,8 @@ class SimulatedCopies:
     """``pace`` stalls: what is copied stays where it is. ``breaks``: each copy fails half way.
     ``loses_definition``: libvirtd dies in each pivot before it has written the definition;
     ``loses_track``: before it has written anything, and comes to believe that the disk is back on
-    the old volume, or that the pivot goes on for ever."""
+    the old volume, or that the pivot goes on for ever. ``hangs``: who starts one gets no answer,
+    and it begins as soon as libvirt does not hang any more."""
 
     instants: Instants
     domains: SimulatedDomains
@@ -39,6 +40,8 @@ class SimulatedCopies:
     breaks: bool = False
     loses_definition: bool = False
     loses_track: Literal["", "back", "pivoting"] = ""
+    hangs: bool = False
+    due: tuple[str, str, str] | None = None
 
     # ports.Copies
 
@@ -46,31 +49,18 @@ class SimulatedCopies:
         self, instance_id: str, target_dev: str, destination_xml: str, wishes: CopyWishes
     ) -> None:
         def begin() -> None:
-            guest = self.domains.free_guest(instance_id)
-            live, disk = _disk(guest.live, target_dev)
-            if disk is None:
-                raise Unavailable("libvirt", "the domain has just stopped or started")
-            destination = etree.fromstring(destination_xml)
-            goes_to = _mirrored(disk)
-            if goes_to is not None and goes_to == source_of(destination):
-                return
-            if goes_to is not None:
-                raise Busy("block copy still active: disk already in active block job")
-            self._refuse(guest, destination)
-            mirror = etree.SubElement(disk, "mirror", job="copy")
-            mirror.set("type", destination.get("type", ""))
-            driver = destination.find("driver")
-            assert driver is not None
-            etree.SubElement(mirror, "format", type=driver.get("type", ""))
-            mirror.extend(destination.findall("source"))
-            guest.copies[target_dev] = 0
-            guest.live = _text(live)
+            if self.hangs:
+                self.due = (instance_id, target_dev, destination_xml)
+                raise Unavailable("libvirt", "simulated: no answer")
+            self._begin(instance_id, target_dev, destination_xml)
 
         refusal = CopyFailed("simulated: QEMU does not copy it")
         self._change("copy", begin, refusal)
 
     def progress(self, instance_id: str, target_dev: str) -> CopyProgress | None:
         def ask() -> CopyProgress | None:
+            if self.due:
+                raise Unavailable("libvirt", "simulated: behind the start of a copy")
             guest = self.domains.guests.get(instance_id)
             if guest is None or target_dev not in guest.copies:
                 return None
@@ -131,6 +121,10 @@ class SimulatedCopies:
 
     def act(self) -> bool:
         """The next turn of each copy; did anything happen?"""
+        if self.due and not self.hangs:
+            self._begin(*self.due)
+            self.due = None
+            return True
         turned = [
             self._turn(guest, target_dev)
             for guest in list(self.domains.guests.values())
@@ -145,12 +139,33 @@ class SimulatedCopies:
             self._vanish(guest, target_dev)
 
     def image(self) -> dict[str, object]:
-        own = ("pace", "breaks", "loses_definition", "loses_track")
+        own = ("pace", "breaks", "loses_definition", "loses_track", "hangs", "due")
         return {name: getattr(self, name) for name in own}
 
     def restore(self, image: Mapping[str, object]) -> None:
         for name, value in image.items():
             setattr(self, name, value)
+
+    def _begin(self, instance_id: str, target_dev: str, destination_xml: str) -> None:
+        guest = self.domains.free_guest(instance_id)
+        live, disk = _disk(guest.live, target_dev)
+        if disk is None:
+            raise Unavailable("libvirt", "the domain has just stopped or started")
+        destination = etree.fromstring(destination_xml)
+        goes_to = _mirrored(disk)
+        if goes_to is not None and goes_to == source_of(destination):
+            return
+        if goes_to is not None:
+            raise Busy("block copy still active: disk already in active block job")
+        self._refuse(guest, destination)
+        mirror = etree.SubElement(disk, "mirror", job="copy")
+        mirror.set("type", destination.get("type", ""))
+        driver = destination.find("driver")
+        assert driver is not None
+        etree.SubElement(mirror, "format", type=driver.get("type", ""))
+        mirror.extend(destination.findall("source"))
+        guest.copies[target_dev] = 0
+        guest.live = _text(live)
 
     def _turn(self, guest: Guest, target_dev: str) -> bool:
         live, disk = _disk(guest.live, target_dev)

@@ -6,7 +6,6 @@ when the guest likes; a reset answers what is pending, a stop forgets it without
 brings back whatever the definition still has.
 """
 
-import copy
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,7 +24,8 @@ from agent.errors import (
 )
 from agent.guest.xml import XmlElement
 from agent.model.mark import mark_of
-from agent.ports import LUKS2, Capabilities, DomainLook, DomainState
+from agent.ports import LUKS2, Capabilities, DomainLook, DomainState, DomainXml
+from tests.world.copied import copied
 from tests.world.instants import Instants
 from tests.world.locks import SimulatedLocks
 
@@ -106,10 +106,20 @@ class SimulatedDomains:
             self._release(guest)
         return found
 
+    def read(self, instance_id: str) -> DomainXml | None:
+        return self.look(instance_id)
+
+    def job(self, instance_id: str) -> str | None:
+        def ask() -> str | None:
+            guest = self.guests.get(instance_id)
+            return None if guest is None else guest.job
+
+        return self.call("job", ask)
+
     def all(self) -> Sequence[DomainLook]:
         def everyone() -> list[DomainLook]:
             looks = (self._look(instance_id) for instance_id in self.guests)
-            return [look for look in looks if look is not None]
+            return [replace(look, job=None, is_held=False) for look in looks if look is not None]
 
         return self.call("all", everyone)
 
@@ -308,11 +318,11 @@ class SimulatedDomains:
             *("plug_never_lands", "drops_limits", "refuses"),
         )
         image = {name: getattr(self, name) for name in same}
-        return {**image, "guests": copy.deepcopy(self.guests)}
+        return {**image, "guests": copied(self.guests)}
 
     def restore(self, image: Mapping[str, object]) -> None:
         for name, value in image.items():
-            setattr(self, name, copy.deepcopy(value) if name == "guests" else value)
+            setattr(self, name, copied(value) if name == "guests" else value)
 
     # calls
 

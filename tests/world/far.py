@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from agent.operations import VERBS
 from agent.ports import Readiness, Sighting
+from tests.world.copied import copied
 from tests.world.domains import SimulatedDomains
 from tests.world.instants import Instants
 from tests.world.locks import SimulatedLocks
@@ -78,9 +79,10 @@ class Far:
         return [*told, self.domains.outline()]
 
     def image(self) -> dict[str, Any]:
-        return {**{name: getattr(self, name) for name in _SAME}, "domains": self.domains.image()}
+        own = {name: copied(getattr(self, name)) for name in _SAME}
+        return {**own, "domains": self.domains.image()}
 
     def restore(self, image: Mapping[str, Any]) -> None:
         for name in _SAME:
-            setattr(self, name, image[name])
+            setattr(self, name, copied(image[name]))
         self.domains.restore(image["domains"])

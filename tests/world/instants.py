@@ -61,9 +61,12 @@ class Instants:
 
 
 def _possible(part: str | None, refusal: AgentError | None) -> frozenset[Fault]:
-    found: set[Fault] = {"crash"}
-    if part is not None:
-        found.add("unavailable")
-    if refusal is not None:
-        found.add("refused")
-    return frozenset(found)
+    return _POSSIBLE[part is not None, refusal is not None]
+
+
+_POSSIBLE: dict[tuple[bool, bool], frozenset[Fault]] = {
+    (False, False): frozenset({"crash"}),
+    (True, False): frozenset({"crash", "unavailable"}),
+    (False, True): frozenset({"crash", "refused"}),
+    (True, True): frozenset({"crash", "unavailable", "refused"}),
+}

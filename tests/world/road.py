@@ -10,9 +10,10 @@ Each host's end (``Migrations``) has one life of an agent at a time, and forgets
 * who has not asked is told nothing of a failure
 * what somebody has paused goes like any other, and is paused over there
 * over a road that is cut each side gives up by itself, the destination later
+* in post-copy only the libvirts do: QEMU fetches on when the road is mended, unless it was cut for
+  so long that QEMU gave up as well. Then it waits to be told, and not before libvirt tells it
 """
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
@@ -28,6 +29,7 @@ from agent.errors import (
     UnknownInstance,
 )
 from agent.model.migration import Journey, MigrationProgress, Phase
+from tests.world.copied import copied
 from tests.world.domains import Guest, SimulatedDomains
 from tests.world.instants import Instants
 
@@ -53,7 +55,8 @@ STATISTICS = {
 class Trip:
     """One instance on its way. ``source`` and ``destination`` are the URIs of the ends.
 
-    ``abandoned``: the source has given it up, and the destination does not know yet."""
+    ``abandoned``: the source has given it up, and the destination does not know yet. ``is_lost``:
+    in a post-copy QEMU has given up as well."""
 
     source: str
     destination: str
@@ -62,6 +65,7 @@ class Trip:
     remaining_bytes: int = TOTAL_BYTES
     downtime_milliseconds: int | None = None
     abandoned: bool = False
+    is_lost: bool = False
 
 
 @dataclass
@@ -93,7 +97,7 @@ class Road:
             self.fail(instance_id, _broken())
         elif trip.phase == "setup":
             self._open(instance_id)
-        elif trip.phase == "postcopy-failed" or self.pace == "stalls":
+        elif trip.is_lost or self.pace == "stalls":
             return False
         elif trip.phase == "precopy":
             self._copy(instance_id)
@@ -186,11 +190,11 @@ class Road:
 
     def image(self) -> dict[str, object]:
         names = ("trips", "arrived", "pace", "is_cut")
-        return {name: copy.deepcopy(getattr(self, name)) for name in names}
+        return {name: copied(getattr(self, name)) for name in names}
 
     def restore(self, image: Mapping[str, object]) -> None:
         for name, value in image.items():
-            setattr(self, name, copy.deepcopy(value))
+            setattr(self, name, copied(value))
 
 
 class RoadMigrations:
@@ -296,10 +300,16 @@ class RoadMigrations:
 
     def resume_post_copy(self, instance_id: str, journey: Journey) -> None:
         def resume(trip: Trip) -> None:
-            if trip.phase == "postcopy-failed" and not self._road.is_cut:
-                self._asked.add(instance_id)
-                self._refusals.pop(instance_id, None)
-                trip.phase = "postcopy"
+            if trip.phase != "postcopy-failed":
+                return
+            self._refusals.pop(instance_id, None)
+            self._asked.add(instance_id)
+            if self._road.is_cut:
+                self.told(instance_id, _broken())
+            elif not trip.is_lost:
+                self.told(instance_id, MigrationFailed("simulated: QEMU is still running it"))
+            else:
+                trip.phase, trip.is_lost = "postcopy", False
 
         self._while_it_goes("resume-post-copy", instance_id, resume)
 

@@ -1,12 +1,12 @@
 """ports.Secrets, as libvirt 9.0 was seen to do it: ephemeral ones are gone with libvirtd, one that
 is defined has no value yet, and a disk whose secret has none or is not there is not opened."""
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from agent.errors import Invalid, Unavailable
 from agent.model.secret import GuestSecret
+from tests.world.copied import copied
 from tests.world.instants import Instants
 
 
@@ -65,11 +65,11 @@ class SimulatedSecrets:
 
     def image(self) -> dict[str, object]:
         names = ("values", "files", "operators")
-        return {name: copy.deepcopy(getattr(self, name)) for name in names}
+        return {name: copied(getattr(self, name)) for name in names}
 
     def restore(self, image: Mapping[str, object]) -> None:
         for name, value in image.items():
-            setattr(self, name, copy.deepcopy(value))
+            setattr(self, name, copied(value))
 
     def _answer(self) -> None:
         if self.is_away():

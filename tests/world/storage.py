@@ -4,7 +4,6 @@ A target is logged in to when its first LUN is connected and logged out of when 
 as os-brick does. A volume gets a new identity each time it is exported anew, as LIO does.
 """
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,6 +24,7 @@ from agent.model.outcome import Problem
 from agent.ports import HEADER_BYTES
 from agent.steps.secret import LUKS_MAGIC, LUKS_PAYLOAD_OFFSET, LUKS_SECTOR_BYTES
 from agent.steps.volume import connect
+from tests.world.copied import copied
 from tests.world.instants import Instants
 from tests.world.locks import SimulatedLocks
 
@@ -43,7 +43,7 @@ PAYLOAD_OFFSET_BYTES = 2 << 20
 class Lun:
     """What the storage shows at one place. ``passphrase``: it begins with a LUKS header of
     ``luks_version``, which that opens. ``credentials``: the password or key by which QEMU
-    itself reaches it."""
+    itself reaches it. ``serial``: on page 0x80, where it says one."""
 
     volume_id: str
     size_bytes: int = 1 << 30
@@ -53,6 +53,7 @@ class Lun:
     passphrase: bytes | None = None
     credentials: bytes | None = None
     luks_version: int = 1
+    serial: str | None = None
 
     @property
     def header(self) -> bytes:
@@ -254,12 +255,15 @@ class SimulatedConnectors:
             "paths",
             "lags",
             "leftovers",
+            "awaits_unmap",
+            "lacks",
+            "forbids",
         )
-        return {name: copy.deepcopy(getattr(self, name)) for name in own}
+        return {name: copied(getattr(self, name)) for name in own}
 
     def restore(self, image: Mapping[str, object]) -> None:
         for name, value in image.items():
-            setattr(self, name, copy.deepcopy(value))
+            setattr(self, name, copied(value))
 
     def _connect(self, attachment: Attachment) -> Device:
         place = _place(attachment.connection)
@@ -296,9 +300,10 @@ class SimulatedConnectors:
 
     def _device(self, found: HostDevice) -> Device:
         lun = self.luns.get(found.place)
+        serial = {"serial": lun.serial} if lun is not None and lun.serial else {}
         return Device(
             path=found.path,
-            identity={"wwn": found.wwn},
+            identity={"wwn": found.wwn, **serial},
             size_bytes=found.size_bytes,
             read_only=found.read_only,
             scsi=None if lun is None else lun.scsi,
@@ -372,7 +377,7 @@ class SimulatedCalls:
         self._storage = storage
         self._answers: dict[str, Device | Problem] = {}
 
-    def begin(self, attachment: Attachment) -> None:
+    def begin(self, attachment: Attachment, timeout_seconds: float) -> None:
         try:
             answer: Device | Problem = connect(self._locks, self._storage, attachment)
         except AgentError as error:

@@ -7,6 +7,7 @@ time. Whatever happens, the same things are true afterwards: ``Telling.finish`` 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from agent.guest.domain_xml import parse_domain
@@ -86,7 +87,7 @@ class Together:
 AS_TOLD: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Story:
     """``ends`` are the states in which each operation may end, in the order of ``acts``; with
     more than one the story races with a clock or a caller. ``also`` is what else must be true.
@@ -128,19 +129,8 @@ class Telling:
 
     @classmethod
     def begin(cls, story: Story) -> "Telling":
-        world = World()
-        try:
-            world.start()
-            story.begin(world)
-            world.run()
-            strays = frozenset(_strays(world))
-        except BaseException:
-            world.close()
-            raise
-        world.die()
-        world.instants.passed.clear()
-        world.instants.possible.clear()
-        return cls(story, world, strays)
+        image, strays = _begun(story.begin)
+        return cls(story, World.of(image), strays)
 
     def fork(self) -> "Fork":
         """As it would go on if the agent were killed now."""
@@ -166,6 +156,10 @@ class Telling:
         self.deaths = (*self.deaths, "power loss")
         self.told = len(self.story.acts)
         self.has_lost_power = self.is_booting = True
+
+    def changes(self) -> str:
+        """Equal while nothing changes that would survive; cheap. Within one life."""
+        return f"{self.told} {self.world.changes()}"
 
     def fingerprint(self) -> str:
         return f"{self.told} {self.is_granted} {self.is_booting} {self.world.fingerprint()}"
@@ -273,6 +267,21 @@ class Fork:
             self.has_lost_power,
             self.is_booting,
         )
+
+
+@cache
+def _begun(begin: Act) -> tuple[Image, frozenset[str]]:
+    """What a story begins with, made once for all its tellings; and its strays."""
+    world = World()
+    try:
+        world.start()
+        begin(world)
+        world.run()
+        strays = frozenset(_strays(world))
+        world.die()
+        return world.image(), strays
+    finally:
+        world.close()
 
 
 def _open(world: World) -> list[Record]:

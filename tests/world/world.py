@@ -14,7 +14,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -109,7 +109,7 @@ class WatchedJournal(Journal):
     def __init__(self, directory: Path, clock: Clock, instants: Instants) -> None:
         super().__init__(directory, clock)
         self._instants = instants
-        self._states = {record.operation_id: record.state for record in self._operations()}
+        self._states = self._states_now()
         self.commits = 0
         self.failed = False
 
@@ -124,22 +124,20 @@ class WatchedJournal(Journal):
         self._instants.reach("after write")
         return result
 
-    def _operations(self) -> list[Record]:
-        return self.read(lambda book: book.all_operations())
-
     def _told(self, book: Book, change: Callable[[Book], Result]) -> Result:
         result = change(book)
-        states = {record.operation_id: record.state for record in book.open_operations()}
-        for operation_id in self._states.keys() - states.keys():
-            closed = book.operation(operation_id)
-            if closed is not None:  # pruned otherwise
-                states[operation_id] = closed.state
+        states = self._states_now()
         for operation_id, state in states.items():
             before = self._states.get(operation_id)
             if state != before and state in (*CLOSED, "unsettled"):
                 assert _last_told(book, operation_id) == state, f"nobody was told of {state}"
         self._states = states
         return result
+
+    def _states_now(self) -> dict[str, str]:
+        """Of all operations; within the transaction where there is one."""
+        question = "SELECT operation_id, json_extract(body, '$.state') FROM operations"
+        return dict(self._db.execute(question).fetchall())
 
 
 class World:
@@ -173,6 +171,7 @@ class World:
         self._lost: LostVolumes | None = None
         self._leases: Leases | None = None
         self._is_stirred = True
+        self._looker: sqlite3.Connection | None = None
 
     def close(self) -> None:
         self.die()
@@ -227,6 +226,9 @@ class World:
         if self._journal is not None:
             self._journal.close()
             self._journal = None
+        if self._looker is not None:
+            self._looker.close()
+            self._looker = None
 
     def lose_power(self) -> None:
         """Agent, sessions, devices and running guests are gone."""
@@ -380,7 +382,7 @@ class World:
                 guest.job, guest.is_paused = None, guest.is_held
 
     def records(self) -> list[Record]:
-        return self.journal.read(lambda book: book.all_operations())
+        return self.journal.read(lambda book: book.operations())
 
     def record(self, operation_id: str) -> Record:
         found = self.journal.read(lambda book: book.operation(operation_id))
@@ -396,7 +398,7 @@ class World:
     def image(self) -> "Image":
         """What would be there if the agent were killed now."""
         return Image(
-            journal=_dump(self.directory / FILE_NAME),
+            journal=zlib.compress(self._look().serialize(), level=1),
             seconds=self.clock.seconds,
             meanwhile=dict(self.meanwhile),
             policy=self.policy,
@@ -425,9 +427,18 @@ class World:
 
     def fingerprint(self) -> str:
         """Equal where what would survive the agent is equal: then its next life is, too."""
-        return hashlib.sha256(
-            "\n".join([self.outline(), *_rows(self.directory / FILE_NAME)]).encode()
-        ).hexdigest()
+        return hashlib.sha256("\n".join([self.outline(), *self._rows()]).encode()).hexdigest()
+
+    def _rows(self) -> list[str]:
+        db = self._look()
+        tables = db.execute("SELECT name FROM sqlite_master WHERE type='table' ORDER BY name")
+        return [repr(db.execute(f"SELECT * FROM {name}").fetchall()) for (name,) in tables]
+
+    def _look(self) -> sqlite3.Connection:
+        """At the journal's file with its log, as it would be read after a kill."""
+        if self._looker is None:
+            self._looker = sqlite3.connect(self.directory / FILE_NAME, check_same_thread=False)
+        return self._looker
 
     def changes(self) -> str:
         """Equal while nothing changes that would survive; cheap. Within one life."""
@@ -470,20 +481,6 @@ class Image:
     road: Mapping[str, Any]
     far: Mapping[str, Any]
     copies: Mapping[str, Any]
-
-
-def _dump(file: Path) -> bytes:
-    """The file with its log, as it would be read after a kill."""
-    with closing(sqlite3.connect(file)) as db:
-        return zlib.compress(db.serialize(), level=1)
-
-
-def _rows(file: Path) -> list[str]:
-    with closing(sqlite3.connect(file)) as db:
-        names = [
-            name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='table'")
-        ]
-        return [repr(db.execute(f"SELECT * FROM {name}").fetchall()) for name in sorted(names)]
 
 
 @cache

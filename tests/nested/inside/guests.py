@@ -11,7 +11,11 @@ from tests.lab.guest_image import GuestImage
 IMAGE = GuestImage(Path("/srv/lab/vmlinux"), Path("/srv/lab/initramfs.cpio"))
 PLACE = Path("/srv/lab/guests")
 
-EMPTY = Shape(has_system=False, spare_ports=2, memory_mib=32)
+HALTED = PLACE / "halted.rom"
+"""Firmware of nothing but HLT: a guest that takes no processor, and no time to start."""
+HALTED_BYTES = b"\xf4" * 65536
+
+EMPTY = Shape(has_system=False, spare_ports=2, memory_mib=32, firmware=HALTED)
 """Lets go of virtio-scsi disks by itself."""
 
 
@@ -37,6 +41,7 @@ def booted_guest(number: int) -> Guest:
 
 def empty_guest() -> Guest:
     """Started, without a system."""
+    HALTED.write_bytes(HALTED_BYTES)
     guest = _guest(f"empty-{uuid.uuid4().hex[:8]}", EMPTY)
     guest.start()
     return guest

@@ -3,10 +3,10 @@
 import subprocess
 from pathlib import Path
 
-from tests.lab.patience import LabError, wait_until
+from tests.lab.patience import PATIENCE, LabError, wait_until
 
 
-def run(*argv: str, seconds: float = 60, check: bool = True) -> str:
+def run(*argv: str, seconds: float = 60 * PATIENCE, check: bool = True) -> str:
     done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds, check=False)
     assert not check or done.returncode == 0, f"{' '.join(argv)}: {done.stdout}{done.stderr}"
     return done.stdout
@@ -36,6 +36,12 @@ def controllers() -> set[str]:
     """Of NVMe over fabrics: the subsystems they belong to."""
     found = Path("/sys/class/nvme-fabrics/ctl").glob("nvme*/subsysnqn")
     return {path.read_text().strip() for path in found}
+
+
+def live_controllers() -> set[str]:
+    """The kernel's names of those that reach their storage."""
+    found = Path("/sys/class/nvme-fabrics/ctl").glob("nvme*/state")
+    return {path.parent.name for path in found if path.read_text().strip() == "live"}
 
 
 def mounts() -> set[str]:

@@ -18,7 +18,7 @@ from oslo_config import cfg
 
 from agent.bus.client import AgentClient, Unreachable
 from tests.functional.orchestrator import Orchestrator, Wish
-from tests.lab.patience import wait_until
+from tests.lab.patience import PATIENCE, wait_until
 from tests.nested.inside.agent import CONFIGURATION, Agent
 from tests.nested.inside.guests import empty_guest
 from tests.nested.inside.iscsi import PORTAL, SECOND_PORTAL, Backing, Firewall, Target
@@ -161,7 +161,7 @@ def orchestrator() -> Orchestrator:
     """As soon as the agent answers."""
     cfg.CONF([], project="attachment-agent")
     url = "rabbit://guest:guest@127.0.0.1//"
-    client = AgentClient(cfg.CONF, "hypervisor", url=url, timeout_seconds=60)
+    client = AgentClient(cfg.CONF, "hypervisor", url=url, timeout_seconds=60 * PATIENCE)
 
     def answers() -> bool:
         try:

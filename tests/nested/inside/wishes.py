@@ -1,13 +1,16 @@
 """Attachments of what the storage of this machine shows, and the story that all layouts share."""
 
+import subprocess
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import pytest
 
 from tests.functional.orchestrator import Orchestrator, Wish
 from tests.lab.guest import Guest, block_of
+from tests.lab.patience import wait_until
+from tests.nested.inside.iscsi import Firewall
 from tests.nested.inside.leftovers import assert_clean
 
 ORDERS = pytest.mark.parametrize(
@@ -67,3 +70,37 @@ def share_between(
     assert volume.read() == block_of("alone")
     if is_clean:
         assert_clean()
+
+
+def outage(
+    orchestrator: Orchestrator,
+    guests: Sequence[Guest],
+    volume: Volume,
+    info: Mapping[str, Any],
+    firewall: Firewall,
+    portals: Sequence[str],
+    is_away: Callable[[], bool],
+) -> None:
+    """A second guest attaches while the storage is away: the first one's disk comes back to it.
+
+    ``is_away``: the host has noticed."""
+    first, second = (wish(guest, volume, info) for guest in guests)
+    path = orchestrator.attached(first)["device"]["path"]
+    name = guests[0].wait_for_disk(volume.volume_id).name
+    guests[0].write(name, "before")
+    for portal in portals:
+        firewall.drop(portal)
+    wait_until(is_away, "the host sees that the storage is away", seconds=120, pause_seconds=1)
+    answer = orchestrator.attach(second)
+    firewall.open()
+    assert answer.state == "undone", answer
+    wait_until(lambda: _answers(path), "the storage answers again", seconds=120, pause_seconds=1)
+    guests[0].write(name, "after", offset_mib=1)
+    assert guests[0].read(name, offset_mib=1) == "after"
+    assert orchestrator.detached(first)["disconnected"] is True
+
+
+def _answers(path: str) -> bool:
+    read = ("dd", f"if={path}", "iflag=direct", "of=/dev/null", "bs=4096", "count=1")
+    done = subprocess.run(["timeout", "20", *read], capture_output=True, check=False)
+    return done.returncode == 0

@@ -2,7 +2,7 @@
 
 The first one that is due starts the machine, puts the project into it as a user would install it,
 and runs all that were selected there, in one pytest; its reports come over ssh, line by line;
-and what a test that passes has printed, a figure, is told at once.
+what a test that passes has printed, a figure, is told at once, and so is why another one failed.
 Tests marked ``outside`` run here, and are given the machine.
 """
 
@@ -37,7 +37,7 @@ PYTEST = quoted(
         *("--property=KillSignal=SIGINT", "--property=KillMode=mixed"),
         *("--property=TimeoutStopSec=60", f"--working-directory={TESTS}", "--setenv=HOME=/root"),
         *("--setenv=ATTACHMENT_AGENT_NESTED=1", "--setenv=PYTHONUNBUFFERED=1"),
-        *("/opt/tests/bin/python", "-m", "pytest", "-o", "addopts="),
+        *("/opt/tests/bin/python", "-m", "pytest", "-o", "addopts=", "-o", "timeout=1200"),
     ]
 )
 
@@ -66,8 +66,8 @@ class Relay:
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         for report in self._reports_of(item):
             item.ihook.pytest_runtest_logreport(report=report)
-            if report.when == "call" and report.passed and report.capstdout:
-                self.tell(f"{item.name}: {report.capstdout.strip()}")
+            if said := _said(report):
+                self.tell(f"{item.name}: {said}")
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True
 
@@ -169,6 +169,14 @@ class Relay:
 
 def _is_nested(item: pytest.Item) -> bool:
     return Path(__file__).parents[1] in item.path.parents
+
+
+def _said(report: pytest.TestReport) -> str:
+    """A failure at once: a run that does not come to its end tells of it all the same."""
+    if report.failed:
+        told = "\n".join(f"--- {name}\n{said}" for name, said in report.sections)
+        return f"{report.when} failed after {report.duration:.0f} s: {report.longreprtext}\n{told}"
+    return report.capstdout.strip() if report.when == "call" else ""
 
 
 def _lost(item: pytest.Item) -> pytest.TestReport:

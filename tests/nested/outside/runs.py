@@ -27,6 +27,7 @@ from tests.nested.outside.hypervisor_image import (
     stage,
 )
 from tests.nested.outside.machine import (
+    CPU,
     KERNEL_ARGUMENTS,
     MEMORY_MIB,
     Machine,
@@ -107,8 +108,8 @@ def _start(found: Machine, tell: Tell, *, survives_us: bool = False) -> None:
 
 def _template(image: HypervisorImage, tell: Tell) -> Path:
     """A disk with the snapshot; that fits only the QEMU and the machine that it was taken of."""
-    parts = (BEGIN.read_text(), KERNEL_ARGUMENTS, MEMORY_MIB, accelerator(), version_of_qemu())
-    digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+    machine = (CPU, KERNEL_ARGUMENTS, MEMORY_MIB, accelerator(), version_of_qemu())
+    digest = hashlib.sha256(repr((BEGIN.read_text(), machine)).encode()).hexdigest()[:12]
     template = image.directory / f"{BOOTED}-{digest}.qcow2"
     with locked(image.directory / "lock"):
         if not template.exists():
@@ -129,7 +130,7 @@ def _make_template(image: HypervisorImage, template: Path) -> None:
         try:
             booting.start(image)
             booting.put([BEGIN], "/srv/lab")
-            booting.ssh(f"bash /srv/lab/{BEGIN.name}", seconds=900)
+            booting.ssh(f"bash /srv/lab/{BEGIN.name}", seconds=1800)
             booting.save(BOOTED)
         finally:
             booting.kill()

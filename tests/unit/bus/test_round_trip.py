@@ -45,7 +45,7 @@ def served() -> Iterator[RecordingDesk]:
     servers = Servers(cfg.CONF, desk, HOST, url=URL)
     servers.start()
     yield desk
-    servers.stop()
+    servers.stop(5)
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +134,32 @@ class TestPeers:
         found = BusPeers(cfg.CONF, URL).look(HOST, INSTANCES[0])
         assert found == Sighting(state="running", job="migration")
 
+    def test_a_host_is_asked_again_over_the_same_connection(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """And it is closed when it has not been used for long, and another one is asked."""
+        lines: list[str] = []
+
+        class Line:
+            def __init__(self, _conf: Any, host: str, *_how: object) -> None:
+                self._host = host
+                lines.append(f"opened {host}")
+
+            def call(self, *_what: object, **_arguments: object) -> dict[str, Any]:
+                return {"present": False}
+
+            def close(self) -> None:
+                lines.append(f"closed {self._host}")
+
+        monkeypatch.setattr("agent.bus.peers.Caller", Line)
+        peers = BusPeers(cfg.CONF, URL)
+        for host in ("one", "one", "two"):
+            peers.look(host, INSTANCES[0])
+        assert lines == ["opened one", "opened two"]
+        monkeypatch.setattr("agent.bus.peers.IDLE_SECONDS", -1.0)
+        peers.look("two", INSTANCES[0])
+        assert lines == ["opened one", "opened two", "closed one"]
+
     def test_an_instance_that_is_not(self, desk: RecordingDesk) -> None:
         desk.answers["get_instance"] = {"present": False, "state": None, "job": None}
         assert BusPeers(cfg.CONF, URL).look(HOST, INSTANCES[0]) == Sighting(state=None)
@@ -155,23 +181,28 @@ class TestPeers:
         assert BusPeers(cfg.CONF, URL).readiness(HOST, INSTANCES[0]) is None
 
     @pytest.mark.parametrize(
-        ("state", "step", "is_given_up"),
+        ("verb", "state", "step", "is_given_up"),
         [
-            ("undone", "reverted", True),
-            ("undone", "planned", False),
-            ("cancelled", "planned", True),
-            ("waiting", "intended", False),
-            ("done", "done", False),
+            ("migrate", "undone", "reverted", True),
+            ("migrate", "undone", "planned", False),
+            ("migrate", "cancelled", "planned", True),
+            ("migrate", "waiting", "intended", False),
+            ("migrate", "done", "done", False),
+            ("cancel_migration", "done", "planned", True),
         ],
     )
     def test_whether_it_has_given_up(
-        self, desk: RecordingDesk, state: str, step: str, *, is_given_up: bool
+        self, desk: RecordingDesk, verb: str, state: str, step: str, *, is_given_up: bool
     ) -> None:
-        row = {"state": state, "steps": [{"name": MoveInstance.name, "state": step}]}
+        steps = [{"name": MoveInstance.name, "state": step}]
+        row = {"verb": verb, "state": state, "steps": steps}
         desk.answers["list_operations"] = {"operations": [row]}
         assert BusPeers(cfg.CONF, URL).has_given_up(HOST, INSTANCES[0], "mig-1") is is_given_up
         desk.answers["list_operations"] = {"operations": []}
+        desk.queries.clear()
         assert BusPeers(cfg.CONF, URL).has_given_up(HOST, INSTANCES[0], "mig-1") is False
+        asked = [query.get("filters") for _, query in desk.queries]
+        assert {"verb": "cancel_migration", "migration_id": "mig-1", "state": "done"} in asked
 
     def test_a_refusal_is_no_answer(self, desk: RecordingDesk) -> None:
         error = {"code": "internal", "retriable": True, "detail": "libvirt does not answer"}

@@ -10,7 +10,13 @@ from agent.ports import DomainLook, DomainState, Sighting
 HERE: dict[str, DomainLook | None] = {
     "nothing": None,
     **{
-        state: DomainLook("i", "guest", state, None if state == "shutoff" else "<domain/>", None)
+        state: DomainLook(
+            instance_id="i",
+            name="guest",
+            state=state,
+            live_xml=None if state == "shutoff" else "<domain/>",
+            inactive_xml=None,
+        )
         for state in ("running", "paused", "shutoff")
     },
 }

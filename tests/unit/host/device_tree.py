@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from agent.host.far_files import FarFiles
 from agent.host.identity import BlockDevices
 
 SCSI_SERIAL_PAGE = b"\x00\x80\x00"
@@ -26,7 +27,9 @@ class DeviceTree:
         self.sys = root / "sys"
         for directory in ("dev/disk/by-id", "sys/class/block", "sys/dev/block"):
             (root / directory).mkdir(parents=True)
-        self.devices = BlockDevices(self.dev, self.sys, number_in)
+        self.mountinfo = root / "mountinfo"
+        self.mountinfo.touch()
+        self.devices = BlockDevices(self.dev, self.sys, number_in, FarFiles(self.mountinfo))
 
     def add(
         self,
@@ -161,11 +164,13 @@ class DeviceTree:
     def fabric_controller(
         self, name: str, nqn: str, portal: str, shows: Mapping[str, str] = {}
     ) -> None:
-        """A controller that nvme(4) made; ``shows``: {path of a namespace: its uuid}."""
+        """A controller that nvme(4) made; ``shows``: {path of a namespace: its uuid}, and by the
+        path's last number it has its id."""
         directory = self.sys / "class/nvme-fabrics/ctl" / name
         address, port = portal.split(":")
         texts = {"subsysnqn": nqn, "address": f"traddr={address},trsvcid={port}"}
         texts |= {f"{path}/uuid": uuid for path, uuid in shows.items()}
+        texts |= {f"{path}/nsid": path.rpartition("n")[2] for path in shows}
         for attribute, content in texts.items():
             (directory / attribute).parent.mkdir(parents=True, exist_ok=True)
             (directory / attribute).write_text(f"{content}\n")
@@ -190,4 +195,8 @@ class DeviceTree:
         (self.dev / name).unlink()
         (self.sys / "dev" / "block" / number).unlink()
         facts = self.sys / "class" / "block" / name
+        for built_on_it in (facts / "holders").glob("*"):
+            (built_on_it / "slaves" / name).unlink(missing_ok=True)
+        for beneath in (facts / "slaves").glob("*"):
+            (beneath / "holders" / name).unlink(missing_ok=True)
         facts.rename(self.sys / f"gone-{name}")

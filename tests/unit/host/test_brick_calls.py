@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from oslo_concurrency import lockutils
+from oslo_concurrency.processutils import ProcessExecutionError
 from oslo_config import cfg
 
 from agent.errors import AgentError
@@ -27,6 +28,7 @@ from tests.unit.host.device_tree import DeviceTree
 GOLDEN = Path(__file__).parent / "golden" / "brick"
 
 WWN = "60014051f2d74ac5b7e49d1a2f3c8e90"
+OTHER_WWN = "6001405bbbbbbbbbbbbbbbbbbbbbbbbb"
 UUID = "5b1f8a3e-2c47-4d0a-9e61-7f0c2b9d1a34"
 NQN = "nqn.2014-08.org.example:subsystem-1"
 IQN = "iqn.2010-10.org.openstack:volume-457b1507"
@@ -54,8 +56,15 @@ class Recorder:
 
     def connect_volume(self, properties: dict[str, Any]) -> dict[str, Any]:
         self._note("connect_volume", properties)
-        self.on_connect(self.execute)
+        try:
+            self.on_connect(self.execute)
+        except Exception:
+            self._cleanup_connection()
+            raise
         return dict(self.info)
+
+    def _cleanup_connection(self) -> None:
+        raise AssertionError("what guests may use was taken away")
 
     def disconnect_volume(self, properties: dict[str, Any], info: dict[str, Any] | None) -> None:
         self._note("disconnect_volume", properties, info)
@@ -322,6 +331,12 @@ def test_the_kernel_asks_a_lun_again_who_it_is(bench: Bench) -> None:
     assert (bench.tree.sys / "class/block/sdb/device/rescan").read_text() == "1"
 
 
+def lose_paths(bench: Bench) -> None:
+    """The fabric was away for longer than the kernel waits: the map alone is left."""
+    for name in ("sdb", "sdc"):
+        bench.tree.remove(name)
+
+
 class TestDisconnect:
     def test_os_brick_gets_its_own_answer_with_the_path_of_today(self, bench: Bench) -> None:
         """By the path it decides whether to flush."""
@@ -363,7 +378,14 @@ class TestDisconnect:
     def test_a_lun_that_was_given_to_another_volume_is_left_alone(self, bench: Bench) -> None:
         asked, device = connected(bench)
         bench.tree.remove("sdb")
-        other = bench.tree.scsi("sdb", "8:16", "6001405bbbbbbbbbbbbbbbbbbbbbbbbb")
+        bench.brick.at_address = [bench.tree.scsi("sdb", "8:16", OTHER_WWN)]
+        bench.connectors().disconnect(asked, device)
+        assert all(call[0] == "factory" for call in bench.brick.calls)
+
+    def test_also_where_the_array_gives_all_of_them_one_serial(self, bench: Bench) -> None:
+        asked, device = connected(bench)
+        bench.tree.remove("sdb")
+        other = bench.tree.scsi("sdb", "8:16", OTHER_WWN, serial=device.identity["serial"])
         bench.brick.at_address = [other]
         bench.connectors().disconnect(asked, device)
         assert all(call[0] == "factory" for call in bench.brick.calls)
@@ -420,6 +442,72 @@ class TestDisconnect:
         assert ("remove", ["sdq"]) in bench.brick.calls
         assert not bench.connectors().present(device)
 
+    def test_of_one_portal_that_was_named_all_that_it_led_to_is_left(self, bench: Bench) -> None:
+        """And nothing else that was ever discovered there: it may be others' LUNs."""
+        other = "iqn.2010-10.org.openstack:other"
+        for number, ip, iqn in (
+            (1, "192.0.2.1", IQN),
+            (2, "2001:db8::2", IQN),
+            (3, "192.0.2.1", other),
+        ):
+            bench.tree.session(number, ip, iqn)
+        asked = attachment(**wire(bench, CASES[0]))
+        device = Device(path="/dev/dm-3", identity={"wwn": WWN}, size_bytes=1, device_info={})
+        bench.tree.scsi("sdb", "8:16", WWN, session=1, lun=1)
+        bench.tree.scsi("sdc", "8:32", WWN[::-1], session=3, lun=1)
+        bench.brick.on_disconnect = lambda: bench.tree.remove("sdb")
+        bench.connectors(use_multipath=True).disconnect(asked, device)
+        _call, properties, _info = bench.brick.of("disconnect_volume")
+        assert properties["target_portals"] == ["192.0.2.1:3260", "[2001:db8::2]:3260"]
+        assert properties["target_iqns"] == [IQN, IQN]
+        assert properties["target_luns"] == [1, 1]
+
+    def test_a_map_that_outlived_its_paths_goes_too(self, bench: Bench) -> None:
+        asked, device = connected(bench, MULTIPATH, use_multipath=True)
+        run: list[tuple[str, ...]] = []
+
+        def execute(*command: str, **how: Any) -> tuple[str, str]:
+            run.append(command)
+            bench.tree.remove("dm-3")
+            return "", ""
+
+        lose_paths(bench)
+        bench.connectors(use_multipath=True, execute=execute).disconnect(asked, device)
+        assert run == [("multipath", "-f", "mpatha")]
+        assert "path" not in bench.brick.of("disconnect_volume")[2], "no I/O goes by it"
+        assert not bench.connectors().present(device)
+
+    def test_a_map_without_paths_that_is_open_is_not_gone(self, bench: Bench) -> None:
+        asked, device = connected(bench, MULTIPATH, use_multipath=True)
+
+        def execute(*command: str, **how: Any) -> tuple[str, str]:
+            raise ProcessExecutionError(stderr="mpatha: map in use", exit_code=1, cmd="multipath")
+
+        lose_paths(bench)
+        with pytest.raises(AgentError, match="map in use") as refused:
+            bench.connectors(use_multipath=True, execute=execute).disconnect(asked, device)
+        assert refused.value.retriable
+
+    def test_a_map_without_paths_on_which_something_is_built_stays(self, bench: Bench) -> None:
+        asked, device = connected(bench, MULTIPATH, use_multipath=True)
+        lose_paths(bench)
+        bench.tree.add("dm-9", "253:9", {"dm/uuid": "LVM-x"}, slaves=("dm-3",))
+        with pytest.raises(AgentError, match="dm-3 is still on this host, held by dm-9"):
+            bench.connectors(use_multipath=True).disconnect(asked, device)
+
+    def test_beside_a_map_without_paths_anothers_lun_is_left_alone(self, bench: Bench) -> None:
+        """The map proves nothing of what is at the address."""
+        asked, device = connected(bench, MULTIPATH, use_multipath=True)
+        lose_paths(bench)
+        bench.brick.at_address = [bench.tree.scsi("sdb", "8:16", OTHER_WWN, serial="457b1507")]
+
+        def execute(*command: str, **how: Any) -> tuple[str, str]:
+            bench.tree.remove("dm-3")
+            return "", ""
+
+        bench.connectors(use_multipath=True, execute=execute).disconnect(asked, device)
+        assert all(call[0] == "factory" for call in bench.brick.calls)
+
     def test_what_something_is_built_on_is_not_removed(self, bench: Bench) -> None:
         asked, device = connected(bench)
         bench.tree.add("dm-9", "253:9", {"dm/uuid": "LVM-x"}, slaves=("sdb",))
@@ -468,7 +556,7 @@ class TestPresent:
     def test_not_as_another_volume(self, bench: Bench) -> None:
         _, device = connected(bench)
         bench.tree.remove("sdb")
-        other = bench.tree.scsi("sdb", "8:16", "6001405bbbbbbbbbbbbbbbbbbbbbbbbb")
+        other = bench.tree.scsi("sdb", "8:16", OTHER_WWN)
         bench.tree.link(f"disk/by-id/wwn-0x{WWN}", Path(other).name)
         assert not bench.connectors().present(device)
 

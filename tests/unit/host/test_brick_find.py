@@ -9,8 +9,9 @@ from agent.host.brick_device import DeviceReader
 from agent.host.brick_find import Finder
 from agent.host.mounts import Mounts
 from agent.host.nvme import NvmeControllers
+from agent.model.attachment import Attachment
 from agent.model.device import Device
-from tests.samples import attachment, local
+from tests.samples import attachment_payload, local
 from tests.unit.host.device_tree import DeviceTree
 
 EXPORT = "nas:/volumes"
@@ -33,7 +34,8 @@ def find(tree: DeviceTree, mounts: Mounts, info: dict[str, Any]) -> Device | Non
         tree.devices, use_multipath=False, enforce_multipath=False, settle=lambda: None
     )
     finder = Finder(tree.devices, reader, NvmeControllers(tree.devices), mounts)
-    return finder.find(attachment(connection_info=info).connection)
+    stored = Attachment.model_validate(attachment_payload(connection_info=info))
+    return finder.find(stored.connection)
 
 
 def nfs(name: str) -> dict[str, Any]:
@@ -69,3 +71,15 @@ def test_what_qemu_reaches_by_itself_is_where_the_request_says(
     found = find(tree, mounts, info)
     assert found is not None
     assert (found.path, found.identity) == ("rbd:pool/image", {"path": "rbd:pool/image"})
+
+
+@pytest.mark.parametrize("mark", [{"vol_uuid": "volume-1"}, {"volume_nguid": "volume-1"}], ids=str)
+def test_a_namespace_that_an_older_agent_was_told_wrongly_is_nowhere(
+    tree: DeviceTree, mounts: Mounts, mark: dict[str, str]
+) -> None:
+    """Nothing of the subsystem is taken for it."""
+    nqn, portal, other = "nqn-1", "192.0.2.20:4420", "0e1f8a3e-2c47-4d0a-9e61-7f0c2b9d1a34"
+    tree.nvme("nvme0n1", "259:1", uuid=other, controllers={"nvme0": "live"})
+    tree.fabric_controller("nvme0", nqn, portal, {"nvme0c0n1": other})
+    data = {"target_nqn": nqn, "portals": [["192.0.2.20", 4420, "tcp"]], "ns_id": 1, **mark}
+    assert find(tree, mounts, {"driver_volume_type": "nvmeof", "data": data}) is None

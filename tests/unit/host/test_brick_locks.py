@@ -105,8 +105,13 @@ def compute_service_gets_in(lock_path: Path) -> bool:
     return subprocess.run(argv, cwd=ROOT, timeout=ENOUGH_SECONDS, check=False).returncode == 0
 
 
+NO_RECORDS = 21
+"""iscsiadm(8), exit status ISCSI_ERR_NO_OBJS_FOUND."""
+
+
 class Machine:
-    """Runs os-brick's commands for it: each fails, after the test has looked around."""
+    """Runs os-brick's commands for it: each fails, or finds nothing, after the test has looked
+    around."""
 
     def __init__(self, look: Any = lambda: None) -> None:
         self._look = look
@@ -115,6 +120,9 @@ class Machine:
     def execute(self, *command: str, **how: Any) -> tuple[str, str]:
         self.commands.append(command[0])
         self._look()
+        borne = how.get("check_exit_code")
+        if borne is False or (borne and NO_RECORDS in borne):
+            return "", "no records found"
         raise processutils.ProcessExecutionError(exit_code=8, stderr="no route to host")
 
 
@@ -187,6 +195,16 @@ class TestWithinTheProcess:
                 pass
         with hasty.hold("scsi"):
             pass
+
+    def test_in_the_guard_nobody_waits_for_ever(self, lock_path: Path) -> None:
+        hasty, volume = OsBrickLocks(0.2), scsi_volume(service_uuid=SERVICE, shared_targets=None)
+        for _ in range(2):
+            with (
+                hasty.guard(volume),
+                pytest.raises(Unavailable, match=f"{SERVICE}.*another storage call of this agent"),
+                hasty.guard(volume),
+            ):
+                pass
 
     def test_the_file_is_held_until_the_last_has_left(self, lock_path: Path) -> None:
         locks = OsBrickLocks(ENOUGH_SECONDS)

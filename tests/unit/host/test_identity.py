@@ -62,8 +62,22 @@ def test_numbers_are_compared_in_any_spelling(tree: DeviceTree) -> None:
 
 
 def test_a_logical_volume_is_known_by_the_uuid_that_lvm_gave_it(tree: DeviceTree) -> None:
-    lv = tree.add("dm-7", "253:7", {"dm/uuid": "LVM-aBcDeFgH", "dm/name": "vg-lv"})
+    tree.scsi("sda", "8:0", WWN, serial="ZA1234")
+    lv = tree.add("dm-7", "253:7", {"dm/uuid": "LVM-aBcDeFgH", "dm/name": "vg-lv"}, slaves=("sda",))
     assert identity(tree, lv) == {"uuid": "LVM-aBcDeFgH"}
+
+
+def test_logical_volumes_on_one_disk_are_neither_it_nor_each_other(tree: DeviceTree) -> None:
+    sda = tree.scsi("sda", "8:0", WWN, serial="ZA1234")
+    one, other = (
+        tree.add(name, number, {"dm/uuid": f"LVM-{name}"}, slaves=("sda",))
+        for name, number in (("dm-7", "253:7"), ("dm-8", "253:8"))
+    )
+    assert [tree.devices.all_of(identity(tree, node)) for node in (sda, one, other)] == [
+        [sda],
+        [one],
+        [other],
+    ]
 
 
 def test_a_loop_device_is_known_by_what_is_behind_it(tree: DeviceTree, tmp_path: Path) -> None:
@@ -183,6 +197,26 @@ class TestFind:
         dm = tree.multipath("dm-3", "253:3", WWN, ("sdb",))
         assert tree.devices.find(known) == dm
         assert tree.devices.holders(str(tree.dev / "sdb")) == ("dm-3",)
+
+    def test_a_map_that_outlived_its_paths_is_found(self, tree: DeviceTree) -> None:
+        """The serial went with them."""
+        tree.scsi("sdb", "8:16", WWN, serial="volume-1")
+        dm = tree.multipath("dm-3", "253:3", WWN, ("sdb",))
+        tree.multipath("dm-4", "253:4", OTHER_WWN, ())
+        known = identity(tree, dm)
+        tree.remove("sdb")
+        assert tree.devices.find(known) == dm
+        assert tree.devices.all_of(known) == [dm]
+
+    def test_a_path_that_came_back_is_preferred_to_a_map_without_any(
+        self, tree: DeviceTree
+    ) -> None:
+        """I/O goes by the path."""
+        dm = tree.multipath("dm-3", "253:3", WWN, ())
+        sdb = tree.scsi("sdb", "8:16", WWN, serial="volume-1")
+        known = identity(tree, sdb)
+        assert tree.devices.find(known) == sdb
+        assert set(tree.devices.all_of(known)) == {sdb, dm}
 
 
 class TestStableName:

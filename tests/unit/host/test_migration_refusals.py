@@ -28,6 +28,12 @@ REFUSALS: list[tuple[int | None, str, type[AgentError], str]] = [
     ),
     (1, "internal error: client socket is closed", MigrationFailed, "broke"),
     (38, "End of file while reading data: Input/output error", MigrationFailed, "broke"),
+    (
+        55,
+        "Requested operation is not valid: QEMU reports migration is still running",
+        Busy,
+        "by themselves",
+    ),
     (42, "Domain not found: no domain with matching name 'g'", MigrationFailed, "has lost"),
     (
         78,

@@ -1,6 +1,7 @@
 """Controllers of NVMe over fabrics that os-brick leaves: which go, and which never do."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,10 +10,13 @@ from oslo_concurrency import processutils as putils
 
 from agent.errors import AgentError, ConnectFailed
 from tests.samples import attachment
-from tests.unit.host.test_brick_calls import CASES, NQN, UUID, Bench, connected, wire
+from tests.unit.host.test_brick_calls import CASES, NQN, UUID, Bench, Case, connected, wire
 from tests.unit.host.test_brick_calls import bench as bench  # the fixture
 
 NVME = next(case for case in CASES if case.name == "nvmeof")
+OLD = next(case for case in CASES if case.name == "nvmeof-old-format")
+BY_ITS_NUMBER = replace(OLD, data={**OLD.data, "ns_id": 1})
+BY_NOTHING = replace(OLD, data={**OLD.data, "ns_id": None})
 OTHER = "0e1f8a3e-2c47-4d0a-9e61-7f0c2b9d1a34"
 FIRST, SECOND = "192.0.2.20:4420", "192.0.2.21:4420"
 
@@ -104,6 +108,40 @@ class TestADisconnect:
     def test_leaves_what_goes_by_a_portal_that_was_not_given(self, bench: Bench) -> None:
         bench.tree.fabric_controller("nvme0", NQN, "192.0.2.99:4420")
         assert self.gone(bench) == []
+
+
+class TestANamespaceIdThatWasGivenToAnotherVolume:
+    """os-brick would disconnect the controller that shows it, under the other volume's guest."""
+
+    def disconnect(self, bench: Bench, case: Case, there_now: str) -> Ran:
+        ran = Ran(bench)
+        asked, device = connected(bench, case)
+        bench.tree.remove("nvme0n1")
+        bench.tree.nvme("nvme0n1", "259:1", uuid=there_now, controllers={})
+        bench.tree.fabric_controller("nvme0", NQN, FIRST, {"nvme0c0n1": there_now})
+        bench.tree.fabric_controller("nvme1", NQN, FIRST)
+        bench.brick.on_disconnect = lambda: bench.tree.remove("nvme0n1")
+        bench.connectors(execute=ran).disconnect(asked, device)
+        return ran
+
+    @pytest.mark.parametrize("case", [BY_ITS_NUMBER, BY_NOTHING], ids=["nsid", "nothing"])
+    def test_os_brick_is_not_asked(self, bench: Bench, case: Case) -> None:
+        ran = self.disconnect(bench, case, OTHER)
+        assert all(call[0] == "factory" for call in bench.brick.calls)
+        assert (bench.tree.dev / "nvme0n1").exists()
+        assert ran.gone == ["/dev/nvme1"], "what shows nothing is nobody's"
+
+    @pytest.mark.parametrize("case", [BY_ITS_NUMBER, BY_NOTHING], ids=["nsid", "nothing"])
+    def test_the_volumes_own_is_disconnected(self, bench: Bench, case: Case) -> None:
+        self.disconnect(bench, case, UUID)
+        assert bench.brick.of("disconnect_volume")[2]["path"] == str(bench.tree.dev / "nvme0n1")
+
+    def test_one_that_is_given_to_nobody_is_os_bricks_affair(self, bench: Bench) -> None:
+        asked, device = connected(bench, BY_ITS_NUMBER)
+        bench.tree.remove("nvme0n1")
+        bench.tree.fabric_controller("nvme0", NQN, FIRST, {"nvme0c0n2": OTHER})
+        bench.connectors(execute=Ran(bench)).disconnect(asked, device)
+        assert "path" not in bench.brick.of("disconnect_volume")[2]
 
 
 class TestTheLastNamespaceGoesByItself:

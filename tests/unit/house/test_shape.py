@@ -24,6 +24,8 @@ BROAD_EXCEPTS = {
     "agent/saga/settle.py:Settler._ask": "a defect of ours must not lose the operation",
     "agent/service/killable.py:_connect": "answered as a problem: silence would mean a sick array",
     "agent/service/lost.py:LostVolumes._try": "the thread's top: the volume is tried again",
+    "agent/service/turns.py:do_all": "the others have their turn, and it is raised as Internal",
+    "agent/service/turns.py:Turns._run": "the thread's top: it is tried at the next turn",
     "agent/service/workers.py:Workers._step_or_wait": "the thread's top: the operation waits",
 }
 """Who may catch everything and go on. Who raises again at the end needs no entry."""

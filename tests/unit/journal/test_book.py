@@ -45,7 +45,7 @@ class TestOperations:
         found = journal.read(lambda book: book.open_operations())
         assert [row.operation_id for row in found] == [operation_id(3), operation_id(2)]
         assert journal.read(lambda book: book.count_open()) == 2
-        assert len(journal.read(lambda book: book.all_operations())) == 3
+        assert len(journal.read(lambda book: book.operations())) == 3
 
     def test_open_ones_of_an_attachment_or_a_volume(self, journal: Journal) -> None:
         gone = part(3).but(attachment=None, volume_id=None, role="leaves")
@@ -90,7 +90,7 @@ class TestOperations:
         other = part(2, volume_id=VOLUMES[1], instance_id=INSTANCES[1])
         for row in (record(1), record(2, parts=(other,)), record(3, state="done")):
             journal.write(lambda book, row=row: book.add(row))
-        matching = journal.read(lambda book: book.all_operations(**wanted))
+        matching = journal.read(lambda book: book.operations(**wanted))
         assert [row.sequence for row in matching] == found
 
     def test_a_wish_to_cancel_outlives_later_saves(self, journal: Journal) -> None:
@@ -105,7 +105,7 @@ class TestOperations:
         journal.write(lambda book: book.add(record()))
         with pytest.raises(sqlite3.IntegrityError):
             journal.write(lambda book: book.add(record()))
-        assert len(journal.read(lambda book: book.all_operations())) == 1
+        assert len(journal.read(lambda book: book.operations())) == 1
 
     def test_a_closed_one_keeps_its_answer_and_loses_its_attachments(
         self, journal: Journal
@@ -286,7 +286,7 @@ class TestRetention:
             row = record(number, state=state)
             journal.write(lambda book, row=row: book.add(row))
         assert self.prune(journal) == 2
-        left = journal.read(lambda book: book.all_operations())
+        left = journal.read(lambda book: book.operations())
         assert [row.operation_id for row in left] == [operation_id(2), operation_id(3)]
 
     def test_what_closed_lately_stays(self, journal: Journal) -> None:

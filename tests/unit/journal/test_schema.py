@@ -48,9 +48,7 @@ class TestOlder:
         make_file(tmp_path, number)
         with opened(tmp_path) as journal:
             held = journal.read(lambda book: book.attachments())
-            rows = {
-                row.operation_id: row for row in journal.read(lambda book: book.all_operations())
-            }
+            rows = {row.operation_id: row for row in journal.read(lambda book: book.operations())}
             promises = journal.promises(besides="")
             fences = journal.read(lambda book: (book.fence("att-1"), book.fence("att-9")))
             quarantine = journal.read(lambda book: book.quarantined())
@@ -151,7 +149,7 @@ def test_what_an_operation_has_learnt_becomes_its_attachments(tmp_path: Path) ->
         )
     db.close()
     with opened(tmp_path) as journal:
-        rows = {row.operation_id: row for row in journal.read(lambda book: book.all_operations())}
+        rows = {row.operation_id: row for row in journal.read(lambda book: book.operations())}
     done, running, unsettled = (rows[operation_id(number)] for number in (1, 3, 4))
     assert done.warnings == ("early",), "its answer was given"
     assert running.warnings == ("early", "late")

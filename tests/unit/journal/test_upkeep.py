@@ -30,7 +30,7 @@ def test_what_closed_before_the_retention_goes_once_an_hour(tmp_path: Path) -> N
             journal.write(lambda book, row=row: book.add(row))
 
         def left() -> list[str]:
-            return [row.operation_id for row in journal.read(lambda book: book.all_operations())]
+            return [row.operation_id for row in journal.read(lambda book: book.operations())]
 
         upkeep.turn()
         assert left() == [operation_id(2), operation_id(3)]

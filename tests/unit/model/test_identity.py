@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.model.device import plain_identity, same_identity
+from agent.model.device import plain_identity, same_device, same_identity
 
 NGUID = "0123456789abcdef0123456789abcdef"
 
@@ -64,3 +64,34 @@ class TestSameIdentity:
         """Cheap targets show zeros: two of them would be "the same"."""
         (wrong,) = same_identity({"wwn": nobody}, {"wwn": nobody})
         assert "names no device" in wrong
+
+
+class TestSameDevice:
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            ({"wwn": "50", "serial": "a"}, {"wwn": "50", "serial": "b"}),
+            ({"wwn": "50", "serial": "a"}, {"serial": "a"}),
+            ({"nguid": NGUID}, {"nguid": NGUID, "uuid": "1"}),
+            ({"path": "/dev/loop7"}, {"path": "/dev/loop7"}),
+        ],
+    )
+    def test_by_the_strongest_name_that_both_give(
+        self, one: dict[str, str], other: dict[str, str]
+    ) -> None:
+        assert same_device(one, other)
+        assert same_device(other, one)
+
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            ({"wwn": "50", "serial": "a"}, {"wwn": "51", "serial": "a"}),
+            ({"wwn": "50"}, {"serial": "50"}),
+            ({}, {}),
+        ],
+    )
+    def test_a_serial_of_the_array_does_not_make_two_luns_one(
+        self, one: dict[str, str], other: dict[str, str]
+    ) -> None:
+        assert not same_device(one, other)
+        assert not same_device(other, one)

@@ -7,7 +7,13 @@ import pytest
 
 from agent.errors import Invalid
 from agent.model.attachment import Attachment
-from agent.model.request import AttachRequest, DetachRequest, OperationFilters, WaitRequest
+from agent.model.request import (
+    AttachRequest,
+    DetachRequest,
+    ExtendRequest,
+    OperationFilters,
+    WaitRequest,
+)
 from tests.samples import INSTANCES, VOLUMES, attachment_payload, local
 
 CANARY = "canary-of-4711"
@@ -17,6 +23,8 @@ LATER = "2026-11-24T12:00:00Z"
 ISCSI = {"target_portal": "192.0.2.1:3260", "target_iqn": "iqn.2026-01.example:1", "target_lun": 1}
 
 NVME = {"target_nqn": "nqn.2026-01.example:1", "portals": [["192.0.2.1", 4420, "tcp"]]}
+
+OLD_NVME = {"nqn": "n", "target_portal": "p", "target_port": "4420", "transport_type": "tcp"}
 
 RBD = {"name": "pool/image", "hosts": ["192.0.2.1"], "ports": ["6789"]}
 
@@ -122,6 +130,8 @@ WRONG_ATTACHMENTS: list[tuple[str, dict[str, Any], str]] = [
     ("data", connection("nvmeof", {"nqn": "n", "target_portal": "p"}), "needs target_nqn"),
     ("portals.0.1", connection("nvmeof", NVME, portals=[[CANARY]]), "required"),
     ("portals.0.0", connection("nvmeof", NVME, portals=[[4711, 1, "tcp"]]), "string"),
+    ("export", connection("nfs", {"export": "h:/e\x00", "name": "v"}), "a character"),
+    ("name", connection("nfs", {"export": "h:/e", "name": "v\x00"}), "a character"),
     # nfs, rbd, local
     ("name", connection("nfs", {"export": "h:/e", "name": f"../{CANARY}"}), "plain file name"),
     ("name", connection("nfs", {"export": "h:/e", "name": ".."}), "plain file name"),
@@ -169,6 +179,27 @@ WRONG_ATTACHMENTS: list[tuple[str, dict[str, Any], str]] = [
     ("disk.iotune.group_name", {"disk": {"iotune": {"group_name": "a'/>"}}}, "pattern"),
     ("disk.iotune.bytes", {"disk": {"iotune": {"bytes": 4711}}}, "not permitted"),
 ]
+
+BAD_MODE = "addressing_mode must be one of SAM, SAM2, SAM3-flat, transparent"
+NO_UUID = "must be 32 hexadecimal digits"
+
+UNREADABLE: list[tuple[dict[str, Any], str]] = [
+    (connection("iscsi", ISCSI, addressing_mode=CANARY), BAD_MODE),
+    (connection("iser", ISCSI, addressing_mode=["SAM"]), BAD_MODE),
+    (
+        connection("fibre_channel", {"target_wwn": "50", "target_lun": 0}, addressing_mode="sam"),
+        BAD_MODE,
+    ),
+    (connection("nvmeof", NVME, vol_uuid=CANARY), f"vol_uuid {NO_UUID}"),
+    (connection("nvmeof", NVME, volume_nguid=f"{VOLUMES[0]}0"), f"volume_nguid {NO_UUID}"),
+    (connection("nvmeof", NVME, volume_nguid=4711), f"volume_nguid {NO_UUID}"),
+    (connection("nvmeof", OLD_NVME, volume_nguid=CANARY), f"volume_nguid {NO_UUID}"),
+    (
+        connection("nvmeof", NVME, vol_uuid="1", volume_nguid="2"),
+        f"vol_uuid {NO_UUID}, with or without hyphens, or left out; volume_nguid",
+    ),
+]
+"""By os-brick, which raises what it raises: tests/unit/host/test_brick_reads.py."""
 
 CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"disk": {"io": "native", "cache": "writeback"}}, "io native needs"),
@@ -288,6 +319,29 @@ def test_a_wrong_field_is_named_and_its_value_is_not(
     assert not re.search(r"instance of|[a-z][A-Z]", detail), "a class is named"
 
 
+@pytest.mark.parametrize(("different", "why"), UNREADABLE)
+def test_what_os_brick_cannot_read_is_refused_and_read_back(
+    different: dict[str, Any], why: str
+) -> None:
+    """An older agent took it, and its journal is read by this one."""
+    payload = attachment_payload(**different)
+    detail = refusal(payload)
+    assert detail.startswith(f"connection_info.data: {why}")
+    assert CANARY not in detail
+    assert Attachment.model_validate(payload).reveal() == payload
+
+
+def test_so_is_that_of_an_extend() -> None:
+    payload = {
+        "request_id": INSTANCES[7],
+        "not_after": LATER,
+        "volume_id": VOLUMES[0],
+        "size_bytes": 512,
+        **connection("nvmeof", NVME, vol_uuid=CANARY),
+    }
+    assert refusal(payload, ExtendRequest).startswith("connection_info.data: vol_uuid must be")
+
+
 @pytest.mark.parametrize(("different", "why"), CONTRADICTIONS)
 def test_wishes_that_exclude_each_other(different: dict[str, Any], why: str) -> None:
     assert why in refusal(attachment_payload(**different))
@@ -322,10 +376,12 @@ def test_wishes_that_exclude_each_other(different: dict[str, Any], why: str) -> 
         connection("fibre_channel", {"target_wwn": "50", "target_lun": 0}),
         connection("fibre_channel", {"target_wwns": ["50", "51"], "target_luns": [1, 1]}),
         connection("nvmeof", NVME),
-        connection(
-            "nvmeof",
-            {"nqn": "n", "target_portal": "p", "target_port": "4420", "transport_type": "tcp"},
-        ),
+        connection("nvmeof", NVME, vol_uuid=VOLUMES[0], volume_nguid=VOLUMES[0].replace("-", "")),
+        connection("nvmeof", NVME, vol_uuid=VOLUMES[0].upper(), volume_nguid=""),
+        connection("nvmeof", OLD_NVME),
+        connection("nvmeof", OLD_NVME, vol_uuid="not read in this format"),
+        connection("iscsi", ISCSI, addressing_mode="SAM3-flat"),
+        connection("iscsi", ISCSI, addressing_mode=""),
         connection("rbd", RBD),
         connection("storpool", {"volume": "v", "client_id": 1}),
     ],

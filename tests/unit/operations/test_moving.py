@@ -4,10 +4,13 @@ from typing import Any
 
 import pytest
 
+from agent.errors import PlugRefused
 from agent.guest.domain_xml import parse_domain
-from agent.service.leases import COMING_SECONDS
+from agent.service.leases import COMING_SECONDS, LEASE_SECONDS
+from agent.steps.lease import COMES
 from tests.unit.operations.asking import ask, refused
 from tests.unit.saga.stories import ONE, SHARED, TWO, guest_is
+from tests.unit.saga.stories_of_imports import anothers, asked, entry
 from tests.unit.saga.stories_of_moving import BOTH, ONE_OF_THEM, comes, holds, prepared, stalls
 from tests.world.road import STATISTICS
 from tests.world.story import (
@@ -131,6 +134,24 @@ class TestPrepared:
         world.look_at_leases()
         asked = world.instants.passed[before:]
         assert asked.count("before ask whether a peer has given up") == 1
+
+    def test_while_one_comes_the_hosts_of_others_are_asked_no_oftener(self, world: World) -> None:
+        for number in (1, 2):
+            coming = attachment(number, volume=number, instance=number)
+            different = {"instance": number, "migration_id": f"mig-{number}"}
+            ask(world, prepare_migration(number, coming, **different))
+        world.domains.add(TWO)
+        world.domains.guests[TWO].job = COMES
+        before = len(world.instants.passed)
+        for _ in range(5):
+            assert world.look_at_leases() == COMING_SECONDS
+            world.clock.seconds += COMING_SECONDS
+        asked = world.instants.passed[before:]
+        assert asked.count("before ask whether a peer has given up") == 1
+        world.clock.seconds += LEASE_SECONDS
+        world.look_at_leases()
+        asked = world.instants.passed[before:]
+        assert asked.count("before ask whether a peer has given up") == 2
 
     def test_another_migration_that_was_given_up_says_nothing(self, world: World) -> None:
         prepared(world)
@@ -367,6 +388,17 @@ class TestMoved:
         ask(source, swap(1))
         assert refused(source, migrate(2, 1))[0] == "busy"
 
+    def test_no_disk_is_taken_over_from_then_on(self, world: World) -> None:
+        """It would go along, and its attachment stay."""
+        world.domains.add(ONE)
+        anothers()(world)
+        attached(world, 2, volume=2)
+        world.far.leased["att-2"] = "mig-1"
+        rows = list[dict[str, Any]]()
+        world.meanwhile["before start-migration"] = lambda w: rows.extend(asked(w, entry()))
+        ask(world, migrate(1, 2))
+        assert [row["error"]["code"] for row in rows] == ["busy"]
+
     def test_nothing_else_may_be_open_before(self, source: World) -> None:
         guest_is("stubborn")(source)
         ask(source, detach(1))
@@ -393,6 +425,17 @@ class TestArrived:
         assert parse_domain(live).notes["ua-old-1"].attachment_id == "att-1"
         told = [one["event_type"] for one in there.letters()]
         assert told.count("attachment.arrived") == 1
+
+    def test_its_note_is_no_condition(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        prepared(world)
+        comes(world)
+
+        def refuses(instance_id: str, metadata_xml: str) -> None:
+            raise PlugRefused("simulated: no metadata today")
+
+        monkeypatch.setattr(world.domains, "note", refuses)
+        world.run()
+        assert world.leased() == []
 
     def test_while_it_comes_it_is_looked_for_often(self, world: World) -> None:
         prepared(world)

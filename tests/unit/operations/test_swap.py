@@ -7,7 +7,7 @@ import pytest
 from agent.model.disk import IoTune
 from tests.unit.operations.asking import ask, refused
 from tests.unit.saga.stories import ONE, SHARED, TWO
-from tests.unit.saga.stories_of_changes import GIB
+from tests.unit.saga.stories_of_changes import GIB, free, occupied
 from tests.unit.saga.stories_of_swaps import SOLE, goes_on, on, stalls
 from tests.world.copies import TURNS
 from tests.world.story import (
@@ -211,3 +211,59 @@ def test_a_guest_that_has_stopped_says_so(world: World) -> None:
     assert error is not None
     assert error.code == "copy-failed"
     assert "was stopped" in error.detail
+
+
+def test_a_job_of_the_domain_ends_no_copy(world: World) -> None:
+    attached(world)
+    stalls(world)
+    ask(world, swap(1))
+    occupied(ONE)(world)
+    let_pass(5)(world)
+    record = world.record(request_id(1))
+    assert (record.state, "migration" in (record.waiting_for or "")) == ("waiting", True)
+    free(ONE)(world)
+    goes_on(world)
+    let_pass(20)(world)
+    assert world.record(request_id(1)).state == "done"
+    on(2)(world)
+
+
+def test_nor_does_one_when_it_is_ready(world: World) -> None:
+    attached(world)
+    world.meanwhile["before pivot"] = occupied(ONE)
+    ask(world, swap(1))
+    assert world.record(request_id(1)).open
+    free(ONE)(world)
+    let_pass(20)(world)
+    assert world.record(request_id(1)).state == "done"
+    on(2)(world)
+
+
+def test_an_agent_that_is_started_anew_meanwhile_adopts_the_copy(world: World) -> None:
+    attached(world)
+    stalls(world)
+    ask(world, swap(1))
+    occupied(ONE)(world)
+    world.die()
+    world.start()
+    world.run()
+    let_pass(20)(world)
+    assert world.record(request_id(1)).state == "waiting"
+    free(ONE)(world)
+    goes_on(world)
+    let_pass(20)(world)
+    assert world.record(request_id(1)).state == "done"
+
+
+def test_a_copy_that_libvirt_has_yet_to_begin_is_taken_back_as_well(world: World) -> None:
+    attached(world)
+    world.copies.hangs = True
+    ask(world, swap(1))
+    cancel(1)(world)
+    world.run()
+    assert world.record(request_id(1)).open, "nobody knows what libvirt will do"
+    world.copies.hangs = False
+    let_pass(120)(world)
+    assert world.record(request_id(1)).state == "cancelled"
+    assert world.domains.guests[ONE].copies == {}
+    on(1)(world)

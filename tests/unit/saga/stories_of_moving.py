@@ -379,6 +379,12 @@ def mend(world: World) -> None:
     world.road.is_cut = False
 
 
+def gives_up_fetching(world: World) -> None:
+    """QEMU has lost the other one as well."""
+    for trip in world.road.trips.values():
+        trip.is_lost = trip.phase == "postcopy-failed"
+
+
 def post_copies(world: World) -> None:
     """Somebody lets it run over there now, if it goes at all."""
     trip = world.road.trips.get(ONE)
@@ -485,6 +491,24 @@ MIGRATES: tuple[Story, ...] = (
             cut,
             let_pass(30),
             mend,
+            goes,
+            let_pass(30),
+        ),
+        (DONE,),
+        then(connected(), is_there),
+        is_timed=True,
+    ),
+    Story(
+        "migrate in post-copy over a road that is cut until QEMU gives up",
+        then(leaves(1), stalls),
+        (
+            migrate(1, 1, options={"post_copy": True}),
+            post_copies,
+            cut,
+            let_pass(30),
+            gives_up_fetching,
+            mend,
+            let_pass(30),
             goes,
             let_pass(30),
         ),

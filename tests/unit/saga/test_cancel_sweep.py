@@ -21,10 +21,11 @@ from tests.unit.saga.stories_of_networks import NETWORK
 from tests.unit.saga.stories_of_several import SEVERAL
 from tests.unit.saga.stories_of_swaps import SWAPS
 from tests.world.story import Act, Ask, Story, Telling, Together
-from tests.world.sweep import some
+from tests.world.sweep import Drawn, calm, some
 from tests.world.world import World
 
-DRAWN = 3
+DRAWN = Drawn(few=1, many=12)
+"""So many instants of each story."""
 
 DEADLINE_SECONDS = 3600
 
@@ -38,30 +39,21 @@ TOLD = [
 
 @dataclass
 class Once:
-    """Does ``act`` at the instant ``number`` of a telling; first counts them, one in each state."""
+    """Does ``act`` at the instant ``number`` of a telling."""
 
     telling: Telling
-    act: Act = lambda world: None
-    number: int | None = None
+    act: Act
+    number: int
     passed: int = 0
-    states: list[int] = field(default_factory=list)
-    _last: str = ""
 
     def __call__(self, _name: str) -> None:
         number, self.passed = self.passed, self.passed + 1
         if number == self.number:
             self.act(self.telling.world)
-        changes = f"{self.telling.told} {self.telling.world.changes()}"
-        if changes != self._last:
-            self._last = changes
-            self.states.append(number)
 
 
 def instants_of(story: Story, rounds: int, draw: random.Random) -> Sequence[int]:
-    calm = Telling.begin(story)
-    calm.world.instants.watch = once = Once(calm)
-    calm.finish()
-    return some(once.states, DRAWN, rounds, draw)
+    return some(calm(story).states, DRAWN, rounds, draw)
 
 
 def tell(story: Story, act: Act, number: int, or_else: str, always: Act = lambda w: None) -> None:

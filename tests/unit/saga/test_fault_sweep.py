@@ -17,10 +17,10 @@ from tests.unit.saga.stories_of_several import SEVERAL
 from tests.unit.saga.stories_of_swaps import SWAPS
 from tests.world.instants import Fault
 from tests.world.story import AS_TOLD, Story, Telling
-from tests.world.sweep import some
+from tests.world.sweep import Drawn, calm, some
 
-DRAWN = 3
-"""Of each story's failures so many are told, more with ``--rounds`` 2, from 3 on all."""
+DRAWN = Drawn(few=1, many=12)
+"""So many of each story's failures, of either kind."""
 
 
 TOLD = [
@@ -34,9 +34,7 @@ TOLD = [
 @pytest.mark.parametrize("story", TOLD, ids=str)
 @pytest.mark.parametrize("fault", ["unavailable", "refused"])
 def test_a_call_fails(story: Story, fault: Fault, rounds: int, draw: random.Random) -> None:
-    calm = Telling.begin(story)
-    calm.finish()
-    possible = calm.world.instants.possible
+    possible = calm(story).possible
     numbers = [number for number, faults in enumerate(possible) if fault in faults]
     for number in some(numbers, DRAWN, rounds, draw):
         telling = Telling.begin(story)

@@ -31,10 +31,11 @@ from tests.world.story import (
     swap,
     volume,
 )
-from tests.world.sweep import MORE
+from tests.world.sweep import Drawn
 from tests.world.world import World
 
-DRAWN = 8
+DRAWN = Drawn(few=4, many=32)
+"""So many orders of each pair, beside the one without a switch."""
 
 CALLS_AT_MOST = 20
 """An attach calls ports some twenty times; later switches fall on its end."""
@@ -168,7 +169,7 @@ def test_pair(name: str, is_swapped: bool, rounds: int, draw: random.Random) -> 
 
     tell()
     if rounds < 3:
-        for _ in range(DRAWN if rounds < 2 else DRAWN * MORE):
+        for _ in range(DRAWN.count(rounds)):
             tell(draw.randrange(CALLS_AT_MOST), draw.randrange(CALLS_AT_MOST))
         return
     for first in itertools.takewhile(tell, itertools.count()):

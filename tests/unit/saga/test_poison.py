@@ -13,10 +13,10 @@ from agent.saga.settle import DEATHS_BEFORE_UNDOING
 from tests.unit.saga.stories import STORIES
 from tests.world.instants import Crash
 from tests.world.story import Ask, Story, Telling
-from tests.world.sweep import some
+from tests.world.sweep import Drawn, calm, some
 
-DRAWN = 3
-"""Of each story's calls so many are told, more with ``--rounds`` 2, from 3 on all."""
+DRAWN = Drawn(few=1, many=12)
+"""So many of each story's calls."""
 
 DEATHS_AT_MOST = 60
 """Then the call is harmless: the pauses between two tries are told often enough."""
@@ -32,9 +32,7 @@ TOLD = [
 
 @pytest.mark.parametrize("story", TOLD, ids=str)
 def test_a_call_that_kills(story: Story, rounds: int, draw: random.Random) -> None:
-    calm = Telling.begin(story)
-    calm.finish()
-    calls = sorted({name for name in calm.world.instants.passed if not name.endswith(" write")})
+    calls = sorted({name for name in calm(story).passed if not name.endswith(" write")})
     for call in some(calls, DRAWN, rounds, draw):
         tell_with_poison(story, call)
 

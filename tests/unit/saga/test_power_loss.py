@@ -15,11 +15,14 @@ from tests.unit.saga.stories_of_networks import NETWORK
 from tests.unit.saga.stories_of_swaps import SWAPS
 from tests.world.instants import Fault
 from tests.world.story import TARGET, VOLUMES, Story, Telling
-from tests.world.sweep import Sweep, some
+from tests.world.sweep import Drawn, Sweep, some
 from tests.world.world import World
 
-DRAWN = 6
-"""So many states of each story the power is lost in; more with ``--rounds`` 2, from 3 on all."""
+DRAWN = Drawn(few=2, many=24)
+"""So many states of each story the power is lost in."""
+
+SECONDS = Drawn(few=1, many=4)
+"""After each so many states in which the host's agent is killed as well."""
 
 
 @pytest.mark.parametrize("story", STORIES + IMPORTED + NETWORK + SWAPS, ids=str)
@@ -30,7 +33,7 @@ def test_power_is_lost_anywhere(story: Story, rounds: int, draw: random.Random) 
         telling = first.go_on()
         telling.lose_power()
         seconds = sweep.tell(telling)
-        for second in some(seconds, 1, rounds, draw):
+        for second in some(seconds, SECONDS, rounds, draw):
             second.go_on().finish()
 
 

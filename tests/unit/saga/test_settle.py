@@ -360,7 +360,7 @@ def test_a_cancel_that_comes_while_a_step_runs_is_heard_when_it_parks(world: Wor
         away(w)
         cancel(1)(w)
 
-    world.meanwhile["before look"] = while_it_looks
+    world.meanwhile["before all"] = while_it_looks
     begin(world, attach(1))
     assert answer(world)["state"] == "cancelled"
 

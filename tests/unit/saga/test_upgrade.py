@@ -33,13 +33,13 @@ from tests.unit.saga.stories_of_several import SEVERAL
 from tests.unit.saga.stories_of_swaps import SWAPS
 from tests.world.storage import HostDevice, Lun
 from tests.world.story import Story, Telling, check_host, detach, request_id
-from tests.world.sweep import Sweep, some
+from tests.world.sweep import Drawn, Sweep, some
 from tests.world.world import World
 
 OLDER = range(1, len(schema.MIGRATIONS))
 
-DRAWN = 6
-"""So many states of each story; more with ``--rounds`` 2, from 3 on all of them."""
+DRAWN = Drawn(few=6, many=24)
+"""So many states of each story."""
 
 
 def of_older(number: int) -> World:

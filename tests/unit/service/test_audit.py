@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.saga.stories import ONE, leftover
-from tests.world.story import VOLUMES, attach, attached, detach
+from tests.unit.saga.stories import ONE, device_stays, leftover, lose_journal, point_elsewhere
+from tests.world.story import VOLUMES, attach, attached, detach, request_id
 from tests.world.world import World
 
 
@@ -52,6 +52,36 @@ def test_a_disk_that_is_gone_is_found(world: World) -> None:
     by_hand_out_of_the_definition(world)
     [finding] = findings(world)
     assert finding["kind"] == "disk-missing"
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "says"),
+    [
+        (lambda world: world.storage.lose_power(), "device-missing", "is not on this host"),
+        (lose_journal, "unknown-disk", "is in no journal of this agent"),
+        (point_elsewhere("live"), "disk-differs", "in the running guest: "),
+        (point_elsewhere("inactive"), "disk-differs", "in the definition: "),
+    ],
+    ids=["device", "journal", "running guest", "definition"],
+)
+def test_what_does_not_fit_is_found(
+    world: World, change: Callable[[World], None], kind: str, says: str
+) -> None:
+    attached(world)
+    change(world)
+    [finding] = findings(world)
+    assert finding["kind"] == kind
+    assert says in finding["detail"]
+
+
+def test_what_is_unsettled_is_found_with_its_trouble(world: World) -> None:
+    attached(world)
+    device_stays(world)
+    detach(1)(world)
+    world.run()
+    [finding] = findings(world)
+    assert (finding["kind"], finding["attachment_id"]) == ("unsettled", "att-1")
+    assert finding["detail"].startswith(f"detach {request_id(1)}: ")
 
 
 def test_what_is_quarantined_waits_for_a_person(world: World) -> None:

@@ -9,6 +9,7 @@ from lxml import etree
 
 from agent.model.imports import minted_id
 from tests.unit.saga.stories import ONE, SHARED, TWO, lose_journal, luks, point_elsewhere
+from tests.unit.saga.stories_of_changes import occupied
 from tests.unit.saga.stories_of_imports import THEIRS, anothers, as_anothers, asked, entry
 from tests.world.story import VOLUMES, attach, attached, detach
 from tests.world.world import World
@@ -166,10 +167,6 @@ def with_serial(serial: str) -> Change:
     return change
 
 
-def occupied(world: World) -> None:
-    world.domains.guests[ONE].job = "migration"
-
-
 def away(world: World) -> None:
     world.domains.is_away = True
 
@@ -190,7 +187,7 @@ def away(world: World) -> None:
         (with_serial("their-own"), {}, "wrong-device", "serial their-own"),
         (None, {"volume": 2}, "lun-missing", "not on this host"),
         (None, {"instance": 3}, "unknown-instance", "no domain"),
-        (occupied, {}, "busy", "migration"),
+        (occupied(ONE), {}, "busy", "migration"),
         (away, {}, "internal", "does not answer"),
     ],
 )

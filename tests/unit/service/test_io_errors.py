@@ -183,6 +183,26 @@ def test_a_guest_that_was_paused_while_nobody_listened_is_told_once(world: World
     assert (finding["kind"], finding["attachment_id"]) == ("paused-by-io-error", "att-1")
 
 
+def test_who_is_paused_while_libvirt_is_lost_once_more_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared(world)
+    guest, ear, look = world.domains.guests[ONE], Ear(world), world.domains.look
+
+    def look_and_lose(instance_id: str) -> Any:
+        found = look(instance_id)
+        if instance_id == TWO:
+            guest.is_paused, guest.errors = True, {"vda": "enospc"}
+            ear.errors.connected()
+        return found
+
+    ear.errors.connected()
+    monkeypatch.setattr(world.domains, "look", look_and_lose)
+    assert ear.tells() == []
+    monkeypatch.undo()
+    assert [letter["attachment_ids"] for letter in ear.tells()] == [["att-1"]]
+
+
 def test_a_guest_that_somebody_else_has_paused_is_not(world: World) -> None:
     shared(world)
     world.domains.guests[ONE].is_paused = True

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from agent.model.attachment import Attachment
 from agent.model.device import Device
 from agent.model.outcome import Problem
-from agent.service.killable import Answer, KillableCalls
+from agent.service.killable import START_SECONDS, Answer, KillableCalls
 from tests.lab.patience import wait_until
 from tests.world.story import VOLUMES, attachment
 
@@ -68,7 +69,7 @@ def calls(pids: Path) -> Iterator[KillableCalls]:
 
 
 def begin(calls: KillableCalls, number: int) -> str:
-    calls.begin(Attachment.model_validate(attachment(number, volume=number)))
+    calls.begin(Attachment.model_validate(attachment(number, volume=number)), ENOUGH_SECONDS)
     return VOLUMES[number - 1]
 
 
@@ -79,6 +80,14 @@ def ended(calls: KillableCalls, *volumes: str) -> dict[str, Answer]:
         assert came, f"{set(volumes) - found.keys()} did not end"
         found.update(came)
     return found
+
+
+def test_a_child_that_does_not_get_ready_is_waited_for_so_long_and_no_longer() -> None:
+    calls = KillableCalls([sys.executable, "-c", "import time; time.sleep(600)"])
+    before = time.monotonic()
+    calls.begin(Attachment.model_validate(attachment(1)), 0.1)
+    assert time.monotonic() - before < START_SECONDS / 2
+    assert calls.kill()
 
 
 def test_answers_come_as_they_end(calls: KillableCalls) -> None:

@@ -1,7 +1,54 @@
-"""What is told to who scrapes, of what no operation tells."""
+"""What is told to who scrapes."""
+
+import socket
+import urllib.request
+
+from prometheus_client.parser import text_string_to_metric_families
 
 from agent.service.metrics import Metrics
 from tests.unit.journal.rows import opened
+from tests.unit.saga.stories import guest_is, leftover
+from tests.world.story import attach, attached, detach, let_pass, request_id
+from tests.world.world import World
+
+
+def scraped(metrics: Metrics) -> dict[tuple[str, ...], float]:
+    """{(name, the values of its labels in the order of their names …): value}, by HTTP."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    metrics.serve("127.0.0.1", port)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    return {
+        (
+            sample.name.removeprefix("attachment_agent_"),
+            *(sample.labels[label] for label in sorted(sample.labels)),
+        ): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_operations_and_what_is_kept_are_counted(world: World) -> None:
+    metrics = Metrics(world.journal, {"libvirt": lambda: True}, lambda: 0, lambda: 0)
+    attached(world, 2, volume=2)
+    guest_is("stubborn")(world)
+    for act in (detach(2, 2), let_pass(1), leftover, attach(1)):
+        act(world)
+    world.run()
+    for number in (1, 2):
+        metrics.changed(world.record(request_id(number)))
+    found = scraped(metrics)
+    assert found["open_operations", "waiting"] == 1
+    assert found["open_operations", "unsettled"] == 0
+    assert found["attachments",] == 1
+    assert found["operations_total", "wrong-device", "undone", "attach"] == 1
+    assert found["operation_seconds_count", "undone", "attach"] == 1
+    assert ("operation_seconds_count", "waiting", "detach") not in found
+    assert found["quarantined_volumes",] == 1
+    assert found["unpublished_notifications",] > 0
+    assert found["up", "libvirt"] == 1
 
 
 def test_what_is_lost_and_what_hangs_is_counted_at_each_scrape() -> None:

@@ -16,6 +16,7 @@ from agent.errors import ConnectFailed
 from agent.journal.record import Held
 from agent.journal.store import Journal
 from agent.model.attachment import Attachment
+from agent.model.connection import NfsConnection, NfsData
 from agent.model.device import Device
 from agent.model.outcome import Problem
 from agent.service.begin import EXIT_JOURNAL, SystemClock
@@ -141,9 +142,11 @@ class TestWhatDoesNot:
 
 class TimedCalls:
     """service.reconnect.Calls. Each of a volume's attempts takes so many seconds of ``now``; those
-    that ``durations`` does not name take none. What is killed has no end."""
+    that ``durations`` does not name take none. What is killed has no end. Of ``start_seconds``,
+    which the first of them begins with, it waits no longer than it is let."""
 
-    def __init__(self, durations: dict[str, list[float]]) -> None:
+    def __init__(self, durations: dict[str, list[float]], start_seconds: float = 0.0) -> None:
+        self._start_seconds = start_seconds
         self._durations = {volume_id: list(those) for volume_id, those in durations.items()}
         self._ends: dict[str, float] = {}
         self.seconds = 0.0
@@ -152,8 +155,11 @@ class TimedCalls:
     def now(self) -> float:
         return self.seconds
 
-    def begin(self, attachment: Attachment) -> None:
+    def begin(self, attachment: Attachment, timeout_seconds: float) -> None:
         volume_id = attachment.volume_id
+        waited_seconds = min(self._start_seconds, timeout_seconds)
+        self._start_seconds -= waited_seconds
+        self.seconds += waited_seconds
         self.begun.append(volume_id)
         durations = self._durations.get(volume_id)
         self._ends[volume_id] = self.seconds + (durations.pop(0) if durations else 0.0)
@@ -168,6 +174,21 @@ class TimedCalls:
     def kill(self) -> bool:
         self._ends.clear()
         return True
+
+
+def of_two_exports(those: list[Lost]) -> list[Lost]:
+    """Files of NFS: the third is of an export of its own."""
+    return [
+        replace(each, counted=(replace(one, attachment=in_export(one.attachment)),))
+        for each in those
+        for one in each.counted
+    ]
+
+
+def in_export(wanted: Attachment) -> Attachment:
+    export = "nas:/other" if wanted.volume_id == VOLUMES[2] else "nas:/volumes"
+    data = NfsData(export=export, name=wanted.volume_id)
+    return wanted.reached_by(NfsConnection(driver_volume_type="nfs", data=data))
 
 
 class TestTime:
@@ -214,6 +235,24 @@ class TestTime:
         assert calls.seconds == 25
         assert "no answer within 10 s" in ended[VOLUMES[0]].detail
         assert "the time for all volumes is over" in ended[VOLUMES[5]].detail
+
+    def test_who_shares_a_target_waits_where_the_lane_has_room(self, world: World) -> None:
+        """He would wait for the target's lock, and spend his own time with it."""
+        calls = TimedCalls({VOLUMES[0]: [6], VOLUMES[1]: [6], VOLUMES[2]: [6]})
+        reconnection = Reconnection(calls, calls.now, volume_seconds=10, total_seconds=25)
+        begun = [
+            (each.volume_id, list(calls.begun))
+            for each, _ in reconnection.run(of_two_exports(lost(world)))
+        ]
+        assert begun[0] == (VOLUMES[0], [VOLUMES[0], VOLUMES[2]])
+        assert calls.begun == [VOLUMES[0], VOLUMES[2], VOLUMES[1]]
+        assert calls.seconds == 12
+
+    def test_a_storage_call_whose_start_takes_long_is_in_the_whole(self, world: World) -> None:
+        calls = TimedCalls({}, start_seconds=60)
+        reconnection = Reconnection(calls, calls.now, volume_seconds=10, total_seconds=25)
+        assert {each.volume_id for each, _ in reconnection.run(lost(world))} == set(VOLUMES[:3])
+        assert calls.seconds == 25
 
     def test_a_healthy_target_does_not_wait_for_a_sick_one(self, world: World) -> None:
         world.start()

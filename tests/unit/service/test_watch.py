@@ -146,6 +146,16 @@ class TestAwaitingUnmap:
         assert world.storage.left == [(NQN, [f"target:{NQN}"])]
         assert self.left_behind(world) == []
 
+    def test_what_fails_holds_up_nothing_else(self, world: World) -> None:
+        self.detached(world)
+        world.storage.lose_power()
+        assert isinstance(world.storage, Subsystem)
+        world.storage.controllers_stay = ConnectFailed("a controller stays")
+        world.storage.mounted = ["192.0.2.40:/vols"]
+        with pytest.raises(ConnectFailed):
+            look(world)
+        assert [left for left, _ in world.storage.left] == ["192.0.2.40:/vols"]
+
     def test_what_is_used_again_is_no_leftover(self, world: World) -> None:
         self.detached(world)
         attach(2, 2)(world)

@@ -1,9 +1,17 @@
 """A device is proven to be the volume before a guest may see it."""
 
+from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from agent.model.attachment import Attachment
+from agent.model.device import Device
+from agent.saga.plan import Scene
+from agent.steps.identity import why_another
+from agent.steps.volume import ConnectVolume
 from tests.unit.saga.stories import ONE, SHARED, TWO, destroy
-from tests.world.story import TARGET, VOLUMES, attach, attached, request_id
+from tests.world.story import TARGET, VOLUMES, attach, attached, attachment, request_id
 from tests.world.world import World
 
 
@@ -61,7 +69,34 @@ def test_two_volumes_that_are_one_device(world: World) -> None:
     assert list(quarantined(world)) == [VOLUMES[0]]
 
 
-def test_a_connected_volume_that_shows_a_second_identity(world: World) -> None:
+def one_serial(world: World) -> None:
+    """The array answers its own for each of its LUNs."""
+    for lun in world.storage.luns.values():
+        lun.serial = "of-the-array"
+
+
+def test_two_volumes_with_the_serial_of_their_array_are_two(world: World) -> None:
+    one_serial(world)
+    attached(world, 2, volume=2)
+    assert ask(world) == ("done", "")
+
+
+def test_what_has_only_the_serial_of_what_it_was_is_another(world: World) -> None:
+    one_serial(world)
+    asked = Attachment.parse(attachment(1))
+    device = ConnectVolume(asked).apply(Scene(world.host, request_id(1), {}))["device"]
+    now = Device.model_validate(device)
+    was = now.model_copy(update={"identity": {**now.identity, "wwn": "6001405000000000000000ff"}})
+    asks = (world.journal, world.storage, asked, now)
+    (wrong,) = why_another(*asks, besides="", earlier=was)
+    assert wrong == f"it is {now.shown}, and was {was.shown} before"
+
+
+@pytest.mark.parametrize("share_a_serial", [lambda world: None, one_serial], ids=["none", "one"])
+def test_a_connected_volume_that_shows_a_second_identity(
+    world: World, share_a_serial: Callable[[World], None]
+) -> None:
+    share_a_serial(world)
     world.domains.add(TWO)
     attached(world, 2, instance=2, **SHARED)
     world.storage.luns[TARGET, 7] = world.storage.luns[TARGET, 2]

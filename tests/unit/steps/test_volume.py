@@ -1,11 +1,16 @@
 """A volume comes and goes: missing paths are told, earlier devices are not used, others' stay."""
 
-from typing import Any
+import json
+import sqlite3
+from contextlib import closing
+from typing import Any, Never
 
 import pytest
 
-from agent.errors import WrongDevice
+from agent.errors import ConnectFailed, WrongDevice
+from agent.journal.store import FILE_NAME
 from agent.model.attachment import Attachment
+from agent.model.device import Device
 from agent.saga.plan import Scene
 from agent.steps.identity import VerifyIdentity
 from agent.steps.volume import ConnectVolume, disconnect_unless_used
@@ -74,3 +79,66 @@ def test_what_another_volume_has_by_now_stays(world: World) -> None:
     learnt = disconnect_unless_used(scene(world), Attachment.parse(attachment(1)), None)
     assert (TARGET, 1) in world.storage.devices
     assert learnt["warnings"] == [f"{device.path} is the device of volume {VOLUMES[1]}: it stays"]
+
+
+UNREADABLE = {
+    "driver_volume_type": "iscsi",
+    "data": {
+        "target_portal": "192.0.2.1:3260",
+        "target_iqn": TARGET,
+        "target_lun": 1,
+        "addressing_mode": "bogus",
+    },
+}
+
+
+def test_what_os_brick_cannot_read_is_refused_and_nothing_is_touched(world: World) -> None:
+    attach(1, connection_info=UNREADABLE, refused="invalid")(world)
+    world.run()
+    assert not world.records()
+    assert not world.storage.devices
+
+
+def test_what_an_older_agent_took_and_os_brick_never_connected_is_undone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every call to os-brick fails, the disconnect as well."""
+
+    def cannot_read(*asked: object) -> Never:
+        raise ConnectFailed("Invalid addressing_mode bogus")
+
+    for call in ("connect", "disconnect"):
+        monkeypatch.setattr(world.storage, call, cannot_read)
+    attach(1)(world)
+    world.die()
+    with closing(sqlite3.connect(world.directory / FILE_NAME)) as db, db:
+        db.execute(
+            "UPDATE operation_parts"
+            " SET attachment = json_set(attachment, '$.connection_info', json(?))",
+            (json.dumps(UNREADABLE),),
+        )
+    world.start()
+    wanted = world.record(request_id(1)).part.attachment
+    assert wanted is not None
+    assert any(wanted.connection.data.flaws())
+    world.run()
+    assert world.record(request_id(1)).state == "undone"
+
+
+def test_while_others_have_the_volume_it_is_still_theirs(world: World) -> None:
+    attached(world, 1, multiattach=True)
+    wrong = attachment(2, volume=1, multiattach=True, connection_info=UNREADABLE)
+    before = dict(world.storage.devices)
+    learnt = disconnect_unless_used(scene(world), Attachment.model_validate(wrong), None)
+    assert learnt == {"disconnected": False}
+    assert world.storage.devices == before
+
+
+def test_a_serial_of_the_array_does_not_make_a_device_another_volumes(world: World) -> None:
+    for lun in world.storage.luns.values():
+        lun.serial = "of-the-array"
+    attached(world, 2, volume=2)
+    device = Device.model_validate(connect(world)["device"])
+    learnt = disconnect_unless_used(scene(world), Attachment.parse(attachment(1)), device)
+    assert learnt == {"disconnected": True, "awaiting_unmap": False}
+    assert list(world.storage.devices) == [(TARGET, 2)]

@@ -1,0 +1,77 @@
+"""What a disconnect of os-brick has left of a volume: looked for, and taken away where it is ours.
+
+os-brick removes the paths that it sees at the volume's address, and the map that is on them. Paths
+that come later stay, and so does a map whose paths went before: then nothing leads to it.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+
+from agent.errors import ConnectFailed
+from agent.host.brick_locks import OsBrickLocks
+from agent.host.brick_trail import Execute, Trail
+from agent.host.identity import BlockDevices
+from agent.model.connection import Connection, NvmeConnection
+from agent.model.device import Device, Disconnected
+
+LOG = logging.getLogger(__name__)
+
+FLUSH_SECONDS = 60
+"""How long multipath may take for a map without paths. os-brick's five minutes are for data that
+has yet to be written, and no other SCSI volume is connected meanwhile."""
+
+
+class Leftovers:
+    """``remove`` takes SCSI devices away, as brick_library.remove_scsi_devices."""
+
+    def __init__(
+        self,
+        devices: BlockDevices,
+        locks: OsBrickLocks,
+        remove: Callable[[Sequence[str], Execute], None],
+    ) -> None:
+        self._devices = devices
+        self._locks = locks
+        self._remove = remove
+
+    def remove(self, connection: Connection, device: Device, trail: Trail) -> None:
+        """Of the volume that our own connect found: what came after os-brick had looked, or by
+        portals that the request does not name, and a map that has outlived its paths. What
+        something is built on stays.  Raises what os-brick raises, also where a map is open."""
+        if "path" in device.identity:
+            return
+        left = {os.path.basename(node) for node in self._devices.all_of(device.identity)}
+        maps = {name for name in left if name.startswith("dm-")}
+        held = {name for name in left if set(self._devices.holders(name)) - maps}
+        if left and not held:
+            LOG.warning(
+                "%s came late, by another portal, or outlived its paths: removed",
+                ", ".join(sorted(left)),
+            )
+            with self._locks.hold(connection.lane):
+                if paths := sorted(left - maps):
+                    self._remove(paths, trail.execute)
+                self._remove_empty(maps, trail)
+
+    def refuse_left(self, connection: Connection, device: Device | None) -> Disconnected:
+        """Has the volume gone? os-brick can end well and leave the device.
+
+        Raises ConnectFailed: it has not, and nothing else is to be waited for."""
+        left = self._devices.find(device.identity) if device else None
+        if left is None:
+            return Disconnected()
+        if isinstance(connection, NvmeConnection):
+            return Disconnected(awaiting_unmap=True)
+        holders = ", ".join(self._devices.holders(left))
+        raise ConnectFailed(
+            f"{left} is still on this host"
+            + (f", held by {holders}" if holders else "")
+            + "; it is tried again: see what uses it ('lsof', 'multipath -ll')"
+        )
+
+    def _remove_empty(self, maps: Iterable[str], trail: Trail) -> None:
+        """Device-mapper itself refuses for one that somebody has open."""
+        for node in sorted(filter(self._devices.is_empty_map, maps)):
+            name = self._devices.map_name(node)
+            trail.execute("multipath", "-f", name, run_as_root=True, timeout=FLUSH_SECONDS)

@@ -1,0 +1,133 @@
+"""A command that sleeps in the kernel holds nobody up: not who asks, and not whoever waits."""
+
+import errno
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from agent.errors import ConnectFailed, Unavailable
+from agent.host.bounded import Spawn, run_bounded
+from agent.host.mounts import Mounts
+
+EXPORT = "192.0.2.40:/vols"
+A_MOMENT_SECONDS = 2.0
+STUCK_SECONDS = 10.0
+"""So long a test that fails takes, instead of for ever."""
+
+
+class Unkillable:
+    """A child whose time is up at once, and which does not end when it is killed."""
+
+    def __init__(self) -> None:
+        self.woken = threading.Event()
+        self.signals = 0
+        self.is_reaped = threading.Event()
+
+    def spawn(self, command: list[str], **how: Any) -> "Unkillable":
+        self.command = command
+        return self
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        if timeout is None:
+            self.wait()
+            return "", ""
+        raise subprocess.TimeoutExpired(self.command, timeout)
+
+    def kill(self) -> None:
+        self.signals += 1
+
+    def wait(self) -> int:
+        self.woken.wait(STUCK_SECONDS)
+        self.is_reaped.set()
+        return -9
+
+    def __enter__(self) -> "Unkillable":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.wait()
+
+
+@pytest.fixture
+def child() -> Iterator[Unkillable]:
+    child = Unkillable()
+    yield child
+    child.woken.set()
+
+
+def mounts(child: Unkillable, base: Path) -> Mounts:
+    """Its one export is mounted."""
+    table = base / "table"
+    mounts = Mounts(str(base), lambda directory: False, table, cast(Spawn, child.spawn))
+    table.write_text(f"{EXPORT} {mounts.directory_of(EXPORT)} nfs4 rw 0 0\n")
+    return mounts
+
+
+@pytest.mark.parametrize(
+    ("ask", "refusal", "command"),
+    [
+        (lambda mounts: mounts.leave(EXPORT), Unavailable, "umount"),
+        (lambda mounts: mounts.probe("/mnt/x"), ConnectFailed, "stat"),
+        (lambda mounts: mounts.is_only_here("/mnt/x"), Unavailable, "findmnt"),
+    ],
+    ids=["umount", "stat", "findmnt"],
+)
+def test_one_that_cannot_be_killed_is_not_waited_for(
+    child: Unkillable,
+    tmp_path: Path,
+    ask: Callable[[Mounts], object],
+    refusal: type[Exception],
+    command: str,
+) -> None:
+    before = time.monotonic()
+    with pytest.raises(refusal, match="the server of"):
+        ask(mounts(child, tmp_path))
+    assert time.monotonic() - before < A_MOMENT_SECONDS
+    assert child.command[0] == command
+    assert child.signals == 1
+    assert not child.is_reaped.is_set()
+    child.woken.set()
+    assert child.is_reaped.wait(STUCK_SECONDS), "it leaves no zombie"
+
+
+def test_one_that_can_be_is_gone() -> None:
+    spawned: list[subprocess.Popen[str]] = []
+
+    def spawn(*arguments: Any, **how: Any) -> "subprocess.Popen[str]":
+        spawned.append(subprocess.Popen(*arguments, **how))
+        return spawned[0]
+
+    with pytest.raises(subprocess.TimeoutExpired):
+        run_bounded(["sleep", "600"], 0.1, spawn)
+    deadline = time.monotonic() + STUCK_SECONDS
+    while spawned[0].returncode is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert spawned[0].returncode == -9
+
+
+def test_what_it_wrote_is_told_however_it_ends() -> None:
+    assert run_bounded(["sh", "-c", "echo out; echo $LC_ALL >&2; exit 3"], 60) == ("out\n", "C\n")
+
+
+def test_what_it_wrote_need_not_be_text() -> None:
+    said, _ = run_bounded(["printf", r"stat: gr\374\337e\n"], 60)
+    assert said.startswith("stat: gr")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [BlockingIOError(errno.EAGAIN, "no process to spare"), OSError(errno.ENOMEM, "no memory")],
+    ids=["EAGAIN", "ENOMEM"],
+)
+def test_one_that_cannot_be_begun_says_what_to_do(error: OSError) -> None:
+    def spawn(*arguments: Any, **how: Any) -> "subprocess.Popen[str]":
+        raise error
+
+    with pytest.raises(Unavailable, match=r"no .* is tried again: see whether") as refused:
+        run_bounded(["umount", "/mnt"], 60, spawn)
+    assert refused.value.part == "umount"

@@ -44,6 +44,15 @@ def volume(lab: Lab) -> Iterator[LoopVolume]:
         volume.assert_unused()
 
 
+@pytest.mark.parametrize("half", ["7 write vda", "7 li", "7", "7 write vda 1 wor"])
+def test_a_guest_survives_half_a_command_and_does_not_obey_it(
+    guests: list[Guest], half: str
+) -> None:
+    booted = guests[0].boot_id()
+    guests[0].break_off(half)
+    assert guests[0].boot_id() == booted
+
+
 @pytest.mark.parametrize("bus", ["virtio", "scsi"])
 def test_a_plugged_disk_is_there_in_the_guest_and_gone_when_unplugged(
     guests: list[Guest], volume: LoopVolume, bus: str

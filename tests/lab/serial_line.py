@@ -72,6 +72,13 @@ class SerialLine:
             self._path = path
             self._begin_with = b"\n"
 
+    def break_off(self, words: str) -> None:
+        """Say half a line, as who is moved while he speaks."""
+        with self._turn():
+            (self._socket or self._connected()).sendall(words.encode())
+            self._hang_up()
+            self._begin_with = b"\n"
+
     def _hang_up(self) -> None:
         if self._socket is not None:
             self._socket.close()
@@ -81,7 +88,7 @@ class SerialLine:
         connection = self._socket = self._socket or self._connected()
         self._drop_old_words(connection)
         connection.settimeout(max(deadline - time.monotonic(), 0.01))
-        connection.sendall(self._begin_with + f"{number} {line}\n".encode())
+        connection.sendall(self._begin_with + f"{number} {line} .\n".encode())
         self._begin_with = b""
         answer = []
         while True:

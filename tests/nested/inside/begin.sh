@@ -49,7 +49,7 @@ for guest in ("guest-1", "guest-2"):
             line.settimeout(5)
             try:
                 line.connect(f"/srv/lab/guests/{guest}.serial")
-                line.sendall(b"1 hello\n")
+                line.sendall(b"1 hello .\n")
                 said = b""
                 while b"1 ok" not in said:
                     said += line.recv(100) or 1 / 0

@@ -173,8 +173,6 @@ class BrickConnectors:
                     raise no_multipath(connection) from error
                 raise connect_refusal(error, connection, trail) from error
         LOG.info("os-brick connected %s: %s", attachment.volume_id, info)
-        if connection.export is not None:
-            self._mounts.probe(str(info["path"]))
         return self._reader.of(attachment, info, before, trail)
 
     def disconnect(self, attachment: Attachment, device: Device | None) -> Disconnected:
@@ -324,12 +322,12 @@ class BrickConnectors:
             properties["device_path"] = node  # by itself os-brick may not know which one it is
         if isinstance(connection, SCSI) and self._which("lsscsi") is None:
             raise no_lsscsi()
-        with self._locks.hold(connection.lane):
-            try:
-                self._connector(connection, trail).extend_volume(properties)
-            except (*FOREIGN, NotImplementedError) as error:
-                self._reader.refuse_lagging(device)
-                raise extend_refusal(error, connection, trail) from error
+        extend_volume = self._connector(connection, trail).extend_volume
+        try:
+            self._locks.extend(connection.lane, extend_volume, properties)
+        except (*FOREIGN, NotImplementedError) as error:
+            self._reader.refuse_lagging(device)
+            raise extend_refusal(error, connection, trail) from error
 
     # what is there
 

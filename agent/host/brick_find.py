@@ -56,7 +56,6 @@ class Finder:
         if path is None:
             return None
         try:
-            self._mounts.probe(path)
             image = look_at_image(path, connection.source_format)
         except (ConnectFailed, LunMissing, Invalid):
             return None

@@ -2,6 +2,7 @@
 
     <lock_path>/os-brick-connect_volume    one for the host: around every connect and disconnect of
                                            SCSI and NVMe, in every program that uses os-brick
+    <lock_path>/os-brick-extend_volume     around every extend, in every program that uses os-brick
     <lock_path>/os-brick-<service_uuid>    the guard of a storage service, where os-brick says so
 
 os-brick holds the first alone for each call: minutes for a LUN that does not show, and all NVMe
@@ -32,6 +33,7 @@ from agent.model.request import rfc3339
 
 CONNECT_VOLUME = "connect_volume"
 """os-brick's name of its lock of the whole host, and its prefix of every lock file."""
+EXTEND_VOLUME = "extend_volume"
 PREFIX = "os-brick-"
 
 POLL_SECONDS = 0.1
@@ -85,6 +87,13 @@ class OsBrickLocks:
             return method(*arguments)
         with self.hold(lane):
             return unlocked(*arguments)
+
+    def extend(self, lane: Lane, method: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a connector's extend_volume, when nobody else extends: it would not give up."""
+        with self.hold(lane), self._turn(EXTEND_VOLUME) as turn:
+            self._wait_for_other(EXTEND_VOLUME, time.monotonic() + self._timeout_seconds)
+            turn.begin()
+            return method(*arguments)
 
     @contextmanager
     def hold(self, lane: Lane) -> Iterator[None]:
@@ -182,13 +191,13 @@ class OsBrickLocks:
         if not self._file.acquire(max_delay=POLL_SECONDS, timeout=left_seconds):
             raise self._given_up(CONNECT_VOLUME, holder_of(_path(self._file)) or "another program")
 
-    def _wait_for_other(self, service_uuid: str, deadline: float) -> None:
-        """Until no other program holds the guard: os-brick then takes it, and would not give up."""
-        path = _path(lockutils.external_lock(service_uuid, PREFIX))
+    def _wait_for_other(self, name: str, deadline: float) -> None:
+        """Until no other program holds it: os-brick then takes it, and would not give up."""
+        path = _path(lockutils.external_lock(name, PREFIX))
         while holder := holder_of(path):
             left_seconds = deadline - time.monotonic()
             if left_seconds <= 0:
-                raise self._given_up(service_uuid, holder)
+                raise self._given_up(name, holder)
             time.sleep(min(POLL_SECONDS, left_seconds))
 
     def _given_up(self, name: str, holder: str) -> Unavailable:

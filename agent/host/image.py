@@ -8,10 +8,16 @@ such an image is refused here, before a guest sees it; QEMU is never asked what 
 import os
 import stat
 import struct
+import subprocess
 from dataclasses import dataclass
 from typing import Literal
 
 from agent.errors import ConnectFailed, Invalid, LunMissing
+from agent.host.bounded import Spawn, run_bounded
+
+ANSWER_SECONDS = 30.0
+"""What a server may take to show the beginning of a file. Who asks one that is away is stuck in
+the kernel."""
 
 _QCOW2_HEADER = struct.Struct(">4sIQIIQ")
 """magic, version, backing_file_offset, backing_file_size, cluster_bits, size in bytes
@@ -31,9 +37,12 @@ class Image:
     read_only: bool
 
 
-def look_at_image(path: str, image_format: Literal["raw", "qcow2"]) -> Image:
-    """Raises LunMissing (no such file), ConnectFailed (it cannot be read) or Invalid (not a plain
-    one, names other files)."""
+def look_at_image(
+    path: str, image_format: Literal["raw", "qcow2"], spawn: Spawn = subprocess.Popen
+) -> Image:
+    """Raises LunMissing (no such file), ConnectFailed (it cannot be read, its server is silent) or
+    Invalid (not a plain one, names other files)."""
+    _refuse_silent(path, spawn)
     try:
         # The last component must not be a link: it would lead out of the export.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -56,6 +65,20 @@ def look_at_image(path: str, image_format: Literal["raw", "qcow2"]) -> Image:
     finally:
         os.close(descriptor)
     return Image(size_bytes, read_only)
+
+
+def _refuse_silent(path: str, spawn: Spawn) -> None:
+    """A child opens it and reads, past the cache, which may know what the server no longer says."""
+    flags = "iflag=direct,nofollow,nonblock"
+    try:
+        run_bounded(
+            ["dd", f"if={path}", "of=/dev/null", "bs=512", "count=1", flags], ANSWER_SECONDS, spawn
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ConnectFailed(
+            f"the server of {path} has not answered for {ANSWER_SECONDS:g} s; nothing was "
+            "done to any guest: look at the server, then try again"
+        ) from error
 
 
 def _qcow2_size(path: str, header: bytes) -> int:

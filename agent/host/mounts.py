@@ -14,15 +14,12 @@ from pathlib import Path
 from agent.errors import ConnectFailed, Unavailable
 from agent.host.bounded import Spawn, run_bounded
 from agent.host.far_files import lines_of, unescaped
+from agent.host.image import ANSWER_SECONDS
 
 LOG = logging.getLogger(__name__)
 
 UNMOUNT_SECONDS = 60.0
 """Writes that the server has not confirmed are sent first; a server that is away never confirms."""
-
-PROBE_SECONDS = 30.0
-"""What a server may take to tell of a file. Who asks one that is away is stuck in the kernel."""
-
 
 OF_ONE_HOST = frozenset(
     ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "ramfs", "overlay")
@@ -84,24 +81,14 @@ class Mounts:
             }
         )
 
-    def probe(self, path: str) -> None:
-        """Raises ConnectFailed where the server does not tell of the file in time."""
-        try:
-            run_bounded(["stat", path], PROBE_SECONDS, self._spawn)
-        except subprocess.TimeoutExpired as error:
-            raise ConnectFailed(
-                f"the server of {path} has not answered for {PROBE_SECONDS:g} s; nothing was "
-                "plugged: look at the server, then try again"
-            ) from error
-
     def is_only_here(self, path: str) -> bool:
         """Raises Unavailable where its file system does not answer."""
         ask = ["findmnt", "--noheadings", "--output", "FSTYPE", "--target", path]
         try:
-            told, _ = run_bounded(ask, PROBE_SECONDS, self._spawn)
+            told, _ = run_bounded(ask, ANSWER_SECONDS, self._spawn)
         except subprocess.TimeoutExpired as error:
             raise Unavailable(
-                f"the server of {path}", f"it has not answered for {PROBE_SECONDS:g} s"
+                f"the server of {path}", f"it has not answered for {ANSWER_SECONDS:g} s"
             ) from error
         return told.strip() in OF_ONE_HOST
 

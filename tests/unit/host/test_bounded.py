@@ -12,6 +12,7 @@ import pytest
 
 from agent.errors import ConnectFailed, Unavailable
 from agent.host.bounded import Spawn, run_bounded
+from agent.host.image import look_at_image
 from agent.host.mounts import Mounts
 
 EXPORT = "192.0.2.40:/vols"
@@ -31,6 +32,10 @@ class Unkillable:
     def spawn(self, command: list[str], **how: Any) -> "Unkillable":
         self.command = command
         return self
+
+    @property
+    def as_spawn(self) -> Spawn:
+        return cast(Spawn, self.spawn)
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         if timeout is None:
@@ -63,7 +68,7 @@ def child() -> Iterator[Unkillable]:
 def mounts(child: Unkillable, base: Path) -> Mounts:
     """Its one export is mounted."""
     table = base / "table"
-    mounts = Mounts(str(base), lambda directory: False, table, cast(Spawn, child.spawn))
+    mounts = Mounts(str(base), lambda directory: False, table, child.as_spawn)
     table.write_text(f"{EXPORT} {mounts.directory_of(EXPORT)} nfs4 rw 0 0\n")
     return mounts
 
@@ -71,22 +76,22 @@ def mounts(child: Unkillable, base: Path) -> Mounts:
 @pytest.mark.parametrize(
     ("ask", "refusal", "command"),
     [
-        (lambda mounts: mounts.leave(EXPORT), Unavailable, "umount"),
-        (lambda mounts: mounts.probe("/mnt/x"), ConnectFailed, "stat"),
-        (lambda mounts: mounts.is_only_here("/mnt/x"), Unavailable, "findmnt"),
+        (lambda child, base: mounts(child, base).leave(EXPORT), Unavailable, "umount"),
+        (lambda child, base: mounts(child, base).is_only_here("/x"), Unavailable, "findmnt"),
+        (lambda child, base: look_at_image("/x", "raw", child.as_spawn), ConnectFailed, "dd"),
     ],
-    ids=["umount", "stat", "findmnt"],
+    ids=["umount", "findmnt", "dd"],
 )
 def test_one_that_cannot_be_killed_is_not_waited_for(
     child: Unkillable,
     tmp_path: Path,
-    ask: Callable[[Mounts], object],
+    ask: Callable[[Unkillable, Path], object],
     refusal: type[Exception],
     command: str,
 ) -> None:
     before = time.monotonic()
     with pytest.raises(refusal, match="the server of"):
-        ask(mounts(child, tmp_path))
+        ask(child, tmp_path)
     assert time.monotonic() - before < A_MOMENT_SECONDS
     assert child.command[0] == command
     assert child.signals == 1

@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from oslo_config import cfg
 
 from agent.errors import AgentError
 from agent.host.brick import BrickConnectors
+from agent.host.brick_library import prepare_os_brick
 from agent.model.attachment import Attachment
 from agent.model.connection import MOUNTED_PROTOCOLS
 from agent.model.device import Device
@@ -131,14 +133,26 @@ class Bench:
         }
 
 
+@contextmanager
+def locking_in(directory: Path) -> Iterator[None]:
+    """os-brick and oslo.concurrency of this process, for one test."""
+    prepare_os_brick(cfg.CONF)
+    lockutils.set_defaults(str(directory))
+    cfg.CONF.set_override("lock_path", str(directory), "os_brick")
+    try:
+        yield
+    finally:
+        cfg.CONF.clear_default("lock_path", "oslo_concurrency")
+        cfg.CONF.clear_override("lock_path", "os_brick")
+
+
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     root = tmp_path.resolve()
-    lockutils.set_defaults(str(root / "locks"))
     tree = DeviceTree(root)
     (tree.sys / "class" / "fc_host" / "host1").mkdir(parents=True)
-    yield Bench(tree, Recorder(), root / "mounts")
-    cfg.CONF.clear_default("lock_path", "oslo_concurrency")
+    with locking_in(root / "locks"):
+        yield Bench(tree, Recorder(), root / "mounts")
 
 
 def scsi(bench: Bench) -> None:

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from oslo_concurrency import lockutils, processutils
-from oslo_config import cfg
+from oslo_concurrency import processutils
 
 from agent.errors import Unavailable
 from agent.host.brick import BrickConnectors
-from agent.host.brick_library import os_brick_connector, prepare_os_brick
+from agent.host.brick_library import os_brick_connector
 from agent.host.brick_locks import OsBrickLocks, beneath_lock, holder_of
+from agent.model.device import Device
 from tests.lab.patience import wait_until
 from tests.samples import attachment
-from tests.unit.host.test_brick_calls import ONE_PATH
+from tests.unit.host.test_brick_calls import ONE_PATH, locking_in
 
 ROOT = Path(__file__).parents[3]
 
@@ -47,6 +47,21 @@ connector.disconnect_volume(volume, {})
 """
 """A compute service: os-brick takes its lock, and is kept in it until standard input ends."""
 
+INSIDE_AN_EXTEND = """
+import sys
+from oslo_config import cfg
+from agent.host.brick_library import prepare_os_brick
+cfg.CONF([], project="compute")
+cfg.CONF.set_override("lock_path", sys.argv[1], "oslo_concurrency")
+prepare_os_brick(cfg.CONF)
+from os_brick.initiator.connectors import base
+@base.synchronized("extend_volume", external=True)
+def extend_volume():
+    print("inside", flush=True)
+    sys.stdin.read()
+extend_volume()
+"""
+
 INSIDE_THE_GUARD = """
 import sys
 from oslo_config import cfg
@@ -62,14 +77,9 @@ with guard_connection({"service_uuid": sys.argv[2], "shared_targets": None}):
 
 @pytest.fixture
 def lock_path(tmp_path: Path) -> Iterator[Path]:
-    """Of this process's os-brick, for one test."""
-    prepare_os_brick(cfg.CONF)
     directory = tmp_path / "locks"
-    lockutils.set_defaults(str(directory))
-    cfg.CONF.set_override("lock_path", str(directory), "os_brick")
-    yield directory
-    cfg.CONF.clear_default("lock_path", "oslo_concurrency")
-    cfg.CONF.clear_override("lock_path", "os_brick")
+    with locking_in(directory):
+        yield directory
 
 
 @contextmanager
@@ -256,6 +266,15 @@ class TestComputeService:
             assert not got_in.wait(0.3)
         assert got_in.wait(ENOUGH_SECONDS)
         asking.join(ENOUGH_SECONDS)
+
+    def test_in_an_extend_it_excludes_ours_and_is_named(self, lock_path: Path) -> None:
+        """os-brick itself would wait for as long as that takes."""
+        machine, volume = Machine(), scsi_volume()
+        device = Device(path="/dev/sdb", identity={"wwn": "0x6001"}, size_bytes=1)
+        with compute_service(INSIDE_AN_EXTEND, str(lock_path)) as pid:
+            with pytest.raises(Unavailable, match=rf"extend_volume.*python.*\(pid {pid}\)"):
+                connectors(machine, timeout_seconds=0.3).extend(volume, device)
+            assert machine.commands == []
 
     def test_in_the_guard_it_excludes_us_and_is_named(self, lock_path: Path) -> None:
         machine = Machine()

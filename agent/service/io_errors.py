@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from agent.errors import AgentError
 from agent.journal.book import Book
 from agent.journal.record import Held
 from agent.journal.store import Journal
@@ -76,7 +75,7 @@ class IoErrors:
             self._may_have_missed = False  # libvirt may be lost once more while it is asked
             try:
                 self._hear_missed()
-            except AgentError:
+            except Exception:
                 self._may_have_missed = True
                 raise
         now = self._host.clock.monotonic()
@@ -86,7 +85,7 @@ class IoErrors:
             disk, tally = due.popitem()
             try:
                 found = self._journal.write(partial(self._write, tally))
-            except AgentError:
+            except Exception:
                 with self._mutex:
                     for late, untold in ((disk, tally), *due.items()):
                         self._put(late, untold, is_older=True)

@@ -223,6 +223,19 @@ def test_what_could_not_be_asked_is_asked_later(world: World) -> None:
     assert len(ear.tells()) == 1
 
 
+def test_what_nobody_foresaw_loses_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared(world)
+    guest, ear = world.domains.guests[ONE], Ear(world)
+    guest.is_paused, guest.errors = True, {"vda": None}
+    ear.errors.connected()
+    for broken in (world.domains, "disk_errors"), (world.journal, "write"):
+        with monkeypatch.context() as patch:
+            patch.setattr(*broken, lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                ear.tells()
+    assert len(ear.tells()) == 1
+
+
 def test_what_was_counted_outlives_the_agent_and_ends_with_the_attachment(world: World) -> None:
     host()(world)
     attached(world)

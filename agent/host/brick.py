@@ -187,11 +187,10 @@ class BrickConnectors:
         today = self._usable_today(device)
         with self._locks.guard(attachment):
             try:
-                connector = self._connector(connection, trail)
-                if not self._is_anothers(connector, attachment, device, today):
+                if not self._is_anothers(attachment, device, today):
                     self._locks.call(
                         connection.lane,
-                        connector.disconnect_volume,
+                        self._connector(connection, trail).disconnect_volume,
                         self._asked.to_leave(connection, device),
                         device_info(device, today),
                     )
@@ -317,7 +316,7 @@ class BrickConnectors:
     def _rescan(self, connection: Connection, device: Device) -> None:
         """Also before other programs' connects: os-brick makes multipathd read all anew."""
         trail, node = Trail(self._execute), self._devices.find(device.identity)
-        properties = self._asked.of(connection)
+        properties = self._asked.to_extend(connection, device)
         if isinstance(connection, NvmeConnection):
             properties["device_path"] = node  # by itself os-brick may not know which one it is
         if isinstance(connection, SCSI) and self._which("lsscsi") is None:
@@ -345,14 +344,14 @@ class BrickConnectors:
         return None if today is None or self._devices.is_empty_map(today) else today
 
     def _is_anothers(
-        self, connector: Any, attachment: Attachment, device: Device | None, today: str | None
+        self, attachment: Attachment, device: Device | None, today: str | None
     ) -> bool:
         """Has our device gone, and is another volume's at the address that ours had?
 
         os-brick takes what is there, and an array gives LUNs and namespace ids away again."""
         if device is None or today is not None:
             return False
-        for found in self._taken_by_os_brick(connector, attachment.connection):
+        for found in self._taken_by_os_brick(attachment.connection):
             if not same_device(device.identity, found.identity):
                 LOG.warning(
                     "%s was not disconnected: the device of %s is gone, and this one is %s",
@@ -363,11 +362,8 @@ class BrickConnectors:
                 return True
         return False
 
-    def _taken_by_os_brick(self, connector: Any, connection: Connection) -> Sequence[Found]:
+    def _taken_by_os_brick(self, connection: Connection) -> Sequence[Found]:
         """For the volume's device, of which it is told nothing."""
         if isinstance(connection, NvmeConnection):
             return self._nvme.taken_by_os_brick(connection)
-        if not isinstance(connection, SCSI):
-            return []
-        paths = connector.get_volume_paths(self._asked.of(connection))
-        return [found for path in paths if (found := self._devices.look(path))]
+        return self._reader.at_address(connection)

@@ -272,12 +272,11 @@ def _by_path(connection: Connection) -> Iterator[str]:
     None of NVMe: the kernel itself removes a namespace whose identity has changed."""
     if isinstance(connection, IscsiConnection):
         for portal, iqn, lun in connection.addresses:
-            yield f"*ip-{glob.escape(portal)}-iscsi-{glob.escape(iqn)}-lun-{_lun_name(lun)}"
+            name = _lun_name(connection.data.lun_here(lun))
+            yield f"*ip-{glob.escape(portal)}-iscsi-{glob.escape(iqn)}-lun-{name}"
     if isinstance(connection, FibreChannelConnection):
-        luns = connection.data.target_luns or (connection.data.target_lun or 0,)
-        for wwn in connection.targets:
-            for lun in sorted(set(luns)):
-                yield f"*-fc-0x{glob.escape(wwn)}-lun-{_lun_name(lun)}"
+        for wwn, lun in connection.addresses:
+            yield f"*-fc-0x{glob.escape(wwn)}-lun-{_lun_name(connection.data.lun_here(lun))}"
 
 
 def _lun_name(lun: int) -> str:

@@ -10,6 +10,9 @@ from agent.host.identity import BlockDevices
 from agent.model.connection import Connection, IscsiConnection
 from agent.model.device import Device
 
+Path = tuple[str, str, int]
+"""Portal, IQN, and the LUN as the kernel numbers it."""
+
 
 class BrickProperties:
     def __init__(
@@ -35,18 +38,33 @@ class BrickProperties:
 
     def to_leave(self, connection: Connection, device: Device | None) -> dict[str, Any]:
         """For a disconnect. Where a connect discovers: the paths that are here."""
+        return self._by_paths(connection, self._sessions_with(connection) | self._paths_of(device))
+
+    def to_extend(self, connection: Connection, device: Device) -> dict[str, Any]:
+        """For an extend: os-brick makes no other path look again than those it is told of."""
+        return self._by_paths(connection, self._paths_of(device))
+
+    def _by_paths(self, connection: Connection, paths: set[Path]) -> dict[str, Any]:
+        """With ``paths`` beside the one that the request names, where it names one and a connect
+        has discovered others."""
         properties = self.of(connection)
-        if self._use_multipath and isinstance(connection, IscsiConnection):
-            properties.update(self._ways_here(connection, device))
+        if not (self._use_multipath and isinstance(connection, IscsiConnection)):
+            return properties
+        if one := connection.one_way():
+            [portal], [iqn], [lun] = one.values()
+            asked = connection.data.lun_there
+            ways = {(portal, iqn, lun), *((by, who, asked(here)) for by, who, here in paths)}
+            columns = map(list, zip(*sorted(ways), strict=True))
+            properties.update(zip(one, columns, strict=True))
         return properties
 
-    def _ways_here(self, connection: IscsiConnection, device: Device | None) -> dict[str, Any]:
-        """Of the device, and of all sessions with its target; empty: the request names them."""
-        one = connection.one_way()
-        if not one:
-            return {}
-        [portal], [iqn], [lun] = one.values()
-        ways = self._devices.iscsi_ways(device.identity) if device else set()
-        ways |= {(found, iqn, lun) for found in self._devices.iscsi_portals(iqn)}
-        ways |= {(portal, iqn, lun)}
-        return dict(zip(one, map(list, zip(*sorted(ways), strict=True)), strict=True))
+    def _paths_of(self, device: Device | None) -> set[Path]:
+        return self._devices.iscsi_ways(device.identity) if device else set()
+
+    def _sessions_with(self, connection: Connection) -> set[Path]:
+        """All sessions with its target."""
+        if not isinstance(connection, IscsiConnection):
+            return set()
+        [(_, iqn, lun), *_] = connection.addresses
+        number = connection.data.lun_here(lun)
+        return {(portal, iqn, number) for portal in self._devices.iscsi_portals(iqn)}

@@ -9,6 +9,7 @@ import base64
 import re
 import uuid
 from collections.abc import Iterator
+from itertools import product
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -142,6 +143,9 @@ class Connection(Value):
 
 ADDRESSING_MODES = ("SAM", "SAM2", "SAM3-flat", "transparent")
 """How an array numbers its LUNs (os_brick.constants.SCSI_ADDRESSING_MODES)."""
+FLAT_SPACE = 1 << 14
+"""What flat space addressing adds to a LUN (SAM-3, 4.6.8)."""
+FLAT_IN_SAM2_FROM = 256
 
 
 class ScsiData(Data):
@@ -151,6 +155,17 @@ class ScsiData(Data):
         mode = self.__pydantic_extra__.get("addressing_mode")
         if mode and mode not in ADDRESSING_MODES:
             yield f"addressing_mode must be one of {', '.join(ADDRESSING_MODES)}, or left out"
+
+    def lun_here(self, lun: int) -> int:
+        """What the kernel calls it (os-brick, LinuxSCSI.lun_for_addressing)."""
+        mode = self.__pydantic_extra__.get("addressing_mode")
+        is_flat = mode == "SAM3-flat" or (mode == "SAM2" and lun >= FLAT_IN_SAM2_FROM)
+        return lun + FLAT_SPACE if is_flat else lun
+
+    def lun_there(self, lun: int) -> int:
+        """What the request calls the kernel's."""
+        asked = lun - FLAT_SPACE
+        return asked if asked >= 0 and self.lun_here(asked) == lun else lun
 
 
 class IscsiData(ScsiData):
@@ -248,9 +263,22 @@ class FibreChannelConnection(Connection):
 
     @property
     def targets(self) -> tuple[str, ...]:
+        """Lower case, as udev writes them; some arrays' drivers send upper case."""
+        return tuple(sorted({wwn.lower() for wwn in (*self._one, *(self.data.target_wwns or ()))}))
+
+    @property
+    def addresses(self) -> tuple[tuple[str, int], ...]:
+        """(WWN, LUN) of each, as os-brick pairs them."""
+        wwns = [wwn.lower() for wwn in self.data.target_wwns or self._one]
+        luns = self.data.target_luns or (self.data.target_lun or 0,)
+        return tuple(
+            zip(wwns, luns, strict=True) if len(wwns) == len(luns) else product(wwns, luns)
+        )
+
+    @property
+    def _one(self) -> tuple[str, ...]:
         one = self.data.target_wwn or ()
-        wwns = (one,) if isinstance(one, str) else one
-        return tuple(sorted({*wwns, *(self.data.target_wwns or ())}))
+        return (one,) if isinstance(one, str) else one
 
     @property
     def paths(self) -> int:

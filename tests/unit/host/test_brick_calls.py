@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,6 @@ class Recorder:
     Treats the properties that it is given as os-brick does: takes some out, adds others."""
 
     info: Mapping[str, Any] = field(default_factory=dict)
-    at_address: list[str] = field(default_factory=list)
     on_connect: Callable[[Any], None] = lambda execute: None
     on_disconnect: Callable[[], None] = lambda: None
     on_extend: Callable[[], None] = lambda: None
@@ -84,9 +83,6 @@ class Recorder:
 
     def supports_multipath(self) -> bool:
         return self.has_multipath
-
-    def get_volume_paths(self, properties: dict[str, Any]) -> list[str]:
-        return self.at_address
 
     def _note(self, call: str, properties: dict[str, Any], *others: Any) -> None:
         self.calls.append((call, copy.deepcopy(properties), *others))
@@ -339,6 +335,13 @@ def connected(bench: Bench, case: Case = ISCSI, **options: Any) -> tuple[Attachm
     return asked, device
 
 
+def anothers_at_the_address(bench: Bench, **different: Any) -> None:
+    """The array has given the LUN away."""
+    bench.tree.scsi("sdb", "8:16", OTHER_WWN, **different)
+    bench.tree.link(f"disk/by-path/ip-192.0.2.1:3260-iscsi-{IQN}-lun-1", "sdb")
+    bench.tree.link("disk/by-path/pci-0000:05:00.0-fc-0x5006016041e0c8d1-lun-3", "sdb")
+
+
 def test_the_kernel_asks_a_lun_again_who_it_is(bench: Bench) -> None:
     """It caches the answer, and the LUN may have been another volume's."""
     connected(bench)
@@ -389,18 +392,22 @@ class TestDisconnect:
         bench.connectors().disconnect(asked, None)
         assert bench.brick.of("disconnect_volume")[2] is None
 
-    def test_a_lun_that_was_given_to_another_volume_is_left_alone(self, bench: Bench) -> None:
-        asked, device = connected(bench)
-        bench.tree.remove("sdb")
-        bench.brick.at_address = [bench.tree.scsi("sdb", "8:16", OTHER_WWN)]
-        bench.connectors().disconnect(asked, device)
+    @pytest.mark.parametrize("name", ["iscsi", "fibre-channel"])
+    def test_a_lun_that_was_given_to_another_volume_is_left_alone(
+        self, bench: Bench, name: str
+    ) -> None:
+        case = next(case for case in CASES if case.name == name)
+        asked, device = connected(bench, case)
+        for node in ("sdb", "sdc", "dm-3")[: 3 if case.options else 1]:
+            bench.tree.remove(node)
+        anothers_at_the_address(bench)
+        bench.connectors(**case.options).disconnect(asked, device)
         assert all(call[0] == "factory" for call in bench.brick.calls)
 
     def test_also_where_the_array_gives_all_of_them_one_serial(self, bench: Bench) -> None:
         asked, device = connected(bench)
         bench.tree.remove("sdb")
-        other = bench.tree.scsi("sdb", "8:16", OTHER_WWN, serial=device.identity["serial"])
-        bench.brick.at_address = [other]
+        anothers_at_the_address(bench, serial=device.identity["serial"])
         bench.connectors().disconnect(asked, device)
         assert all(call[0] == "factory" for call in bench.brick.calls)
 
@@ -476,6 +483,18 @@ class TestDisconnect:
         assert properties["target_iqns"] == [IQN, IQN]
         assert properties["target_luns"] == [1, 1]
 
+    def test_ways_are_told_by_the_requests_own_lun(self, bench: Bench) -> None:
+        """os-brick makes the kernel's of it, by the addressing mode."""
+        bench.tree.session(1, "192.0.2.1", IQN)
+        bench.tree.session(2, "192.0.2.2", IQN)
+        case = replace(CASES[0], data={**ONE_PATH, "addressing_mode": "SAM3-flat"})
+        asked = attachment(**wire(bench, case))
+        bench.tree.scsi("sdb", "8:16", WWN, session=1, lun=16385)
+        device = Device(path="/dev/sdb", identity={"wwn": WWN}, size_bytes=1, device_info={})
+        bench.brick.on_disconnect = lambda: bench.tree.remove("sdb")
+        bench.connectors(use_multipath=True).disconnect(asked, device)
+        assert bench.brick.of("disconnect_volume")[1]["target_luns"] == [1, 1]
+
     def test_a_map_that_outlived_its_paths_goes_too(self, bench: Bench) -> None:
         asked, device = connected(bench, MULTIPATH, use_multipath=True)
         run: list[tuple[str, ...]] = []
@@ -513,7 +532,7 @@ class TestDisconnect:
         """The map proves nothing of what is at the address."""
         asked, device = connected(bench, MULTIPATH, use_multipath=True)
         lose_paths(bench)
-        bench.brick.at_address = [bench.tree.scsi("sdb", "8:16", OTHER_WWN, serial="457b1507")]
+        anothers_at_the_address(bench, serial="457b1507")
 
         def execute(*command: str, **how: Any) -> tuple[str, str]:
             bench.tree.remove("dm-3")

@@ -1,5 +1,6 @@
 """What os-brick's answer becomes: its paths, and what was at the address in an earlier life."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -170,6 +171,37 @@ class TestEarlierLife:
         assert found is not None
         assert found.identity["wwn"] == WWN
         assert found.device_info["path"] == f"{bench.tree.dev}/sdb"
+
+    @pytest.mark.parametrize(
+        ("protocol", "data", "name"),
+        [
+            ("iscsi", {"addressing_mode": "SAM3-flat"}, "0x4001000000000000"),
+            ("iscsi", {"addressing_mode": "SAM2"}, "1"),
+            ("iscsi", {"addressing_mode": "SAM2", "target_lun": 256}, "0x4100000000000000"),
+            ("fibre-channel", {"target_wwn": "5006016041E0C8D1", "target_lun": 1}, "1"),
+            (
+                "fibre-channel",
+                {
+                    "target_wwn": ["5006016841e0c8d1", "5006016041e0c8d1"],
+                    "target_lun": None,
+                    "target_luns": [7, 1],
+                },
+                "1",
+            ),
+        ],
+    )
+    def test_it_is_looked_for_as_the_kernel_and_udev_write_it(
+        self, bench: Bench, protocol: str, data: dict[str, Any], name: str
+    ) -> None:
+        case = next(case for case in CASES if case.name == protocol)
+        scsi(bench)
+        at = {
+            "iscsi": f"ip-192.0.2.1:3260-iscsi-{IQN}",
+            "fibre-channel": "pci-0000:05:00.0-fc-0x5006016041e0c8d1",
+        }
+        bench.tree.link(f"disk/by-path/{at[protocol]}-lun-{name}", "sdb")
+        asked = attachment(**wire(bench, replace(case, data={**case.data, **data})))
+        assert bench.connectors().find(asked.connection) is not None
 
     def test_its_paths_are_counted_whoever_brought_it(self, bench: Bench) -> None:
         multipath(bench)

@@ -12,7 +12,17 @@ from oslo_concurrency import processutils as putils
 from agent.errors import AgentError, ConnectFailed, Invalid, NotAllPaths, Unavailable, Unsupported
 from agent.model.device import Device
 from tests.samples import attachment
-from tests.unit.host.test_brick_calls import CASES, ISCSI, MULTIPATH, Bench, Case, connected, wire
+from tests.unit.host.test_brick_calls import (
+    CASES,
+    IQN,
+    ISCSI,
+    MULTIPATH,
+    WWN,
+    Bench,
+    Case,
+    connected,
+    wire,
+)
 from tests.unit.host.test_brick_calls import bench as bench  # the fixture
 
 MIB = 1 << 20
@@ -64,6 +74,21 @@ def test_os_brick_makes_the_kernel_look_and_the_kernel_says_how_large_it_is(
     assert found == device.model_copy(update={"size_bytes": 128 * MIB})
     given = bench.brick.of("extend_volume")[1]
     assert asked.connection.properties().keys() <= given.keys()
+
+
+def test_paths_that_a_connect_has_discovered_look_again_too(bench: Bench) -> None:
+    """A map is no larger than the path that was told last."""
+    for number, ip in ((1, "192.0.2.1"), (2, "192.0.2.2")):
+        bench.tree.session(number, ip, IQN)
+    for name, number, session in (("sdb", "8:16", 1), ("sdc", "8:32", 2)):
+        bench.tree.scsi(name, number, WWN, session=session, lun=1)
+    bench.tree.multipath("dm-3", "253:3", WWN, ("sdb", "sdc"))
+    device = Device(path="/dev/dm-3", identity={"wwn": WWN}, size_bytes=1, device_info={})
+    bench.brick.on_extend = grows(bench, "sdb", "sdc", "dm-3")
+    asked = attachment(**wire(bench, ISCSI))
+    bench.connectors(use_multipath=True).extend(asked, device)
+    given = bench.brick.of("extend_volume")[1]
+    assert given["target_portals"] == ["192.0.2.1:3260", "192.0.2.2:3260"]
 
 
 def test_a_namespace_is_named_to_os_brick(bench: Bench) -> None:

@@ -75,6 +75,7 @@ class Journal:
         with ExitStack() as claimed:
             if directory is not None:
                 claimed.callback(os.close, _claim(directory))
+                _make_private(directory / FILE_NAME)
             try:
                 self._db = claimed.enter_context(closing(_open(directory)))
                 migrate(self._db)
@@ -276,12 +277,17 @@ def _has_content(path: Path) -> bool:
     return path.exists() and path.stat().st_size > 0
 
 
+def _make_private(path: Path) -> None:
+    """Before SQLite has it, and never again in this process: with any descriptor of a file that is
+    closed all locks on it go (fcntl_locking(2)). Without its lock whoever opens the file beside us
+    takes himself for the last, and deletes the log that we write to."""
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    os.fchmod(descriptor, 0o600)
+    os.close(descriptor)
+
+
 def _open(directory: Path | None) -> sqlite3.Connection:
     path = ":memory:" if directory is None else str(directory / FILE_NAME)
-    if directory is not None:
-        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        os.fchmod(descriptor, 0o600)
-        os.close(descriptor)
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS)
     # temp_store: the old pages of a savepoint, with credentials, must not reach /var/tmp.
     for pragma in (

@@ -47,6 +47,25 @@ class TestOneDaemon:
         with opened(tmp_path) as journal:
             assert journal.read(letters) == ["still here"]
 
+    def test_who_writes_beside_it_and_leaves_does_not_take_the_log_along(
+        self, tmp_path: Path
+    ) -> None:
+        """sqlite3(1), or a program that makes backups: the last one out folds and deletes it."""
+        visit = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); SELECT; db.close()"
+        visit = visit.replace("SELECT", "db.execute('SELECT count(*) FROM outbox').fetchone()")
+        with opened(tmp_path) as journal:
+            journal.write(letter("one"))
+            subprocess.run([sys.executable, "-c", visit, tmp_path / FILE_NAME], check=True)
+            log = os.stat(tmp_path / LOG_NAME)
+            journal.write(letter("two"))
+            assert os.stat(tmp_path / LOG_NAME).st_ino == log.st_ino
+            copy = tmp_path / "as a kill leaves it"
+            copy.mkdir()
+            for name in (FILE_NAME, LOG_NAME):
+                shutil.copy(tmp_path / name, copy)
+        with opened(copy) as journal:
+            assert journal.read(letters) == ["one", "two"]
+
     def test_nobody_but_the_owner_reads_the_files(self, tmp_path: Path) -> None:
         directory = tmp_path / "state"
         before = os.umask(0)

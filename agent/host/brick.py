@@ -54,7 +54,7 @@ from agent.model.connection import (
     NvmeConnection,
     VendorConnection,
 )
-from agent.model.device import Device, Disconnected, same_device
+from agent.model.device import Device, Disconnected, conflict, same_device
 
 LOG = logging.getLogger(__name__)
 
@@ -346,20 +346,25 @@ class BrickConnectors:
     def _is_anothers(
         self, attachment: Attachment, device: Device | None, today: str | None
     ) -> bool:
-        """Has our device gone, and is another volume's at the address that ours had?
+        """Is another volume's device at the address?
 
-        os-brick takes what is there, and an array gives LUNs and namespace ids away again."""
-        if device is None or today is not None:
+        os-brick takes what is there, and an array gives LUNs and namespace ids away again: also
+        of a volume that it shows by another number since, and that is here. Of a namespace that is
+        here os-brick is told the name."""
+        connection = attachment.connection
+        if device is None or (today is not None and isinstance(connection, NvmeConnection)):
             return False
-        for found in self._taken_by_os_brick(attachment.connection):
-            if not same_device(device.identity, found.identity):
-                LOG.warning(
-                    "%s was not disconnected: the device of %s is gone, and this one is %s",
-                    found.node,
-                    attachment.volume_id,
-                    dict(found.identity),
-                )
-                return True
+        for found in self._taken_by_os_brick(connection):
+            is_ours = same_device(device.identity, found.identity)
+            if is_ours or (today is not None and not conflict(device.identity, found.identity)):
+                continue
+            LOG.warning(
+                "os-brick was not asked to disconnect %s: at its address is %s, and that is %s",
+                attachment.volume_id,
+                found.node,
+                dict(found.identity),
+            )
+            return True
         return False
 
     def _taken_by_os_brick(self, connection: Connection) -> Sequence[Found]:

@@ -404,6 +404,17 @@ class TestDisconnect:
         bench.connectors(**case.options).disconnect(asked, device)
         assert all(call[0] == "factory" for call in bench.brick.calls)
 
+    def test_also_where_ours_is_here_by_another_number_since(self, bench: Bench) -> None:
+        """As after a reboot: somebody came with the new number, and whoever came with the old one
+        is the last to go."""
+        asked, device = connected(bench)
+        bench.tree.remove("sdb")
+        bench.tree.scsi("sdc", "8:32", WWN, serial=device.identity["serial"])
+        anothers_at_the_address(bench)
+        bench.brick.on_remove = bench.tree.remove
+        bench.connectors().disconnect(asked, device)
+        assert [call for call in bench.brick.calls if call[0] != "factory"] == [("remove", ["sdc"])]
+
     def test_also_where_the_array_gives_all_of_them_one_serial(self, bench: Bench) -> None:
         asked, device = connected(bench)
         bench.tree.remove("sdb")

@@ -31,10 +31,12 @@ class KeyFiles:
         except FileNotFoundError:
             raise Invalid(f"encryption.secret_file: there is no {path} on this host") from None
         except OSError as error:
-            raise Invalid(f"encryption.secret_file: {path}: {error.strerror}") from None
+            raise _unreadable(path, error) from None
         try:
             _refuse_open_to_others(path, os.fstat(descriptor))
             key = os.pread(descriptor, LARGEST_BYTES + 1, 0)
+        except OSError as error:
+            raise _unreadable(path, error) from None
         finally:
             os.close(descriptor)
         if not 0 < len(key) <= LARGEST_BYTES:
@@ -59,6 +61,10 @@ class KeyFiles:
                 f"secret_directories ({allowed})"
             )
         return real
+
+
+def _unreadable(path: str, error: OSError) -> Invalid:
+    return Invalid(f"encryption.secret_file: {path}: {error.strerror}")
 
 
 def _refuse_open_to_others(path: str, found: os.stat_result) -> None:

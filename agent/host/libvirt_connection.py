@@ -25,14 +25,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from queue import SimpleQueue
-from traceback import clear_frames
-from types import TracebackType
 from typing import Any, Final, Protocol, TypeVar
 
 import libvirt
 
 from agent.errors import Unavailable
+from agent.host.hands import Hands, Task, no_thread
 from agent.host.libvirt_loop import EVENT_LOOP
 from agent.host.refusals import is_connection_lost
 
@@ -101,7 +99,7 @@ class LibvirtConnection:
         self._opening_since = time.monotonic()
         self._keeper: threading.Thread | None = None
         self._closed = threading.Event()
-        self._hands = _Hands()
+        self._hands = Hands()
 
     def follow(self, follower: Follower) -> None:
         """Greet it with every connection from now on, and begin to connect.
@@ -120,8 +118,12 @@ class LibvirtConnection:
         the question raises, libvirtError included.
         """
         link = self._enter()
-        task = _Task(lambda: self._ask(link, question), lambda: self._leave(link))
-        self._hands.give(task)
+        task = Task(lambda: self._ask(link, question), lambda: self._leave(link))
+        try:
+            self._hands.give(task)
+        except RuntimeError as error:
+            self._leave(link)
+            raise no_thread(error) from error
         if not task.ended.wait(self._call_timeout_seconds):
             reason = f"a call has not ended within {self._call_timeout_seconds:g} s"
             self._lose(link, reason)
@@ -330,70 +332,3 @@ def _free(link: _Link) -> None:
             connection.close()
         except libvirt.libvirtError as error:
             LOG.debug("closing a retired connection: %s", error)
-
-
-class _Task:
-    """A question, and what came of it: one answer, or an error."""
-
-    def __init__(self, question: Callable[[], Any], afterwards: Callable[[], None]) -> None:
-        self._question = question
-        self._afterwards = afterwards
-        self.ended = threading.Event()
-        self.answers: list[Any] = []
-        self.error: BaseException | None = None
-
-    def run(self) -> None:
-        with self:
-            self.answers.append(self._question())
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> bool:
-        """The error belongs to the thread that asked; libvirt's objects do not go with it.
-
-        In a cycle of error and frame they would be freed by the garbage collector at any moment,
-        and freeing one wipes the thread's last error, which the binding may be about to read."""
-        self.error = error
-        if error is not None:
-            clear_frames(error.__traceback__)
-        self._afterwards()
-        self.ended.set()
-        return True
-
-
-class _Hands:
-    """Threads that ask. Daemons, unlike an executor's: a call that hangs must not keep us alive."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
-        self._idle = 0
-        self._threads = 0
-
-    def give(self, task: _Task) -> None:
-        with self._lock:
-            if self._idle:
-                self._idle -= 1
-            else:
-                self._threads += 1
-                threading.Thread(target=self._work, name="libvirt-call", daemon=True).start()
-        self._tasks.put(task)
-
-    def rest(self) -> None:
-        """Threads end; one that hangs, when its call does."""
-        with self._lock:
-            for _ in range(self._threads):
-                self._tasks.put(None)
-            self._threads = self._idle = 0
-
-    def _work(self) -> None:
-        while (task := self._tasks.get()) is not None:
-            task.run()
-            with self._lock:
-                self._idle += 1

@@ -14,6 +14,7 @@ from typing import Any
 import libvirt
 
 from agent.errors import AgentError, Unavailable
+from agent.host.hands import no_thread
 from agent.host.libvirt_connection import LibvirtConnection
 from agent.host.refusals import migration_refusal, unknown
 from agent.host.remembered import Remembered
@@ -36,16 +37,22 @@ class LibvirtMoves:
         self._refusals: Remembered[AgentError] = Remembered()
 
     def begin(self, instance_id: str, move: Move) -> None:
-        """At once. While a call moves the instance: nothing to do."""
+        """At once. While a call moves the instance: nothing to do.  Raises Unavailable."""
         with self._lock:
             if instance_id in self._under_way:
                 return
             self._under_way.add(instance_id)
             self._called_off.discard(instance_id)
         self._refusals.forget(instance_id)
-        threading.Thread(
+        call = threading.Thread(
             target=self._go, args=(instance_id, move), name="libvirt-migration", daemon=True
-        ).start()
+        )
+        try:
+            call.start()
+        except RuntimeError as error:
+            with self._lock:
+                self._under_way.discard(instance_id)
+            raise no_thread(error) from error
 
     def is_under_way(self, instance_id: str) -> bool:
         with self._lock:

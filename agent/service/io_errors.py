@@ -18,6 +18,7 @@ from agent.model.io_error import Action, IoError
 from agent.model.request import rfc3339_of
 from agent.ports import Host
 from agent.saga.news import tell
+from agent.service.turns import do_all
 from agent.steps.users import halves
 
 LOG = logging.getLogger(__name__)
@@ -71,13 +72,19 @@ class IoErrors:
 
     def look(self) -> None:
         """Tell what is due.  Raises Unavailable (the journal, libvirt): then it is told later."""
-        if self._may_have_missed:
-            self._may_have_missed = False  # libvirt may be lost once more while it is asked
-            try:
-                self._hear_missed()
-            except Exception:
-                self._may_have_missed = True
-                raise
+        do_all((self._look_for_missed, self._tell))
+
+    def _look_for_missed(self) -> None:
+        if not self._may_have_missed:
+            return
+        self._may_have_missed = False  # libvirt may be lost once more while it is asked
+        try:
+            self._hear_missed()
+        except Exception:
+            self._may_have_missed = True
+            raise
+
+    def _tell(self) -> None:
         now = self._host.clock.monotonic()
         with self._mutex:
             due = {disk: self._tallies.pop(disk) for disk in self._due(now)}
@@ -98,19 +105,23 @@ class IoErrors:
 
     def _hear_missed(self) -> None:
         """Guests that QEMU has paused; what is known of a pause is not told once more."""
-        for held in self._journal.read(lambda book: book.attachments()):
-            instance_id, errors = held.attachment.instance_id, held.io_errors
-            look = self._host.domains.look(instance_id)
-            if look is None or look.state != "paused" or (errors and errors["action"] == "stop"):
-                continue
-            disk = halves(look).live_disk(held.attachment.alias)
-            failed = self._host.domains.disk_errors(instance_id)
-            if disk is not None and disk.target_dev in failed:
-                alias = held.disk.get("alias", held.attachment.alias)
-                reason = failed[disk.target_dev]
-                self.heard(
-                    IoError(instance_id=instance_id, alias=alias, action="stop", reason=reason)
-                )
+        attachments = self._journal.read(lambda book: book.attachments())
+        do_all(partial(self._hear_missed_by, held) for held in attachments)
+
+    def _hear_missed_by(self, held: Held) -> None:
+        instance_id, errors = held.attachment.instance_id, held.io_errors
+        look = self._host.domains.look(instance_id)
+        if look is None or look.state != "paused" or (errors and errors["action"] == "stop"):
+            return
+        if look.job is not None:
+            self._may_have_missed = True  # QEMU does not answer; one that comes in is paused, too
+            return
+        disk = halves(look).live_disk(held.attachment.alias)
+        failed = self._host.domains.disk_errors(instance_id)
+        if disk is not None and disk.target_dev in failed:
+            alias = held.disk.get("alias", held.attachment.alias)
+            reason = failed[disk.target_dev]
+            self.heard(IoError(instance_id=instance_id, alias=alias, action="stop", reason=reason))
 
     def _due(self, now: float) -> list[_Disk]:
         for disk, at in list(self._told_at.items()):

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import IO, Any, TextIO
 
 from oslo_config import cfg
@@ -101,7 +102,8 @@ class KillableCalls:
             return True
         os.killpg(process.pid, signal.SIGKILL)
         for pipe in (process.stdin, process.stdout):
-            _pipe(pipe).close()
+            with suppress(BrokenPipeError):  # what was said to one that had died; it is closed
+                _pipe(pipe).close()
         try:
             process.wait(DEATH_SECONDS)
         except subprocess.TimeoutExpired:

@@ -19,37 +19,23 @@ LOOK_AGAIN_SECONDS = 60.0
 """Until all that can be made is made."""
 
 
+UNTIL_WANTED = threading.TIMEOUT_MAX
+"""The next look is when libvirt is connected to anew."""
+
+
 class LostSecrets:
     def __init__(self, host: Host, journal: Journal) -> None:
         self._host = host
         self._journal = journal
-        self._wanted = threading.Event()
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="lost secrets", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def turning(self) -> bool:
-        return self._thread.is_alive()
-
-    def connected(self) -> None:
-        """To libvirt, anew: it may have forgotten them. Returns at once."""
-        self._wanted.set()
-
-    def stop(self) -> None:
-        """Begin nothing more."""
-        self._stopped.set()
-        self._wanted.set()
-
-    def look(self) -> bool:
-        """All that attachments in place need is there; False: some is not.
+    def look(self) -> float | None:
+        """All that attachments in place need is there, until ``UNTIL_WANTED``; None: some is not.
 
         Raises Unavailable (the journal)."""
         held = self._journal.read(lambda book: book.attachments())
         promised = [row.attachment.attachment_id for row in held if row.promised]
         missing = [attachment_id for attachment_id in promised if not self._remake(attachment_id)]
-        return not missing
+        return None if missing else UNTIL_WANTED
 
     def _remake(self, attachment_id: str) -> bool:
         held = self._journal.read(lambda book: book.attachment(attachment_id))
@@ -66,21 +52,9 @@ class LostSecrets:
                 error.detail,
             )
             return False
+        except Exception:  # a defect must not keep the others from theirs
+            LOG.exception("attachment %s: are its secrets there?", attachment_id)
+            return False
         if made:
             LOG.info("libvirt knows the secrets of attachment %s again", attachment_id)
         return True
-
-    # in a thread of its own
-
-    def _watch(self) -> None:
-        pause_seconds: float | None = None
-        while not self._stopped.is_set():
-            self._wanted.wait(pause_seconds)
-            self._wanted.clear()
-            if self._stopped.is_set():
-                return
-            try:
-                pause_seconds = None if self.look() else LOOK_AGAIN_SECONDS
-            except AgentError as error:
-                LOG.warning("nobody knows which secrets are there: %s", error.detail)
-                pause_seconds = LOOK_AGAIN_SECONDS

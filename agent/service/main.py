@@ -51,7 +51,7 @@ from agent.service.io_errors import TELL_AGAIN_SECONDS, IoErrors
 from agent.service.leases import LEASE_SECONDS, Leases
 from agent.service.letters import Letters
 from agent.service.lost import LOST_SECONDS, LostVolumes, lost_pools
-from agent.service.lost_secrets import LostSecrets
+from agent.service.lost_secrets import LOOK_AGAIN_SECONDS, UNTIL_WANTED, LostSecrets
 from agent.service.metrics import Metrics
 from agent.service.notify import ServiceManager
 from agent.service.queries import held_locks
@@ -107,7 +107,13 @@ class Daemon:
             LEASE_SECONDS,
             trouble="leases of migrations could not be looked at",
         )
-        self._secrets = LostSecrets(host, journal)
+        self._secret_turns = Turns(
+            "lost secrets",
+            LostSecrets(host, journal).look,
+            LOOK_AGAIN_SECONDS,
+            first_seconds=UNTIL_WANTED,
+            trouble="nobody knows which secrets are there",
+        )
         self._events = LibvirtEvents(
             self._libvirt,
             self._stir,
@@ -130,7 +136,12 @@ class Daemon:
             TELL_AGAIN_SECONDS,
             trouble="I/O errors of guests are not told yet",
         )
-        self._turns = (*self._beside(host, lost), self._lease_turns, self._io_error_turns)
+        self._turns = (
+            *self._beside(host, lost),
+            self._lease_turns,
+            self._io_error_turns,
+            self._secret_turns,
+        )
 
     def _beside(self, host: Host, lost: LostVolumes) -> tuple[Turns, ...]:
         journal = self._journal
@@ -174,7 +185,7 @@ class Daemon:
     def _on_connected(self) -> None:
         self._agent.workers.stir_all()
         self._lease_turns.hurry()
-        self._secrets.connected()
+        self._secret_turns.hurry()
         self._io_errors.connected()
         self._io_error_turns.hurry()
 
@@ -216,7 +227,6 @@ class Daemon:
         self._agent.workers.start_alarm()
         for turns in self._turns:
             turns.start()
-        self._secrets.start()
         self._publisher.start()
         self._servers.start()
         self._serve_metrics()
@@ -253,7 +263,6 @@ class Daemon:
         for turns in self._turns:
             turns.stop()
         self._servers.stop(left_seconds())
-        self._secrets.stop()
         if not self._agent.workers.stop(left_seconds()):
             LOG.warning(
                 "steps still run after %g s: the next start looks at what they did",
@@ -300,7 +309,6 @@ class Daemon:
             "alarm": is_excused or alarm_age < ALARM_MISSED_SECONDS,
             "bus servers": self._servers.turning(),
             "publisher": is_excused or self._publisher.turning(),
-            "lost secrets": self._secrets.turning(),
             **{turns.name: turns.turning() for turns in self._turns},
         }
         return [name for name, turns in parts.items() if not turns]

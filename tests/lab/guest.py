@@ -69,11 +69,13 @@ class Guest:
         *,
         shape: Shape | None = None,
         is_persistent: bool = True,
+        migrates: bool = False,
     ) -> None:
         self.name = name
         self.uuid = str(uuid.uuid4())
         self.shape = shape or Shape()
         self.is_persistent = is_persistent
+        self.migrates = migrates
         self.console = directory / f"{name}.console"
         self._libvirtd = libvirtd
         self._image = image
@@ -329,7 +331,7 @@ def _domain_xml(guest: Guest, image: GuestImage, serial: Path) -> XmlElement:
         element("on_poweroff", text="destroy"),
         element("on_crash", text="destroy"),
         element("devices", *_controllers(shape), *_devices(guest, serial)),
-        _crooked_memory(shape) if guest.hypervisor.station else None,
+        _crooked_memory(shape) if guest.migrates else None,
         type="qemu",
     )
 

@@ -117,6 +117,7 @@ class TwoHypervisors:
             name,
             shape=shape,
             is_persistent=is_persistent,
+            migrates=True,
         )
         self._stack.callback(guest.close)
         if start:

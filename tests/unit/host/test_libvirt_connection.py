@@ -13,6 +13,7 @@ import pytest
 from agent.errors import Unavailable
 from agent.host.libvirt_connection import CALLS_AT_ONCE, LibvirtConnection
 from agent.host.libvirt_events import LibvirtEvents
+from agent.host.libvirt_moves import LibvirtMoves
 
 TEST_DRIVER = "test:///default"
 
@@ -51,6 +52,35 @@ def test_what_the_question_raises_comes_back(connection: LibvirtConnection) -> N
     with pytest.raises(KeyError):
         connection.call(lambda virt: {}["key"])
     assert connection.alive()
+
+
+def refuse(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_a_host_without_a_thread_to_spare_costs_no_place(
+    connection: LibvirtConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert connection.call(lambda virt: virt.getHostname())
+    connection._hands.rest()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for _ in range(CALLS_AT_ONCE + 1):
+            with pytest.raises(Unavailable, match="can't start new thread"):
+                connection.call(lambda virt: virt.getHostname())
+    assert connection.call(lambda virt: virt.getHostname())
+
+
+def test_nor_does_it_leave_a_migration_that_never_began(
+    connection: LibvirtConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves = LibvirtMoves(connection, lambda instance_id: None)
+    move: Any = None
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(Unavailable, match="can't start new thread"):
+            moves.begin("instance-1", move)
+    assert not moves.is_under_way("instance-1")
 
 
 def test_a_call_has_a_connection_to_itself(connection: LibvirtConnection) -> None:

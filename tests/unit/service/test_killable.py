@@ -1,6 +1,7 @@
 """Storage calls in a child: answers, refusals, defects, and calls that never end."""
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -120,6 +121,21 @@ def test_a_child_that_dies_takes_nobody_along(calls: KillableCalls) -> None:
     problem = ended(calls, dying)[dying]
     assert isinstance(problem, Problem)
     assert "ended by itself (9)" in problem.detail
+    good = begin(calls, 1)
+    assert isinstance(ended(calls, good)[good], Device)
+
+
+def test_nor_what_was_begun_after_its_death(calls: KillableCalls, pids: Path) -> None:
+    """What was written to it stays in the pipe's buffer, and is written once more at its close."""
+    hanging = begin(calls, 4)
+    wait_until(pids.exists, "the call hangs", seconds=ENOUGH_SECONDS)
+    child, tool = map(int, pids.read_text().split())
+    for pid in (child, tool):
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not _lives(str(child)), "it has died", seconds=ENOUGH_SECONDS)
+    late = begin(calls, 1)
+    problems = ended(calls, hanging, late)
+    assert {type(problem) for problem in problems.values()} == {Problem}
     good = begin(calls, 1)
     assert isinstance(ended(calls, good)[good], Device)
 

@@ -1,9 +1,11 @@
 """libvirtd forgets its ephemeral secrets: what can be made anew is, what cannot is said."""
 
+import errno
 from typing import Any
 
 import pytest
 
+from agent.service import lost_secrets
 from agent.service.lost_secrets import LostSecrets
 from tests.unit.saga.stories import (
     LUKS,
@@ -71,6 +73,29 @@ def test_a_file_that_has_gone_keeps_nobody_else_waiting(world: World) -> None:
     luks()(world)
     assert lost(world).look()
     secrets(1)(world)
+
+
+def test_what_nobody_foresaw_keeps_nobody_else_waiting(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it end the thread: the watchdog would end the agent for it, again and again."""
+    world.domains.add(TWO)
+    attached(world, 1, **LUKS, **SHARED)
+    attached(world, 2, instance=2, **LUKS, **SHARED)
+    libvirtd_is_restarted(world)
+    asked: list[str] = []
+    remake = lost_secrets.remake_secrets
+
+    def fail_at_first(host: Any, attachment: Any) -> bool:
+        asked.append(attachment.attachment_id)
+        if len(asked) == 1:
+            raise OSError(errno.EIO, "bad sector")
+        return remake(host, attachment)
+
+    monkeypatch.setattr(lost_secrets, "remake_secrets", fail_at_first)
+    assert not lost(world).look()
+    assert len(set(asked)) == 2
+    assert lost(world).look()
 
 
 def test_what_is_detached_is_not_made_anew(world: World) -> None:

@@ -51,7 +51,7 @@ from agent.service.io_errors import TELL_AGAIN_SECONDS, IoErrors
 from agent.service.leases import LEASE_SECONDS, Leases
 from agent.service.letters import Letters
 from agent.service.lost import LOST_SECONDS, LostVolumes, lost_pools
-from agent.service.lost_secrets import LOOK_AGAIN_SECONDS, UNTIL_WANTED, LostSecrets
+from agent.service.lost_secrets import turns_of_secrets
 from agent.service.metrics import Metrics
 from agent.service.notify import ServiceManager
 from agent.service.queries import held_locks
@@ -107,13 +107,7 @@ class Daemon:
             LEASE_SECONDS,
             trouble="leases of migrations could not be looked at",
         )
-        self._secret_turns = Turns(
-            "lost secrets",
-            LostSecrets(host, journal).look,
-            LOOK_AGAIN_SECONDS,
-            first_seconds=UNTIL_WANTED,
-            trouble="nobody knows which secrets are there",
-        )
+        self._secret_turns = turns_of_secrets(host, journal)
         self._events = LibvirtEvents(
             self._libvirt,
             self._stir,

@@ -88,17 +88,21 @@ class Book:
             column: value for column, value in of_one_part.items() if value is not None
         }
         where = [f"{column} = ?" for column in wanted]
+        own_instance: tuple[str | None, ...] = ()
         if inner:
+            is_of_instance = inner.keys() == {"instance_id"}
             inner |= {} if open is None else {"open": open}
             matches = " AND ".join(f"{column} = ?" for column in inner)
-            where.append(
-                f"operation_id IN (SELECT operation_id FROM operation_parts WHERE {matches})"
-            )
+            of_parts = f"operation_id IN (SELECT operation_id FROM operation_parts WHERE {matches})"
+            if is_of_instance:
+                of_parts = f"({of_parts} OR json_extract(o.body, '$.instance_id') = ?)"
+                own_instance = (instance_id,)  # an operation on it may have no part at all
+            where.append(of_parts)
         rows = self._db.execute(
             "SELECT o.sequence, o.cancel_wanted, o.body, p.attachment, p.body"
             " FROM operations o LEFT JOIN operation_parts p USING (operation_id)"
             f" WHERE {' AND '.join(where) or 'true'} ORDER BY o.sequence, p.number",
-            (*wanted.values(), *inner.values()),
+            (*wanted.values(), *inner.values(), *own_instance),
         )
         return [
             record_of(sequence, cancel_wanted, body, [row[3:] for row in of_one if row[4]])

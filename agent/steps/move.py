@@ -21,6 +21,9 @@ LOOK_SECONDS: Final = 5.0
 SOON_SECONDS: Final = 1.0
 """Between two looks while it begins, or the two hosts do not agree yet."""
 
+FRESH_SECONDS: Final = 30.0
+"""For how long the word of the other host holds that it is ready."""
+
 DOUBT_SECONDS: Final = 30.0
 """For how long they may disagree before somebody must look."""
 
@@ -52,6 +55,31 @@ class Travel:
     def is_begun(self, scene: Scene) -> bool:
         """Written with the intent to begin: from then on it may be on its way."""
         return "checked" in scene.known
+
+    def refuse_unready(self, host: Host) -> None:
+        """Raises MigrationFailed, Unsupported, Busy: the other host has not what it needs."""
+        there = self.destination.host
+        ready = host.peers.readiness(there, self.instance_id)
+        if ready is None:
+            raise MigrationFailed(
+                f"the agent of {there}, or its libvirt, does not answer: see that they run"
+            )
+        if "prepare_migration" not in ready.verbs:
+            raise Unsupported(f"the agent of {there} is too old for migrations")
+        here = host.domains.capabilities().libvirt
+        if ready.libvirt[:2] < here[:2]:
+            raise Unsupported(
+                f"libvirt {_dotted(ready.libvirt)} of {there} is older than {_dotted(here)} here"
+            )
+        found = ready.sighting
+        if found.state is not None:
+            raise Busy(f"{there} has the instance already ({found.job or found.state})")
+        for attachment_id in self.attachment_ids:
+            if ready.prepared.get(attachment_id) != self.migration_id:
+                raise MigrationFailed(
+                    f"{there} has not prepared attachment {attachment_id} for migration "
+                    f"{self.migration_id}, or its lease has ended: send prepare_migration"
+                )
 
     def where(self, host: Host, look: DomainLook | None) -> Where:
         return whereabouts(look, host.peers.look(self.destination.host, self.instance_id))
@@ -108,29 +136,8 @@ class CheckDestination(Step):
     def apply(self, scene: Scene) -> Learnt:
         if self.travel.is_begun(scene):
             return {}
-        host, there = scene.host, self.travel.destination.host
-        ready = host.peers.readiness(there, self.travel.instance_id)
-        if ready is None:
-            raise MigrationFailed(
-                f"the agent of {there}, or its libvirt, does not answer: see that they run"
-            )
-        if "prepare_migration" not in ready.verbs:
-            raise Unsupported(f"the agent of {there} is too old for migrations")
-        here = host.domains.capabilities().libvirt
-        if ready.libvirt[:2] < here[:2]:
-            raise Unsupported(
-                f"libvirt {_dotted(ready.libvirt)} of {there} is older than {_dotted(here)} here"
-            )
-        found = ready.sighting
-        if found.state is not None:
-            raise Busy(f"{there} has the instance already ({found.job or found.state})")
-        for attachment_id in self.travel.attachment_ids:
-            if ready.prepared.get(attachment_id) != self.travel.migration_id:
-                raise MigrationFailed(
-                    f"{there} has not prepared attachment {attachment_id} for migration "
-                    f"{self.travel.migration_id}, or its lease has ended: send prepare_migration"
-                )
-        return {"checked": True}
+        self.travel.refuse_unready(scene.host)
+        return {"checked": scene.host.clock.now()}
 
 
 @dataclass(frozen=True)
@@ -148,10 +155,18 @@ class MoveInstance(Commit):
             return self._going(scene, progress)
         look = host.domains.look(instance_id)
         if "begun_at" not in scene.known and look is not None and _can_go(look):
+            if not self._is_fresh(scene):
+                self.travel.refuse_unready(host)
             host.migrations.start(instance_id, self.travel.journey(host))
             now = host.clock.now()
             return Parked("the migration to begin", now + SOON_SECONDS, {"begun_at": now})
         return self._ended(scene, look)
+
+    def _is_fresh(self, scene: Scene) -> bool:
+        """Is what the other host has said true still? An agent that was away since may not know
+        that it was told to cancel."""
+        said_at: float = scene.known["checked"]
+        return 0 <= scene.host.clock.now() - said_at <= FRESH_SECONDS
 
     def give_up(self, scene: Scene) -> Parked | None:
         host, instance_id = scene.host, self.travel.instance_id

@@ -47,6 +47,21 @@ class TestOperations:
         assert journal.read(lambda book: book.count_open()) == 2
         assert len(journal.read(lambda book: book.operations())) == 3
 
+    def test_one_on_an_instance_that_has_no_volume_is_of_it(self, journal: Journal) -> None:
+        """As a migrate of it is, with no parts."""
+        bare = record(1).but(verb="migrate", parts=(), steps=("move-instance",), commit=0)
+        for row in (bare, record(2, parts=(part(2, instance_id=INSTANCES[1]),))):
+            journal.write(lambda book, row=row: book.add(row))
+
+        def numbers(**wanted: str | bool) -> list[str]:
+            found = journal.read(lambda book: book.operations(**wanted))
+            return [row.operation_id for row in found]
+
+        assert numbers(instance_id=INSTANCES[0]) == [bare.operation_id]
+        assert numbers(instance_id=INSTANCES[0], open=True) == [bare.operation_id]
+        assert numbers(instance_id=INSTANCES[0], open=False) == []
+        assert numbers(instance_id=INSTANCES[0], attachment_id="att-2") == []
+
     def test_open_ones_of_an_attachment_or_a_volume(self, journal: Journal) -> None:
         gone = part(3).but(attachment=None, volume_id=None, role="leaves")
         both = (part(4), part(5, volume_id=VOLUMES[2]))

@@ -8,10 +8,12 @@ from agent.errors import PlugRefused
 from agent.guest.domain_xml import parse_domain
 from agent.service.leases import COMING_SECONDS, LEASE_SECONDS
 from agent.steps.lease import COMES
+from agent.steps.move import FRESH_SECONDS
 from tests.unit.operations.asking import ask, refused
 from tests.unit.saga.stories import ONE, SHARED, TWO, guest_is
 from tests.unit.saga.stories_of_imports import anothers, asked, entry
 from tests.unit.saga.stories_of_moving import BOTH, ONE_OF_THEM, comes, holds, prepared, stalls
+from tests.world.instants import Crash
 from tests.world.road import STATISTICS
 from tests.world.story import (
     Ask,
@@ -259,6 +261,34 @@ class TestMigrateRequest:
         assert (code, "post_copy" in detail) == ("unsupported", True)
         assert ask(source, migrate(2, 1))["state"] == "done"
         assert source.far.domains.guests[ONE].is_paused
+
+    @pytest.mark.parametrize("after_seconds", [1, 3600])
+    def test_a_life_that_never_began_it_asks_once_more_whether_it_may(
+        self, source: World, after_seconds: int
+    ) -> None:
+        """The destination was told to cancel meanwhile, which the source does not know."""
+
+        def kill(name: str) -> None:
+            if name == "before start-migration":
+                raise Crash(name)
+
+        source.instants.watch = kill
+        with pytest.raises(Crash):
+            ask(source, migrate(1, 1))
+        source.instants.watch = lambda name: None
+        source.die()
+        if after_seconds > FRESH_SECONDS:
+            source.far.leased.clear()
+        source.clock.pass_to(source.clock.monotonic() + after_seconds)
+        source.start()
+        source.run()
+        answer = source.record(request_id(1)).answer()
+        if after_seconds > FRESH_SECONDS:
+            assert (answer.error and answer.error.code) == "migration-failed"
+            assert answer.state == "undone"
+            assert ONE not in source.far.domains.guests
+        else:
+            assert answer.state == "done"
 
     def test_what_stands_for_another_reason_does_not_go(self, source: World) -> None:
         """A migration before it, whose outcome nobody knows; an error of its storage."""

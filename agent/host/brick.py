@@ -337,10 +337,10 @@ class BrickConnectors:
     def _usable_today(self, device: Device | None) -> str | None:
         """The kernel name by which the device takes I/O now: not one of a map without paths.
 
-        Raises ConnectFailed if a QEMU has it open."""
+        Raises ConnectFailed if a QEMU has it open, or a path of it: it may have come as one."""
         today = self._devices.find(device.identity) if device else None
-        if today is not None:
-            refuse_open(today, self._pause)
+        if today is not None and device is not None:
+            refuse_open({today, *self._devices.all_of(device.identity)}, self._pause)
         return None if today is None or self._devices.is_empty_map(today) else today
 
     def _is_anothers(

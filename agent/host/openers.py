@@ -5,7 +5,7 @@ cannot read, and the old volume of one in whose pivot it died.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -18,24 +18,27 @@ PAUSE_SECONDS = 0.3
 PROC = Path("/proc")
 
 
-def refuse_open(node: str, pause: Callable[[float], None], proc: Path = PROC) -> None:
-    """Raises ConnectFailed: to pull it would pull the disk from under a guest."""
+def refuse_open(nodes: Collection[str], pause: Callable[[float], None], proc: Path = PROC) -> None:
+    """``nodes`` are one device's: it itself and its paths.
+
+    Raises ConnectFailed: to pull it would pull the disk from under a guest."""
     for _ in range(LOOKS):
-        holders = list(_qemus_with(node, proc))
+        holders = list(_qemus_with(nodes, proc))
         if not holders:
             return
         pause(PAUSE_SECONDS)
+    names = ", ".join(sorted(nodes))
     raise ConnectFailed(
-        f"{node} is open in QEMU (process {', '.join(holders)}), and libvirt knows of no guest "
+        f"{names} is open in QEMU (process {', '.join(holders)}), and libvirt knows of no guest "
         "that has it; it stays, and is tried again: see whose it is (docs/operate), and shut that "
         "guest off"
     )
 
 
-def _qemus_with(node: str, proc: Path) -> Iterator[str]:
+def _qemus_with(nodes: Collection[str], proc: Path) -> Iterator[str]:
     for comm in proc.glob("[0-9]*/comm"):
         name = _read(partial(comm.read_text, errors="replace"))
-        if name.startswith(("qemu", "kvm")) and node in _opened(comm.parent):
+        if name.startswith(("qemu", "kvm")) and not _opened(comm.parent).isdisjoint(nodes):
             yield comm.parent.name
 
 

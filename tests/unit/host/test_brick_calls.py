@@ -422,9 +422,13 @@ class TestDisconnect:
         bench.connectors().disconnect(asked, device)
         assert all(call[0] == "factory" for call in bench.brick.calls)
 
-    def test_a_device_that_a_qemu_has_open_stays(self, bench: Bench, tmp_path: Path) -> None:
-        """libvirt may have lost track of its guest."""
-        asked, device = connected(bench)
+    @pytest.mark.parametrize("name", ["iscsi", "iscsi-multipath"])
+    def test_a_device_that_a_qemu_has_open_stays(
+        self, bench: Bench, tmp_path: Path, name: str
+    ) -> None:
+        """libvirt may have lost track of its guest, and that have a path of what is a map now."""
+        case = next(case for case in CASES if case.name == name)
+        asked, device = connected(bench, case)
         qemu = shutil.copy(shutil.which("cat") or "", tmp_path / "qemu-of-nobody")
         with (
             (bench.tree.dev / "sdb").open("rb") as node,
@@ -441,11 +445,11 @@ class TestDisconnect:
             process.stdin.write(b"runs")
             assert process.stdout.read(4) == b"runs", "it has its name by now"
             with pytest.raises(AgentError, match=f"process {process.pid}"):
-                bench.connectors().disconnect(asked, device)
+                bench.connectors(**case.options).disconnect(asked, device)
             assert bench.brick.calls == []
             process.communicate()
-        bench.brick.on_disconnect = lambda: bench.tree.remove("sdb")
-        bench.connectors().disconnect(asked, device)
+        bench.brick.on_disconnect = bench.remove_everything
+        bench.connectors(**case.options).disconnect(asked, device)
 
     def test_a_device_that_stays_is_an_error_that_names_it(self, bench: Bench) -> None:
         asked, device = connected(bench)

@@ -33,13 +33,20 @@ class Pauses:
 def test_what_a_qemu_has_open_stays(tmp_path: Path, file: str) -> None:
     process(tmp_path, 12, "qemu-system-x86", "/dev/null", file)
     with pytest.raises(ConnectFailed, match="process 12"):
-        refuse_open("/dev/sdb", Pauses(), tmp_path)
+        refuse_open({"/dev/sdb"}, Pauses(), tmp_path)
+
+
+def test_also_where_it_has_a_path_of_it_open(tmp_path: Path) -> None:
+    """A map was made over the disk that the guest had already."""
+    process(tmp_path, 12, "qemu-system-x86", "/dev/sdb")
+    with pytest.raises(ConnectFailed, match="dm-3, /dev/sdb is open in QEMU"):
+        refuse_open({"/dev/dm-3", "/dev/sdb"}, Pauses(), tmp_path)
 
 
 def test_it_may_be_about_to_close_it(tmp_path: Path) -> None:
     opened = process(tmp_path, 12, "qemu-system-x86", "/dev/sdb")
     pauses = Pauses(opened / "0")
-    refuse_open("/dev/sdb", pauses, tmp_path)
+    refuse_open({"/dev/sdb"}, pauses, tmp_path)
     assert pauses.number == 1 < LOOKS
 
 
@@ -48,4 +55,4 @@ def test_others_may_look_at_it(tmp_path: Path) -> None:
     process(tmp_path, 12, "multipathd", "/dev/sdb")
     process(tmp_path, 13, "qemu-system-x86", "/dev/sdbc", "socket:[4711]")
     (tmp_path / "14").mkdir()
-    refuse_open("/dev/sdb", Pauses(), tmp_path)
+    refuse_open({"/dev/sdb"}, Pauses(), tmp_path)

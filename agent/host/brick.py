@@ -248,6 +248,8 @@ class BrickConnectors:
             return True  # QEMU reaches it over the network
         if self._mounts.hold(device.path):
             return self._mounts.is_mounted(os.path.dirname(device.path))  # a stat may hang
+        if self._devices.is_far(device.path):
+            return True  # by the table of mounts, as well
         found = self._devices.look(device.path)
         return found is not None and device.identity.items() <= found.identity.items()
 

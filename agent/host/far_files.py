@@ -50,7 +50,7 @@ class FarFiles:
 
         The same file of one file system has one name by each of its mounts. Below /dev are nodes of
         this host, and links to them: for those, which most disks are, the table is not read."""
-        if path.startswith("/dev/"):
+        if path.startswith("/dev/") and ".." not in path:
             return frozenset()
         mounts = self._mounts()
         far = _far_path(path, mounts)

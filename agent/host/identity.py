@@ -134,9 +134,13 @@ class BlockDevices:
         looks = [self.look(str(self._dev / path.name)) for path in paths]
         return [look for look in looks if look and conflict(look.identity, found.identity)]
 
+    def is_far(self, path: str) -> bool:
+        """Is it a file of a network file system? Who touches one may wait for ever."""
+        return self._far.hold(path)
+
     def look(self, path: str) -> Found | None:
         """What is at ``path`` now; None: nothing, or no block device."""
-        if self._far.hold(path):
+        if self.is_far(path):
             return None
         try:
             real = os.path.realpath(path, strict=True)

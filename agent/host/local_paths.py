@@ -2,11 +2,16 @@
 
 import os
 import stat
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent.errors import Invalid
+from agent.errors import Invalid, Unavailable
+from agent.host.bounded import Spawn, run_bounded
 from agent.host.identity import BlockDevices
+
+ANSWER_SECONDS = 10.0
+"""What a file system may take to tell of a file: who sent the request waits meanwhile."""
 
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -20,42 +25,68 @@ class LocalPaths:
     """
 
     def __init__(
-        self, allowed: Sequence[str], devices: BlockDevices, dev: Path = Path("/dev")
+        self,
+        allowed: Sequence[str],
+        devices: BlockDevices,
+        dev: Path = Path("/dev"),
+        spawn: Spawn = subprocess.Popen,
     ) -> None:
-        self._allowed = tuple(Path(os.path.realpath(path)) for path in allowed)
+        self._spawn = spawn
         self._devices = devices
+        self._allowed = tuple(
+            Path(path if devices.is_far(path) else os.path.realpath(path)) for path in allowed
+        )
         self._dev = dev
 
     def check_device(self, path: str) -> None:
         """Raises Invalid unless it is an allowed block device of this host."""
-        self._check(path)
+        if self._devices.is_far(path):
+            raise Invalid(f"{path} is a file of a network file system; nothing was touched")
+        real = Path(os.path.realpath(path))
+        self._check(path, real)
+        if not os.path.exists(real):
+            raise Invalid(f"there is no {path} on this host; nothing was touched")
         if self._devices.look(path) is None:
             raise Invalid(f"{path} is no block device; nothing was touched")
 
     def check_file(self, path: object) -> None:
-        """Raises Invalid unless it is an allowed plain file of this host."""
+        """Raises Invalid unless it is an allowed plain file of this host; Unavailable where its
+        file system does not answer."""
         if not isinstance(path, str) or not path.startswith("/"):
             raise Invalid("connection_info.data.device_path must be an absolute path")
-        self._check(path)
-        if not os.path.isfile(path):
+        self._refuse_none_allowed(path)
+        real = self._ask(path, "realpath", "--canonicalize-missing")
+        self._check(path, Path(real))
+        if not self._ask(real, "stat", "--format=%F").startswith("regular "):
             raise Invalid(f"{path} is no plain file; nothing was touched")
 
-    def _check(self, path: str) -> None:
+    def _ask(self, path: str, *command: str) -> str:
+        """A child may wait for the server of the file."""
+        try:
+            told, _ = run_bounded([*command, "--", path], ANSWER_SECONDS, self._spawn)
+        except subprocess.TimeoutExpired as error:
+            raise Unavailable(
+                f"the file system of {path}",
+                f"it has not answered for {ANSWER_SECONDS:g} s; nothing was touched",
+            ) from error
+        return told.removesuffix("\n")
+
+    def _refuse_none_allowed(self, path: str) -> None:
         if not self._allowed:
             raise Invalid(
                 f"{path} is not allowed: [local] allowed_paths of this host is empty, so no local "
                 "volume is attached; nothing was touched: name the directories of such volumes "
                 "there and restart the agent"
             )
-        real = Path(os.path.realpath(path))
+
+    def _check(self, path: str, real: Path) -> None:
+        self._refuse_none_allowed(path)
         if not (self._is_below(real) or self._is_below_by_name(path)):
             allowed = ", ".join(str(directory) for directory in self._allowed)
             raise Invalid(
                 f"{path} is {real}, which is below none of [local] allowed_paths ({allowed}); "
                 "nothing was touched"
             )
-        if not os.path.exists(real):
-            raise Invalid(f"there is no {path} on this host; nothing was touched")
 
     def _is_below(self, path: Path) -> bool:
         return any(path.is_relative_to(directory) for directory in self._allowed)

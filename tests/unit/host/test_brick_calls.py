@@ -21,6 +21,8 @@ from oslo_config import cfg
 from agent.errors import AgentError
 from agent.host.brick import BrickConnectors
 from agent.host.brick_library import prepare_os_brick
+from agent.host.far_files import FarFiles
+from agent.host.identity import BlockDevices
 from agent.model.attachment import Attachment
 from agent.model.connection import MOUNTED_PROTOCOLS
 from agent.model.device import Device
@@ -636,6 +638,18 @@ class TestFilesOfVendors:
         device = bench.connectors(local_allowed_paths=(str(file.parent),)).connect(asked)
         assert (device.path, device.size_bytes) == (str(file), 4096)
         assert asked.connection.source_type == "file"
+
+    def test_one_is_in_place_while_its_file_system_is_mounted(
+        self, bench: Bench, tmp_path: Path
+    ) -> None:
+        table = tmp_path / "mountinfo"
+        table.write_text(f"40 25 0:53 / {tmp_path}/gpfs rw master:7 - gpfs gpfs0 rw\n")
+        path = f"{tmp_path}/gpfs/volume-1"
+        device = Device(path=path, identity={"path": path}, size_bytes=1)
+        connectors = bench.connectors(devices=BlockDevices(far=FarFiles(table)))
+        assert connectors.in_place(device)
+        table.write_text("")
+        assert not connectors.in_place(device)
 
     @pytest.mark.parametrize("protocol", ["nfs", *MOUNTED_PROTOCOLS])
     @pytest.mark.parametrize("name", ["../../etc/shadow", "a/b", "..", ""])

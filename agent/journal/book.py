@@ -154,9 +154,11 @@ class Book:
 
     def save(self, record: Record) -> None:
         """How far it is. What was asked never changes; an operation that closes loses its
-        attachments, and with them the storage's credentials."""
+        attachments, and with them the storage's credentials. It grows no older where somebody sets
+        the clock back."""
         self._db.execute(
-            "UPDATE operations SET open = ?, updated_at = ?, body = ? WHERE operation_id = ?",
+            "UPDATE operations SET open = ?, updated_at = max(updated_at, ?), body = ?"
+            " WHERE operation_id = ?",
             (record.open, record.updated_at, record_json(record), record.operation_id),
         )
         self._db.executemany(
@@ -304,7 +306,7 @@ class Book:
             ON CONFLICT (attachment_id) DO UPDATE SET
                 newest = nullif(max(coalesce(newest, -1), coalesce(?2, -1)), -1),
                 detached = nullif(max(coalesce(detached, -1), coalesce(?3, -1)), -1),
-                seen_at = ?4,
+                seen_at = max(seen_at, ?4),
                 volume_id = coalesce(?5, volume_id),
                 source = coalesce(?6, source)
             """,

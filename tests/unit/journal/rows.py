@@ -15,11 +15,14 @@ DISK = {"target_dev": "vdb", "alias": "ua-att-1"}
 
 
 class StoppedClock:
+    """``ahead``: by so much the one on the wall is."""
+
     def __init__(self, now: float = 1000.0) -> None:
         self.time = now
+        self.ahead = 0.0
 
     def now(self) -> float:
-        return self.time
+        return self.time + self.ahead
 
     def monotonic(self) -> float:
         return self.time

@@ -25,13 +25,16 @@ def test_what_closed_before_the_retention_goes_once_an_hour(tmp_path: Path) -> N
     clock = StoppedClock(100 * DAY)
     with opened(tmp_path, clock) as journal:
         upkeep = Upkeep(journal, clock, retention_seconds=DAY)
-        for number, age in ((1, 2 * DAY), (2, DAY - PRUNE_EVERY_SECONDS / 2), (3, 0.0)):
+        for number, age in ((1, 2 * DAY), (2, DAY - PRUNE_EVERY_SECONDS * 3 / 2), (3, 0.0)):
             row = record(number, state="done", updated_at=clock.time - age)
             journal.write(lambda book, row=row: book.add(row))
 
         def left() -> list[str]:
             return [row.operation_id for row in journal.read(lambda book: book.operations())]
 
+        upkeep.turn()
+        assert left() == [operation_id(1), operation_id(2), operation_id(3)]
+        clock.time += PRUNE_EVERY_SECONDS
         upkeep.turn()
         assert left() == [operation_id(2), operation_id(3)]
         clock.time += PRUNE_EVERY_SECONDS * 0.9
@@ -40,6 +43,23 @@ def test_what_closed_before_the_retention_goes_once_an_hour(tmp_path: Path) -> N
         clock.time += PRUNE_EVERY_SECONDS * 0.1
         upkeep.turn()
         assert left() == [operation_id(3)]
+
+
+@pytest.mark.parametrize("days", [60, -60])
+def test_a_clock_that_was_wrong_for_a_while_makes_nothing_old(tmp_path: Path, days: int) -> None:
+    """As at the boot of a host, until the network tells the time."""
+    clock = StoppedClock(100 * DAY)
+    with opened(tmp_path, clock) as journal:
+        journal.write(lambda book: book.add(record(1, updated_at=clock.now())))
+        clock.ahead = days * DAY
+        upkeep = Upkeep(journal, clock, retention_seconds=30 * DAY)
+        journal.write(lambda book: book.save(record(1, state="done", updated_at=clock.now())))
+        upkeep.turn()
+        clock.ahead = 0.0
+        for _ in range(3):
+            clock.time += PRUNE_EVERY_SECONDS
+            upkeep.turn()
+        assert journal.read(lambda book: book.operation(operation_id(1))) is not None
 
 
 def test_each_turn_empties_the_log(tmp_path: Path) -> None:
@@ -60,6 +80,7 @@ def test_a_journal_that_is_closed_stops_no_thread(
     with opened(tmp_path, clock) as journal:
         upkeep = Upkeep(journal, clock, retention_seconds=DAY)
         journal.write(letter("one"))
+    clock.time += PRUNE_EVERY_SECONDS
     with caplog.at_level(logging.ERROR):
         upkeep.turn()
     assert "old operations stay in the journal" in caplog.text

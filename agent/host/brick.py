@@ -356,7 +356,7 @@ class BrickConnectors:
         connection = attachment.connection
         if device is None or (today is not None and isinstance(connection, NvmeConnection)):
             return False
-        for found in self._taken_by_os_brick(connection):
+        for found in self._taken_by_os_brick(connection, device):
             is_ours = same_device(device.identity, found.identity)
             if is_ours or (today is not None and not conflict(device.identity, found.identity)):
                 continue
@@ -369,8 +369,9 @@ class BrickConnectors:
             return True
         return False
 
-    def _taken_by_os_brick(self, connection: Connection) -> Sequence[Found]:
+    def _taken_by_os_brick(self, connection: Connection, device: Device) -> Sequence[Found]:
         """For the volume's device, of which it is told nothing."""
         if isinstance(connection, NvmeConnection):
             return self._nvme.taken_by_os_brick(connection)
-        return self._reader.at_address(connection)
+        told = self._asked.as_left(connection, device)
+        return self._reader.at_address(told)

@@ -46,7 +46,7 @@ class Leftovers:
         held = {name for name in left if set(self._devices.holders(name)) - maps}
         if left and not held:
             LOG.warning(
-                "%s came late, by another portal, or outlived its paths: removed",
+                "%s came late, by another way, or outlived its paths: removed",
                 ", ".join(sorted(left)),
             )
             with self._locks.hold(connection.lane):

@@ -89,11 +89,18 @@ class OsBrickLocks:
             return unlocked(*arguments)
 
     def extend(self, lane: Lane, method: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a connector's extend_volume, when nobody else extends: it would not give up."""
-        with self.hold(lane), self._turn(EXTEND_VOLUME) as turn:
-            self._wait_for_other(EXTEND_VOLUME, time.monotonic() + self._timeout_seconds)
-            turn.begin()
-            return method(*arguments)
+        """Call a connector's extend_volume when nobody else extends, if it is one that waits for
+        him: it would not give up."""
+        if beneath_lock(method, EXTEND_VOLUME) is None:
+            with self.hold(lane):
+                return method(*arguments)
+        deadline = time.monotonic() + self._timeout_seconds
+        with self._turn(EXTEND_VOLUME) as turn:
+            self._wait_for_other(EXTEND_VOLUME, deadline)  # before others are kept waiting
+            with self.hold(lane):
+                self._wait_for_other(EXTEND_VOLUME, deadline)
+                turn.begin()
+                return method(*arguments)
 
     @contextmanager
     def hold(self, lane: Lane) -> Iterator[None]:
@@ -224,15 +231,17 @@ class _Guarded(dict[str, Any]):
         return value
 
 
-def beneath_lock(method: Callable[..., Any]) -> Callable[..., Any] | None:
-    """A connector's method without os-brick's lock of the host, and without what is around that
+def beneath_lock(
+    method: Callable[..., Any], name: str = CONNECT_VOLUME
+) -> Callable[..., Any] | None:
+    """A connector's method without os-brick's lock of that name, and without what is around that
     (a trace, and a link for volumes that dm-crypt decrypts, which we never ask for).
 
     None: it takes no such lock. An os-brick that locks in another way is used as it is: it then
     serialises the host itself, and a test tells."""
     layer = getattr(method, "__func__", None)
     while layer is not None:
-        if layer.__code__ is _locking_code() and _closure(layer, "name") == CONNECT_VOLUME:
+        if layer.__code__ is _locking_code() and _closure(layer, "name") == name:
             bound: Callable[..., Any] = layer.__wrapped__.__get__(method.__self__)  # type: ignore[attr-defined]
             return bound
         layer = getattr(layer, "__wrapped__", None)

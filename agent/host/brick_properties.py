@@ -10,8 +10,11 @@ from agent.host.identity import BlockDevices
 from agent.model.connection import Connection, IscsiConnection
 from agent.model.device import Device
 
-Path = tuple[str, str, int]
+IscsiPath = tuple[str, str, int]
 """Portal, IQN, and the LUN as the kernel numbers it."""
+
+WAYS = ("target_portals", "target_iqns", "target_luns")
+"""os-brick's columns of them."""
 
 
 class BrickProperties:
@@ -40,11 +43,19 @@ class BrickProperties:
         """For a disconnect. Where a connect discovers: the paths that are here."""
         return self._by_paths(connection, self._sessions_with(connection) | self._paths_of(device))
 
+    def as_left(self, connection: Connection, device: Device) -> Connection:
+        """The volume by every way that ``to_leave`` names."""
+        if not isinstance(connection, IscsiConnection):
+            return connection
+        named = self.to_leave(connection, device)
+        ways = {key: tuple(named[key]) for key in WAYS if named.get(key)}
+        return connection.model_copy(update={"data": connection.data.model_copy(update=ways)})
+
     def to_extend(self, connection: Connection, device: Device) -> dict[str, Any]:
         """For an extend: os-brick makes no other path look again than those it is told of."""
         return self._by_paths(connection, self._paths_of(device))
 
-    def _by_paths(self, connection: Connection, paths: set[Path]) -> dict[str, Any]:
+    def _by_paths(self, connection: Connection, paths: set[IscsiPath]) -> dict[str, Any]:
         """With ``paths`` beside the one that the request names, where it names one and a connect
         has discovered others."""
         properties = self.of(connection)
@@ -58,10 +69,10 @@ class BrickProperties:
             properties.update(zip(one, columns, strict=True))
         return properties
 
-    def _paths_of(self, device: Device | None) -> set[Path]:
+    def _paths_of(self, device: Device | None) -> set[IscsiPath]:
         return self._devices.iscsi_ways(device.identity) if device else set()
 
-    def _sessions_with(self, connection: Connection) -> set[Path]:
+    def _sessions_with(self, connection: Connection) -> set[IscsiPath]:
         """All sessions with its target."""
         if not isinstance(connection, IscsiConnection):
             return set()

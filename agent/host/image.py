@@ -76,8 +76,9 @@ def _refuse_silent(path: str, spawn: Spawn) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise ConnectFailed(
-            f"the server of {path} has not answered for {ANSWER_SECONDS:g} s; nothing was "
-            "done to any guest: look at the server, then try again"
+            f"the server of {path} has not answered for {ANSWER_SECONDS:g} s, or has not taken yet "
+            "what this host had still to write; nothing was done to any guest: look at the "
+            "server, then try again"
         ) from error
 
 

@@ -3,7 +3,7 @@
 import os
 import stat
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from agent.errors import Invalid, Unavailable
@@ -33,8 +33,9 @@ class LocalPaths:
     ) -> None:
         self._spawn = spawn
         self._devices = devices
+        self._named = tuple(allowed)
         self._allowed = tuple(
-            Path(path if devices.is_far(path) else os.path.realpath(path)) for path in allowed
+            Path(os.path.realpath(path)) for path in allowed if not devices.is_far(path)
         )
         self._dev = dev
 
@@ -42,8 +43,10 @@ class LocalPaths:
         """Raises Invalid unless it is an allowed block device of this host."""
         if self._devices.is_far(path):
             raise Invalid(f"{path} is a file of a network file system; nothing was touched")
+        self._refuse_none_allowed(path)
         real = Path(os.path.realpath(path))
-        self._check(path, real)
+        if not (_is_below(real, self._allowed) or self._is_below_by_name(path)):
+            raise self._not_allowed(path, real)
         if not os.path.exists(real):
             raise Invalid(f"there is no {path} on this host; nothing was touched")
         if self._devices.look(path) is None:
@@ -55,45 +58,42 @@ class LocalPaths:
         if not isinstance(path, str) or not path.startswith("/"):
             raise Invalid("connection_info.data.device_path must be an absolute path")
         self._refuse_none_allowed(path)
-        real = self._ask(path, "realpath", "--canonicalize-missing")
-        self._check(path, Path(real))
-        if not self._ask(real, "stat", "--format=%F").startswith("regular "):
+        resolve = ("realpath", "--zero", "--canonicalize-missing", "--")
+        real, *allowed = self._ask(*resolve, path, *self._named).split("\0")[:-1]
+        if not _is_below(Path(real), map(Path, allowed)):
+            raise self._not_allowed(path, real)
+        if not self._ask("stat", "--format=%F", "--", real).startswith("regular "):
             raise Invalid(f"{path} is no plain file; nothing was touched")
 
-    def _ask(self, path: str, *command: str) -> str:
-        """A child may wait for the server of the file."""
+    def _ask(self, *command: str) -> str:
+        """By a child, which may wait for the server of the file."""
         try:
-            told, _ = run_bounded([*command, "--", path], ANSWER_SECONDS, self._spawn)
+            told, _ = run_bounded([*command], ANSWER_SECONDS, self._spawn)
         except subprocess.TimeoutExpired as error:
             raise Unavailable(
-                f"the file system of {path}",
+                "a file system that the request or [local] allowed_paths names",
                 f"it has not answered for {ANSWER_SECONDS:g} s; nothing was touched",
             ) from error
-        return told.removesuffix("\n")
+        return told
 
     def _refuse_none_allowed(self, path: str) -> None:
-        if not self._allowed:
+        if not self._named:
             raise Invalid(
                 f"{path} is not allowed: [local] allowed_paths of this host is empty, so no local "
                 "volume is attached; nothing was touched: name the directories of such volumes "
                 "there and restart the agent"
             )
 
-    def _check(self, path: str, real: Path) -> None:
-        self._refuse_none_allowed(path)
-        if not (self._is_below(real) or self._is_below_by_name(path)):
-            allowed = ", ".join(str(directory) for directory in self._allowed)
-            raise Invalid(
-                f"{path} is {real}, which is below none of [local] allowed_paths ({allowed}); "
-                "nothing was touched"
-            )
-
-    def _is_below(self, path: Path) -> bool:
-        return any(path.is_relative_to(directory) for directory in self._allowed)
+    def _not_allowed(self, path: str, real: object) -> Invalid:
+        return Invalid(
+            f"{path} is {real}, which is below none of [local] allowed_paths "
+            f"({', '.join(self._named)}); nothing was touched"
+        )
 
     def _is_below_by_name(self, path: str) -> bool:
         directory = Path(os.path.realpath(os.path.dirname(path)))
-        return self._is_below(directory / os.path.basename(path)) and self._only_root(directory)
+        is_below = _is_below(directory / os.path.basename(path), self._allowed)
+        return is_below and self._only_root(directory)
 
     def _only_root(self, directory: Path) -> bool:
         """Is it in /dev itself (not /dev/shm, another file system), and written by root alone?"""
@@ -107,3 +107,7 @@ class LocalPaths:
             and found.st_uid == 0
             and not found.st_mode & _OTHERS_MAY_WRITE
         )
+
+
+def _is_below(path: Path, directories: Iterable[Path]) -> bool:
+    return any(path.is_relative_to(directory) for directory in directories)

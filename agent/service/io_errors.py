@@ -19,6 +19,7 @@ from agent.model.request import rfc3339_of
 from agent.ports import Host
 from agent.saga.news import tell
 from agent.service.turns import do_all
+from agent.steps.lease import COMES
 from agent.steps.users import halves
 
 LOG = logging.getLogger(__name__)
@@ -113,8 +114,8 @@ class IoErrors:
         look = self._host.domains.look(instance_id)
         if look is None or look.state != "paused" or (errors and errors["action"] == "stop"):
             return
-        if look.job is not None:
-            self._may_have_missed = True  # QEMU does not answer; one that comes in is paused, too
+        if look.job == COMES:
+            self._may_have_missed = True  # it stands because it comes, and answers when it is here
             return
         disk = halves(look).live_disk(held.attachment.alias)
         failed = self._host.domains.disk_errors(instance_id)

@@ -417,6 +417,16 @@ class TestDisconnect:
         bench.connectors().disconnect(asked, device)
         assert [call for call in bench.brick.calls if call[0] != "factory"] == [("remove", ["sdc"])]
 
+    def test_also_by_a_portal_that_the_request_does_not_name(self, bench: Bench) -> None:
+        """os-brick is told of it: there is a session with the target by it."""
+        bench.tree.session(2, "192.0.2.2", IQN)
+        asked = attachment(**wire(bench, CASES[0]))
+        device = Device(path="/dev/dm-3", identity={"wwn": WWN}, size_bytes=1, device_info={})
+        bench.tree.scsi("sdb", "8:16", OTHER_WWN, session=2, lun=1)
+        bench.tree.link(f"disk/by-path/ip-192.0.2.2:3260-iscsi-{IQN}-lun-1", "sdb")
+        bench.connectors(use_multipath=True).disconnect(asked, device)
+        assert all(call[0] == "factory" for call in bench.brick.calls)
+
     def test_also_where_the_array_gives_all_of_them_one_serial(self, bench: Bench) -> None:
         asked, device = connected(bench)
         bench.tree.remove("sdb")

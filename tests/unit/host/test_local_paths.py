@@ -65,6 +65,24 @@ def test_a_file_is_one_that_is_allowed_and_plain(table: Path, tmp_path: Path) ->
     (tmp_path / "link").symlink_to("/etc/hostname")
     local = paths(table)
     local.check_file(str(tmp_path / "volume"))
-    for path, says in (("link", "below none of"), ("gone", "no plain"), (".", "no plain")):
+    for path, says in (
+        ("link", "below none of"),
+        ("gone", "no plain"),
+        (".", "no plain"),
+        ("../x\n/", "below none of"),
+    ):
         with pytest.raises(Invalid, match=says):
             local.check_file(str(tmp_path / path))
+
+
+def test_also_where_links_lead_to_what_is_allowed(table: Path, tmp_path: Path) -> None:
+    """The directory is named by a link, and is on the other hosts' disk."""
+    (tmp_path / "far" / "vols").mkdir(parents=True)
+    (tmp_path / "far" / "vols" / "volume").write_bytes(bytes(512))
+    (tmp_path / "short").symlink_to("far/vols")
+    devices = BlockDevices(far=FarFiles(table))
+    local = LocalPaths([str(tmp_path / "short")], devices)
+    local.check_file(str(tmp_path / "short" / "volume"))
+    local.check_file(str(tmp_path / "far" / "vols" / "volume"))
+    with pytest.raises(Invalid, match="below none of"):
+        local.check_file(str(tmp_path / "far" / "volume"))

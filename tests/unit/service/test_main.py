@@ -22,6 +22,9 @@ ENOUGH_SECONDS = 60
 
 PROGRAM = "import sys; from agent.service.main import main; main(sys.argv[1:])"
 
+WRITING = f"from agent.journal import upkeep; upkeep.PRUNE_EVERY_SECONDS = 0.0; {PROGRAM}"
+"""With each turn of the upkeep, instead of after an hour."""
+
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
@@ -139,7 +142,7 @@ def test_a_journal_that_hangs_does_not_end_the_agent(file: Path) -> None:
         manager.settimeout(ENOUGH_SECONDS)
         db.execute("BEGIN IMMEDIATE")  # another process has it, as a disk that hangs would
         with subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, "--config-file", str(file)],
+            [sys.executable, "-c", WRITING, "--config-file", str(file)],
             env={**os.environ, "NOTIFY_SOCKET": str(notify), "WATCHDOG_USEC": "600000"},
             stderr=subprocess.DEVNULL,
         ) as agent:

@@ -134,6 +134,12 @@ class CopyDisk(Step):
         disk = live_disk(host.domains.read(instance_id), self.attachment.alias)
         if disk is not None and is_at(host, disk.copies_to, scene.device):
             host.copies.abort(instance_id, disk.target_dev)
+            disk = live_disk(host.domains.read(instance_id), self.attachment.alias)
+        if disk is not None and is_at(host, disk.source, scene.device):
+            raise CopyFailed(
+                f"{disk.target_dev} is on volume {self.attachment.volume_id} already: somebody has "
+                "pivoted it by hand; pivot it back by a swap, or abandon this one and import it"
+            )
         return None
 
     def _start(self, host: Host, guest: Halves, disk: DiskFacts, device: Device) -> None:
@@ -254,6 +260,9 @@ def _has_gone_over(scene: Scene, attachment: Attachment, disk: DiskFacts) -> boo
     is_copied_to = is_at(host, disk.copies_to, device)
     if is_copied_to and host.copies.progress(instance_id, target_dev) is not None:
         return False
+    now = live_disk(host.domains.read(instance_id), attachment.alias)
+    if now is not None and is_at(host, now.source, device):
+        return True  # a pivot has ended since: what is asked of the domain waits for it
     return host.copies.astray(instance_id, target_dev)
 
 

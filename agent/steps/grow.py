@@ -111,6 +111,12 @@ class GrowDisk(Step):
     def turn(self) -> str:
         return self.attachment.instance_id
 
+    @property
+    def lane(self) -> Lane:
+        """A file is looked at before, and its server may be silent."""
+        connection = self.attachment.connection
+        return connection.lane if connection.source_type == "file" else "guest"
+
     def apply(self, scene: Scene) -> Learnt:
         host, instance_id = scene.host, self.attachment.instance_id
         device = host.journal.device_of(self.attachment.attachment_id)
@@ -131,10 +137,22 @@ class GrowDisk(Step):
                 f"{disk.target_dev} came by a swap to a larger volume, and QEMU resizes no such "
                 "disk: the guest sees the new size when it starts anew, or is attached again"
             )
-        wanted = self.size_bytes - scene.known["header_bytes"]
+        wanted = max(self.size_bytes, self._file_bytes(host, device)) - scene.known["header_bytes"]
         if host.domains.size(instance_id, disk.target_dev) < wanted:
             host.domains.resize(instance_id, disk.target_dev, wanted)
         return {"guest_size_bytes": host.domains.size(instance_id, disk.target_dev)}
+
+    def _file_bytes(self, host: Host, device: Device) -> int:
+        """Of a file that has become larger since, by a later request on another host: QEMU here
+        does not know it, and would cut it off at what is asked."""
+        connection = self.attachment.connection
+        if connection.source_type != "file":
+            return 0
+        with (
+            host.locks.volume(self.attachment.volume_id),
+            host.locks.targets(connection.targets),
+        ):
+            return host.connectors.extend(self.attachment, device).size_bytes
 
 
 def _live_disk(host: Host, guest: Halves, device: Device) -> DiskFacts:

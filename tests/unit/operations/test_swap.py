@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from agent.model.disk import IoTune
+from agent.saga.plan import Scene
+from agent.steps.copy import PivotDisk
 from tests.unit.operations.asking import ask, refused
 from tests.unit.saga.stories import ONE, SHARED, TWO
 from tests.unit.saga.stories_of_changes import GIB, free, occupied
@@ -199,6 +201,49 @@ def test_what_was_pivoted_by_hand_has_gone_over_whatever_became_of_the_guest(wor
     world.run()
     assert world.record(request_id(1)).state == "done"
     on(2)(world)
+
+
+def copied(world: World) -> None:
+    """The copy is ready, and the agent has not looked since."""
+    attached(world)
+    stalls(world)
+    ask(world, swap(1))
+    goes_on(world)
+    for _ in range(TURNS):
+        world.copies.act()
+
+
+def test_a_pivot_that_ends_while_it_is_looked_for_has_happened(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """libvirt gives the description at once, and what else it is asked when the pivot is over."""
+    copied(world)
+    look = world.domains.look
+
+    def look_beside_a_pivot(instance_id: str) -> Any:
+        found = look(instance_id)
+        if world.domains.guests[ONE].copies:
+            world.copies.pivot(ONE, "vda")
+        return found
+
+    record = world.record(request_id(1))
+    [part] = [part for part in record.parts if part.attachment_id == "att-2"]
+    assert part.attachment is not None
+    scene = Scene(world.host, record.operation_id, {**record.known, **part.known})
+    monkeypatch.setattr(world.domains, "look", look_beside_a_pivot)
+    assert PivotDisk(part.attachment).happened(scene)
+
+
+def test_what_was_pivoted_by_hand_is_not_cancelled_in_silence(world: World) -> None:
+    """Who was told "cancelled" would take the new volume from under the guest."""
+    copied(world)
+    world.copies.pivot(ONE, "vda")
+    cancel(1)(world)
+    world.run()
+    record = world.record(request_id(1))
+    assert record.open
+    assert record.trouble is not None
+    assert "already" in record.trouble.detail
 
 
 def test_a_guest_that_has_stopped_says_so(world: World) -> None:

@@ -28,7 +28,7 @@ from agent.host.brick_library import (
     spare_what_is_here,
 )
 from agent.host.brick_locks import OsBrickLocks
-from agent.host.brick_properties import BrickProperties
+from agent.host.brick_properties import BrickProperties, by_ways_of
 from agent.host.brick_refusals import (
     FOREIGN,
     connect_refusal,
@@ -187,11 +187,12 @@ class BrickConnectors:
         today = self._usable_today(device)
         with self._locks.guard(attachment):
             try:
-                if not self._is_anothers(attachment, device, today):
+                told = self._asked.to_leave(connection, device)
+                if not self._is_anothers(attachment, told, device, today):
                     self._locks.call(
                         connection.lane,
                         self._connector(connection, trail).disconnect_volume,
-                        self._asked.to_leave(connection, device),
+                        told,
                         device_info(device, today),
                     )
                 if isinstance(connection, SCSI) and device is not None:
@@ -341,12 +342,17 @@ class BrickConnectors:
 
         Raises ConnectFailed if a QEMU has it open, or a path of it: it may have come as one."""
         today = self._devices.find(device.identity) if device else None
-        if today is not None and device is not None:
-            refuse_open({today, *self._devices.all_of(device.identity)}, self._pause)
-        return None if today is None or self._devices.is_empty_map(today) else today
+        if device is None or today is None:
+            return None
+        refuse_open({today, *self._devices.all_of(device.identity)}, self._pause)
+        return None if self._devices.is_empty_map(today) else today
 
     def _is_anothers(
-        self, attachment: Attachment, device: Device | None, today: str | None
+        self,
+        attachment: Attachment,
+        told: Mapping[str, Any],
+        device: Device | None,
+        today: str | None,
     ) -> bool:
         """Is another volume's device at the address?
 
@@ -356,7 +362,7 @@ class BrickConnectors:
         connection = attachment.connection
         if device is None or (today is not None and isinstance(connection, NvmeConnection)):
             return False
-        for found in self._taken_by_os_brick(connection, device):
+        for found in self._taken_by_os_brick(connection, told):
             is_ours = same_device(device.identity, found.identity)
             if is_ours or (today is not None and not conflict(device.identity, found.identity)):
                 continue
@@ -369,9 +375,10 @@ class BrickConnectors:
             return True
         return False
 
-    def _taken_by_os_brick(self, connection: Connection, device: Device) -> Sequence[Found]:
-        """For the volume's device, of which it is told nothing."""
+    def _taken_by_os_brick(
+        self, connection: Connection, told: Mapping[str, Any]
+    ) -> Sequence[Found]:
+        """For the volume's device, of which it is told nothing else."""
         if isinstance(connection, NvmeConnection):
             return self._nvme.taken_by_os_brick(connection)
-        told = self._asked.as_left(connection, device)
-        return self._reader.at_address(told)
+        return self._reader.at_address(by_ways_of(connection, told))

@@ -4,14 +4,12 @@ Of an iSCSI volume that is named by one portal it goes by what was ever discover
 all targets are at the same portals that is other targets' devices with the same LUN, too.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from agent.host.identity import BlockDevices
 from agent.model.connection import Connection, IscsiConnection
 from agent.model.device import Device
-
-IscsiPath = tuple[str, str, int]
-"""Portal, IQN, and the LUN as the kernel numbers it."""
 
 WAYS = ("target_portals", "target_iqns", "target_luns")
 """os-brick's columns of them."""
@@ -40,42 +38,35 @@ class BrickProperties:
         return properties
 
     def to_leave(self, connection: Connection, device: Device | None) -> dict[str, Any]:
-        """For a disconnect. Where a connect discovers: the paths that are here."""
-        return self._by_paths(connection, self._sessions_with(connection) | self._paths_of(device))
-
-    def as_left(self, connection: Connection, device: Device) -> Connection:
-        """The volume by every way that ``to_leave`` names."""
-        if not isinstance(connection, IscsiConnection):
-            return connection
-        named = self.to_leave(connection, device)
-        ways = {key: tuple(named[key]) for key in WAYS if named.get(key)}
-        return connection.model_copy(update={"data": connection.data.model_copy(update=ways)})
+        """For a disconnect: by every session with the target, too."""
+        return {**self.of(connection), **self._discovered(connection, device, all_sessions=True)}
 
     def to_extend(self, connection: Connection, device: Device) -> dict[str, Any]:
         """For an extend: os-brick makes no other path look again than those it is told of."""
-        return self._by_paths(connection, self._paths_of(device))
+        return {**self.of(connection), **self._discovered(connection, device, all_sessions=False)}
 
-    def _by_paths(self, connection: Connection, paths: set[IscsiPath]) -> dict[str, Any]:
-        """With ``paths`` beside the one that the request names, where it names one and a connect
-        has discovered others."""
-        properties = self.of(connection)
+    def _discovered(
+        self, connection: Connection, device: Device | None, *, all_sessions: bool
+    ) -> dict[str, Any]:
+        """The ways that are here, where the request names one and a connect has discovered others;
+        else nothing: it names them itself."""
         if not (self._use_multipath and isinstance(connection, IscsiConnection)):
-            return properties
-        if one := connection.one_way():
-            [portal], [iqn], [lun] = one.values()
-            asked = connection.data.lun_there
-            ways = {(portal, iqn, lun), *((by, who, asked(here)) for by, who, here in paths)}
-            columns = map(list, zip(*sorted(ways), strict=True))
-            properties.update(zip(one, columns, strict=True))
-        return properties
+            return {}
+        one = connection.one_way()
+        if not one:
+            return {}
+        [portal], [iqn], [lun] = one.values()
+        here = self._devices.iscsi_ways(device.identity) if device else set()
+        asked = connection.data.lun_there
+        ways = {(portal, iqn, lun), *((by, who, asked(number)) for by, who, number in here)}
+        if all_sessions:
+            ways |= {(by, iqn, lun) for by in self._devices.iscsi_portals(iqn)}
+        return dict(zip(one, map(list, zip(*sorted(ways), strict=True)), strict=True))
 
-    def _paths_of(self, device: Device | None) -> set[IscsiPath]:
-        return self._devices.iscsi_ways(device.identity) if device else set()
 
-    def _sessions_with(self, connection: Connection) -> set[IscsiPath]:
-        """All sessions with its target."""
-        if not isinstance(connection, IscsiConnection):
-            return set()
-        [(_, iqn, lun), *_] = connection.addresses
-        number = connection.data.lun_here(lun)
-        return {(portal, iqn, number) for portal in self._devices.iscsi_portals(iqn)}
+def by_ways_of(connection: Connection, told: Mapping[str, Any]) -> Connection:
+    """The volume by every way that os-brick is told."""
+    if not isinstance(connection, IscsiConnection):
+        return connection
+    ways = {key: tuple(told[key]) for key in WAYS if told.get(key)}
+    return connection.model_copy(update={"data": connection.data.model_copy(update=ways)})

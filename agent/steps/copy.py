@@ -138,7 +138,8 @@ class CopyDisk(Step):
         if disk is not None and is_at(host, disk.source, scene.device):
             raise CopyFailed(
                 f"{disk.target_dev} is on volume {self.attachment.volume_id} already: somebody has "
-                "pivoted it by hand; pivot it back by a swap, or abandon this one and import it"
+                "pivoted it by hand; nothing is disconnected: copy and pivot it back by hand, then "
+                "this swap is undone, or abandon it"
             )
         return None
 

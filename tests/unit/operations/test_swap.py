@@ -189,20 +189,6 @@ def test_what_has_a_slice_of_its_volume_does_not_grow_until_it_starts_anew(world
     assert world.domains.guests[ONE].sizes["vda"] == 2 * GIB
 
 
-def test_what_was_pivoted_by_hand_has_gone_over_whatever_became_of_the_guest(world: World) -> None:
-    attached(world)
-    stalls(world)
-    ask(world, swap(1))
-    goes_on(world)
-    for _ in range(TURNS):
-        world.copies.act()
-    world.copies.pivot(ONE, "vda")
-    world.domains.destroy(ONE)
-    world.run()
-    assert world.record(request_id(1)).state == "done"
-    on(2)(world)
-
-
 def copied(world: World) -> None:
     """The copy is ready, and the agent has not looked since."""
     attached(world)
@@ -211,6 +197,15 @@ def copied(world: World) -> None:
     goes_on(world)
     for _ in range(TURNS):
         world.copies.act()
+
+
+def test_what_was_pivoted_by_hand_has_gone_over_whatever_became_of_the_guest(world: World) -> None:
+    copied(world)
+    world.copies.pivot(ONE, "vda")
+    world.domains.destroy(ONE)
+    world.run()
+    assert world.record(request_id(1)).state == "done"
+    on(2)(world)
 
 
 def test_a_pivot_that_ends_while_it_is_looked_for_has_happened(

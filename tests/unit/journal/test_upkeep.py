@@ -62,6 +62,19 @@ def test_a_clock_that_was_wrong_for_a_while_makes_nothing_old(tmp_path: Path, da
         assert journal.read(lambda book: book.operation(operation_id(1))) is not None
 
 
+def test_an_hour_in_which_the_clock_was_set_drops_nothing(tmp_path: Path) -> None:
+    """It may be wrong now, and set right in the next."""
+    clock = StoppedClock(100 * DAY)
+    with opened(tmp_path, clock) as journal:
+        row = record(1, state="done", updated_at=clock.now())
+        journal.write(lambda book: book.add(row))
+        upkeep = Upkeep(journal, clock, retention_seconds=30 * DAY)
+        clock.time += PRUNE_EVERY_SECONDS
+        clock.ahead = 60 * DAY
+        upkeep.turn()
+        assert journal.read(lambda book: book.operation(operation_id(1))) is not None
+
+
 def test_each_turn_empties_the_log(tmp_path: Path) -> None:
     clock = StoppedClock()
     with opened(tmp_path, clock) as journal:

@@ -249,6 +249,8 @@ from oslo_service import backend
 print(backend.get_backend_type().value)
 print(cfg.CONF.os_brick.lock_path, cfg.CONF.oslo_concurrency.lock_path)
 import threading
+for helper in set(threading.enumerate()) - {{threading.main_thread()}}:
+    helper.join(20)  # the timer of os-brick's command; a privsep daemon's reader would stay
 print(threading.active_count())
 """
     done = subprocess.run(

@@ -1,7 +1,7 @@
 """What each command does: asks, shows, and says how it ended."""
 
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,9 +24,10 @@ from agent.cli.requests import (
 from agent.cli.session import Session
 from agent.cli.trouble import Exit, not_found
 from agent.errors import Invalid
+from agent.journal.book import Book
 from agent.model.outcome import Answer
 from agent.model.request import AttachmentFilters, ListOperations, OperationRef
-from agent.service.queries import attachments, operations, quarantine
+from agent.service.queries import OPERATIONS_AT_ONCE, attachments, operations, quarantine
 
 Row = dict[str, Any]
 Lister = Callable[..., list[Row]]
@@ -63,7 +64,7 @@ def list_operations(session: Session, args: Namespace) -> Exit:
         filters["open"] = True
     rows = session.read(
         lambda client: client.list_operations(limit=args.limit, **filters),
-        lambda book: operations(book, _asked(filters, limit=args.limit)),
+        lambda book: _of_book(book)(limit=args.limit, **filters),
     )
     return _shown(session, {"operations": rows}, lambda: views.operations(session.screen, rows))
 
@@ -77,7 +78,7 @@ def show(session: Session, args: Namespace) -> Exit:
             session.host,
             args.id,
             lambda **filters: attachments(book, AttachmentFilters.parse(filters)),
-            lambda **filters: operations(book, _asked(filters)),
+            _of_book(book),
         ),
     )
     return _shown(session, found, lambda: views.found(session.screen, found))
@@ -225,8 +226,14 @@ def _given(args: Namespace, names: Sequence[str]) -> Row:
     return {name: value for name in names if (value := getattr(args, name)) is not None}
 
 
-def _asked(filters: Row, limit: int | None = None) -> ListOperations:
-    return ListOperations.parse({"filters": filters, "limit": limit})
+def _of_book(book: Book) -> Lister:
+    """As the client's list_operations."""
+
+    def listed(*, limit: int | None = None, before: str | None = None, **filters: Any) -> list[Row]:
+        asked = ListOperations.parse({"filters": filters, "limit": limit, "before": before})
+        return operations(lambda question: question(book), asked)
+
+    return listed
 
 
 def _now() -> datetime:
@@ -242,10 +249,9 @@ def _find(host: str, wanted: str, attachments: Lister, operations: Lister) -> Ro
     found = _find_exactly(wanted, attachments, operations)
     if found is not None:
         return found
-    kept = operations()
     ids = {row["attachment_id"] for row in attachments()}
-    ids |= {one for row in kept for one in row["attachment_ids"]}
-    ids |= {row["operation_id"] for row in kept}
+    for row in _all_kept(operations):
+        ids |= {row["operation_id"], *row["attachment_ids"]}
     begun = sorted(one for one in ids if one.startswith(wanted))
     if not begun:
         raise not_found(
@@ -258,6 +264,14 @@ def _find(host: str, wanted: str, attachments: Lister, operations: Lister) -> Ro
     found = _find_exactly(begun[0], attachments, operations)
     assert found is not None, "it was just listed"
     return found
+
+
+def _all_kept(operations: Lister) -> Iterator[Row]:
+    """A message at a time: a busy host keeps tens of thousands."""
+    rows = operations(limit=OPERATIONS_AT_ONCE)
+    while rows:
+        yield from rows
+        rows = operations(limit=OPERATIONS_AT_ONCE, before=rows[0]["operation_id"])
 
 
 def _find_exactly(wanted: str, attachments: Lister, operations: Lister) -> Row | None:

@@ -13,11 +13,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from agent.errors import ConnectFailed, Invalid, LunMissing
-from agent.host.bounded import Spawn, run_bounded
-
-ANSWER_SECONDS = 30.0
-"""What a server may take to show the beginning of a file. Who asks one that is away is stuck in
-the kernel."""
+from agent.host.bounded import Spawn
+from agent.host.header import refuse_silent
 
 _QCOW2_HEADER = struct.Struct(">4sIQIIQ")
 """magic, version, backing_file_offset, backing_file_size, cluster_bits, size in bytes
@@ -42,7 +39,7 @@ def look_at_image(
 ) -> Image:
     """Raises LunMissing (no such file), ConnectFailed (it cannot be read, its server is silent) or
     Invalid (not a plain one, names other files)."""
-    _refuse_silent(path, spawn)
+    refuse_silent(path, spawn, "nofollow", "nonblock")
     try:
         # The last component must not be a link: it would lead out of the export.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -65,21 +62,6 @@ def look_at_image(
     finally:
         os.close(descriptor)
     return Image(size_bytes, read_only)
-
-
-def _refuse_silent(path: str, spawn: Spawn) -> None:
-    """A child opens it and reads, past the cache, which may know what the server no longer says."""
-    flags = "iflag=direct,nofollow,nonblock"
-    try:
-        run_bounded(
-            ["dd", f"if={path}", "of=/dev/null", "bs=512", "count=1", flags], ANSWER_SECONDS, spawn
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ConnectFailed(
-            f"the server of {path} has not answered for {ANSWER_SECONDS:g} s, or has not taken yet "
-            "what this host had still to write; nothing was done to any guest: look at the "
-            "server, then try again"
-        ) from error
 
 
 def _qcow2_size(path: str, header: bytes) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from agent.errors import ConnectFailed, Unavailable
 from agent.host.bounded import Spawn, run_bounded
 from agent.host.far_files import lines_of, unescaped
-from agent.host.image import ANSWER_SECONDS
+from agent.host.header import ANSWER_SECONDS
 
 LOG = logging.getLogger(__name__)
 

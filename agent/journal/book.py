@@ -4,7 +4,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, Unpack
 
 from agent.journal.record import Fence, Held, Record
 from agent.journal.rows import (
@@ -18,6 +18,7 @@ from agent.journal.rows import (
     record_json,
     record_of,
 )
+from agent.journal.wanted import Wanted, selection
 from agent.model.attachment import Attachment
 from agent.model.device import Device
 from agent.ports import Presence, Promise
@@ -62,48 +63,10 @@ class Book:
         ids = [operation_id for (operation_id,) in rows]
         return [record for one in ids for record in self.operations(operation_id=one)]
 
-    def operations(
-        self,
-        *,
-        open: bool | None = None,  # noqa: A002 - the column's name, and the wire's
-        operation_id: str | None = None,
-        verb: str | None = None,
-        attachment_id: str | None = None,
-        instance_id: str | None = None,
-        volume_id: str | None = None,
-    ) -> list[Record]:
+    def operations(self, **wanted: Unpack[Wanted]) -> list[Record]:
         """Closed ones too, in the order they were accepted; those that match what is given."""
-        own = {
-            "o.open": open,
-            "o.operation_id": operation_id,
-            "json_extract(o.body, '$.verb')": verb,
-        }
-        of_one_part = {
-            "attachment_id": attachment_id,
-            "instance_id": instance_id,
-            "volume_id": volume_id,
-        }
-        wanted = {column: value for column, value in own.items() if value is not None}
-        inner: dict[str, str | bool] = {
-            column: value for column, value in of_one_part.items() if value is not None
-        }
-        where = [f"{column} = ?" for column in wanted]
-        own_instance: tuple[str | None, ...] = ()
-        if inner:
-            is_of_instance = inner.keys() == {"instance_id"}
-            inner |= {} if open is None else {"open": open}
-            matches = " AND ".join(f"{column} = ?" for column in inner)
-            of_parts = f"operation_id IN (SELECT operation_id FROM operation_parts WHERE {matches})"
-            if is_of_instance:
-                of_parts = f"({of_parts} OR json_extract(o.body, '$.instance_id') = ?)"
-                own_instance = (instance_id,)  # an operation on it may have no part at all
-            where.append(of_parts)
-        rows = self._db.execute(
-            "SELECT o.sequence, o.cancel_wanted, o.body, p.attachment, p.body"
-            " FROM operations o LEFT JOIN operation_parts p USING (operation_id)"
-            f" WHERE {' AND '.join(where) or 'true'} ORDER BY o.sequence, p.number",
-            (*wanted.values(), *inner.values(), *own_instance),
-        )
+        given = {name: value for name, value in wanted.items() if value is not None}
+        rows = self._db.execute(selection(given), given)
         return [
             record_of(sequence, cancel_wanted, body, [row[3:] for row in of_one if row[4]])
             for (sequence, cancel_wanted, body), of_one in groupby(rows, lambda row: row[:3])

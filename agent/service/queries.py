@@ -2,8 +2,11 @@
 
 Of the journal only the quarantine changes, and what is taken over (service/imports)."""
 
+import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
+from operator import methodcaller
 from typing import Any
 
 from agent.errors import Unavailable, UnknownOperation
@@ -19,7 +22,6 @@ from agent.model.request import (
     ListAttachments,
     ListOperations,
     Nothing,
-    OperationFilters,
     OperationRef,
     PlanQuery,
     VolumeRef,
@@ -35,8 +37,11 @@ from agent.service.preview import preview
 from agent.steps.guest_checks import refuse_no_initiator
 from agent.steps.users import Halves, halves
 
-_BY_ROW = {"state", "migration_id"}
-"""Filters that the journal has no column for."""
+OPERATIONS_AT_ONCE = 500
+"""Read from the journal: in between others read, also commands."""
+
+Read = Callable[[Callable[[Book], Any]], Any]
+"""Journal.read, or of a book that nobody else reads."""
 
 
 class Queries:
@@ -119,7 +124,7 @@ class Queries:
         return record.answer().wire()
 
     def _operations(self, asked: ListOperations) -> dict[str, Any]:
-        return {"operations": self._journal.read(lambda book: operations(book, asked))}
+        return {"operations": operations(self._journal.read, asked)}
 
     def _attachments(self, asked: ListAttachments) -> dict[str, Any]:
         return {"attachments": self._journal.read(lambda book: attachments(book, asked.filters))}
@@ -157,18 +162,19 @@ def known_operation(book: Book, operation_id: str) -> Record:
     return record
 
 
-def operations(book: Book, asked: ListOperations) -> list[dict[str, Any]]:
+def operations(read: Read, asked: ListOperations) -> list[dict[str, Any]]:
     """Answers with the ids that they are about, oldest first.  Raises UnknownOperation."""
-    filters = asked.filters
-    by_row = OperationFilters(**filters.model_dump(include=_BY_ROW))
-    end = None if asked.before is None else known_operation(book, asked.before).sequence
-    by_column = filters.model_dump(exclude=_BY_ROW)
-    rows = [
-        row
-        for record in book.operations(**by_column)
-        if (end is None or record.sequence < end) and _matches(row := _listed(record), by_row)
-    ]
-    return rows if asked.limit is None else rows[-asked.limit :]
+    filters = asked.filters.model_dump()
+    missing = math.inf if asked.limit is None else asked.limit
+    before = asked.before and read(partial(known_operation, operation_id=asked.before)).sequence
+    found: list[dict[str, Any]] = []
+    while missing:
+        limit = int(min(missing, OPERATIONS_AT_ONCE))
+        page = read(methodcaller("operations", before=before, limit=limit, **filters))
+        found = [*map(_listed, page), *found]
+        missing = missing - limit if len(page) == limit else 0
+        before = page[0].sequence if page else None
+    return found
 
 
 def attachments(book: Book, filters: AttachmentFilters) -> list[dict[str, Any]]:

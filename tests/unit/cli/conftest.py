@@ -219,9 +219,11 @@ class PlayedAgent:
         asked = AttachmentFilters.parse(filters)
         return self.journal.read(lambda book: attachments(book, asked))
 
-    def list_operations(self, *, limit: int | None = None, **filters: Any) -> list[dict[str, Any]]:
-        asked = ListOperations.parse({"filters": filters, "limit": limit})
-        return self.journal.read(lambda book: operations(book, asked))
+    def list_operations(
+        self, *, limit: int | None = None, before: str | None = None, **filters: Any
+    ) -> list[dict[str, Any]]:
+        asked = ListOperations.parse({"filters": filters, "limit": limit, "before": before})
+        return operations(self.journal.read, asked)
 
     def list_quarantine(self) -> list[dict[str, Any]]:
         return self.journal.read(quarantine)

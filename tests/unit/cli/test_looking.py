@@ -237,9 +237,11 @@ def test_ids_are_cut_only_as_far_as_they_differ(attachctl: Attachctl, journal: J
     assert screen.short(["database-01"])("database-01") == "database-01", "too little to cut off"
 
 
+@pytest.mark.parametrize("at_once", [1, 500])
 def test_a_beginning_that_may_mean_several_is_refused_with_all_of_them(
-    attachctl: Attachctl, journal: Journal
+    attachctl: Attachctl, journal: Journal, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
+    monkeypatch.setattr("agent.cli.commands.OPERATIONS_AT_ONCE", at_once)
     ran = attachctl("show", "6f1ed", agent=PlayedAgent(journal))
     assert (ran.code, ran.out) == (1, "")
     assert PARKED in ran.err

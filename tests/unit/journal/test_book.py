@@ -97,13 +97,21 @@ class TestOperations:
             ({"instance_id": INSTANCES[1]}, [2]),
             ({"volume_id": VOLUMES[0]}, [1, 3]),
             ({"volume_id": VOLUMES[0], "open": True}, [1]),
+            ({"state": "done"}, [3]),
+            ({"migration_id": "trip-1"}, [2]),
+            ({"before": 3}, [1, 2]),
+            ({"limit": 2}, [2, 3]),
+            ({"before": 3, "limit": 1}, [2]),
+            ({"volume_id": VOLUMES[0], "before": 3, "limit": 2}, [1]),
+            ({"limit": 0}, []),
         ],
     )
     def test_all_that_match(
         self, journal: Journal, wanted: dict[str, Any], found: list[int]
     ) -> None:
         other = part(2, volume_id=VOLUMES[1], instance_id=INSTANCES[1])
-        for row in (record(1), record(2, parts=(other,)), record(3, state="done")):
+        trip = {"migration_id": "trip-1"}
+        for row in (record(1), record(2, parts=(other,), known=trip), record(3, state="done")):
             journal.write(lambda book, row=row: book.add(row))
         matching = journal.read(lambda book: book.operations(**wanted))
         assert [row.sequence for row in matching] == found

@@ -1,7 +1,11 @@
 """What the control topic answers, and what it does not."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
+from agent.journal.book import Book
 from agent.model.contract import QUESTIONS
 from agent.model.request import WaitRequest
 from tests.unit.saga.stories import ONE, TWO
@@ -171,6 +175,44 @@ def test_operations_are_listed_by_the_page(world: World) -> None:
     assert listed(limit=3, before=everything[1]) == everything[:1]
     unknown = world.agent.query("list_operations", {"before": request_id(9)})
     assert unknown["error"]["code"] == "unknown-operation"
+
+
+@pytest.mark.parametrize(
+    ("how", "found", "reads"),
+    [
+        ({}, [1, 2, 3, 4, 5], 3),
+        ({"limit": 2}, [4, 5], 1),
+        ({"limit": 3, "before": request_id(5)}, [2, 3, 4], 3),
+        ({"limit": 9, "before": request_id(5)}, [1, 2, 3, 4], 4),
+        ({"filters": {"state": "accepted"}, "limit": 2}, [4, 5], 1),
+        ({"filters": {"state": "done"}}, [1, 2], 2),
+        ({"filters": {"state": "done"}, "limit": 1, "before": request_id(4)}, [2], 2),
+    ],
+)
+def test_a_long_history_keeps_nobody_else_from_the_journal(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    how: dict[str, Any],
+    found: list[int],
+    reads: int,
+) -> None:
+    """It is read a few operations at a time, and no more of it than is wanted."""
+    for number in range(1, 6):
+        attach(number, number, volume=number).send(world)
+        if number == 2:
+            world.run()
+    monkeypatch.setattr("agent.service.queries.OPERATIONS_AT_ONCE", 2)
+    read, pages = world.journal.read, []
+
+    def counted(question: Callable[[Book], Any]) -> Any:
+        pages.append(read(question))
+        return pages[-1]
+
+    monkeypatch.setattr(world.journal, "read", counted)
+    rows = world.agent.query("list_operations", how)["operations"]
+    assert [row["operation_id"] for row in rows] == [request_id(number) for number in found]
+    assert len(pages) == reads
+    assert all(len(page) <= 2 for page in pages if isinstance(page, list))
 
 
 def test_a_quarantined_device_is_shown_by_what_it_is_known_by(world: World) -> None:

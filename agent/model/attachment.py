@@ -12,6 +12,7 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
+from agent.errors import Invalid
 from agent.model.connection import (
     AnyConnection,
     Connection,
@@ -116,7 +117,11 @@ class Attachment(Value):
         return GuestIscsiConnection.of(of_host.data, self.instance_id)
 
     def reached_by(self, other: Connection) -> "Attachment":
-        return self.model_copy(update={"connection_info": other})
+        """Raises Invalid where the two do not fit together."""
+        reached = self.model_copy(update={"connection_info": other})
+        for wrong in _contradictions(reached):
+            raise Invalid(f"{wrong}; nothing was touched")
+        return reached
 
     @property
     def alias(self) -> str:
@@ -205,8 +210,9 @@ class Attachment(Value):
         return marks
 
     @model_validator(mode="after")
-    def _fits_together(self) -> "Attachment":
-        for wrong in _contradictions(self):
+    def _fits_together(self, info: ValidationInfo) -> "Attachment":
+        """Of what is asked: what an older agent has accepted is read back, and undone."""
+        for wrong in _contradictions(self) if is_asked(info) else ():
             raise ValueError(wrong)
         return self
 

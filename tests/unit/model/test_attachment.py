@@ -167,6 +167,21 @@ def test_what_plugging_has_stored_is_kept_and_nobody_may_wish_it() -> None:
         attachment(marks=marks)
 
 
+def test_what_was_stored_may_contradict_a_rule_of_today() -> None:
+    """The journal is read for ever; whoever asks for it now is refused."""
+    stored = {**attachment_payload(), "max_writers": 2}
+    assert Attachment.model_validate(stored).max_writers == 2
+    with pytest.raises(Invalid, match="max_writers needs multiattach"):
+        Attachment.parse(stored)
+
+
+def test_a_connection_that_does_not_fit_is_refused() -> None:
+    plain, encrypted = attachment(), attachment().connection_info.model_copy(deep=True)
+    data = encrypted.data.model_copy(update={"encrypted": True})
+    with pytest.raises(Invalid, match="encryption is missing"):
+        plain.reached_by(encrypted.model_copy(update={"data": data}))
+
+
 def test_it_is_found_as_another_is() -> None:
     earlier, later = attachment(attachment_id="att-1"), attachment(attachment_id="att-2")
     assert later.found_as(earlier).alias == "ua-att-1"

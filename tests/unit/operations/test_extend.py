@@ -79,6 +79,16 @@ class TestRequest:
         code, detail = refused(world, extend(1, 2 * GIB, connection_info=other))
         assert (code, "driver_volume_type" in detail) == ("invalid", True)
 
+    def test_what_does_not_fit_the_attachment_is_refused_and_the_journal_stays_readable(
+        self, world: World
+    ) -> None:
+        attached(world)
+        info = attachment()["connection_info"]
+        info = {**info, "data": {**info["data"], "encrypted": True}}
+        code, detail = refused(world, extend(1, 2 * GIB, connection_info=info))
+        assert (code, "encryption is missing" in detail) == ("invalid", True)
+        assert ask(world, detach(2))["state"] == "done"
+
     def test_this_host_need_not_reach_what_its_guests_reach_by_themselves(
         self, world: World
     ) -> None:

@@ -147,7 +147,7 @@ def plan(session: Session, args: Namespace) -> Exit:
 
 def wait(session: Session, args: Namespace) -> Exit:
     answer = session.agent().wait(args.operation_id, 0.0)
-    return _stay(session, answer, args.wait_seconds, wanted="done")
+    return _stay(session, answer, args.wait_seconds, wanted="done", unwaited=Exit.WAITING)
 
 
 def cancel(session: Session, args: Namespace) -> Exit:
@@ -328,7 +328,14 @@ def _carry_out(session: Session, verb: str, request: Row, wait_seconds: float) -
     return _stay(session, answer, wait_seconds, wanted="done")
 
 
-def _stay(session: Session, answer: Answer, wait_seconds: float, wanted: str) -> Exit:
+def _stay(
+    session: Session,
+    answer: Answer,
+    wait_seconds: float,
+    wanted: str,
+    unwaited: Exit = Exit.OK,
+) -> Exit:
+    """``unwaited``: how it ends at once; what was to be sent, and no more, is done as asked."""
     screen = session.screen
     try:
         answer = follow(session.agent(), answer, wait_seconds, screen)
@@ -339,7 +346,7 @@ def _stay(session: Session, answer: Answer, wait_seconds: float, wanted: str) ->
     if answer.closed:
         return Exit.OK if answer.state == wanted else Exit.FAILED
     _say_how_to_look(session, answer)
-    return Exit.WAITING if wait_seconds else Exit.OK
+    return Exit.WAITING if wait_seconds else unwaited
 
 
 def _say_how_to_look(session: Session, answer: Answer) -> None:

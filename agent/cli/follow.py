@@ -16,23 +16,25 @@ SILENT = "no answer from the agent at present; the operation does not need us"
 
 
 def follow(client: AgentClient, answer: Answer, seconds: float, screen: Screen) -> Answer:
-    """The answer as it is when closed, or after ``seconds``.
+    """The answer as it is when closed, or after ``seconds``: asked for once at least, unless 0.
 
     An agent or broker that restarts meanwhile is waited for. Interrupting it leaves the operation
     alone.  Raises Refused; Unreachable where there was no answer at the end."""
     deadline = time.monotonic() + seconds
     silence: Unreachable | None = None
+    is_over = seconds <= 0
     with screen.progress() as tell:
         while not answer.closed:
             tell(*((phase(answer), _moving(answer)) if silence is None else (SILENT, "")))
-            left_seconds = deadline - time.monotonic()
-            if left_seconds <= 0 or answer.operation_id is None:
+            if is_over or answer.operation_id is None:
                 break
+            left_seconds = max(0.0, deadline - time.monotonic())
             try:
                 answer = client.wait(answer.operation_id, min(LOOK_SECONDS, left_seconds))
                 silence = None
             except Unreachable as error:
                 silence = error
+            is_over = time.monotonic() >= deadline
     if silence is not None:
         raise silence
     return answer

@@ -175,6 +175,22 @@ def test_who_comes_later_waits_as_well(
     assert f"attach {end}" in ran.out
 
 
+def test_who_comes_later_and_does_not_wait_is_not_told_that_it_is_done(
+    attachctl: Attachctl, journal: Journal
+) -> None:
+    """A script would take the volume from under the guest."""
+    agent = PlayedAgent(journal, [at("running")])
+    ran = attachctl("operations", "wait", PARKED, "--wait", "0", agent=agent)
+    assert ran.code == 3
+    assert f"attachctl show {PARKED}" in ran.err
+
+
+def test_however_short_it_stays_it_looks_once_more(attachctl: Attachctl, journal: Journal) -> None:
+    agent = PlayedAgent(journal, [at("running"), at("done")])
+    ran = attachctl("attach", "-f", FILE, "--wait", "1e-9", agent=agent)
+    assert ran.code == 0
+
+
 def test_a_cancel_stays_until_it_is_taken_up(attachctl: Attachctl, journal: Journal) -> None:
     agent = PlayedAgent(journal, [at("running"), at("cancelled")])
     ran = attachctl("operations", "cancel", PARKED, agent=agent)

@@ -59,6 +59,9 @@ class Hands:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
         self._idle = 0
         self._threads = 0
@@ -68,19 +71,22 @@ class Hands:
             if self._idle:
                 self._idle -= 1
             else:
-                threading.Thread(target=self._work, name="libvirt-call", daemon=True).start()
+                work = threading.Thread(
+                    target=self._work, args=(self._tasks,), name="libvirt-call", daemon=True
+                )
+                work.start()
                 self._threads += 1
-        self._tasks.put(task)
+            self._tasks.put(task)
 
     def rest(self) -> None:
-        """Threads end; one that hangs, when its call does."""
+        """Threads end, and are given nothing more; one that hangs ends when its call does."""
         with self._lock:
             for _ in range(self._threads):
                 self._tasks.put(None)
-            self._threads = self._idle = 0
+            self._begin_anew()
 
-    def _work(self) -> None:
-        while (task := self._tasks.get()) is not None:
+    def _work(self, tasks: SimpleQueue[Task | None]) -> None:
+        while (task := tasks.get()) is not None:
             task.run()
             with self._lock:
-                self._idle += 1
+                self._idle += tasks is self._tasks

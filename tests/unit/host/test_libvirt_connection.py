@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,12 @@ from agent.errors import Unavailable
 from agent.host.libvirt_connection import CALLS_AT_ONCE, LibvirtConnection
 from agent.host.libvirt_events import LibvirtEvents
 from agent.host.libvirt_moves import LibvirtMoves
+from tests.lab.patience import wait_until
 
 TEST_DRIVER = "test:///default"
+
+LONG_SECONDS = 60
+"""So long a test that fails takes, instead of for ever."""
 
 
 @pytest.fixture
@@ -104,27 +109,30 @@ def test_a_call_has_a_connection_to_itself(connection: LibvirtConnection) -> Non
     assert len(used) <= CALLS_AT_ONCE
 
 
-def test_no_daemon_is_unavailable_at_once(tmp_path: Path) -> None:
+def test_no_daemon_is_unavailable_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.host.libvirt_connection.RETRY_SECONDS", LONG_SECONDS)
     connection = LibvirtConnection(f"qemu+unix:///system?socket={tmp_path}/nothing")
     started = time.monotonic()
     for _ in range(3):
         with pytest.raises(Unavailable, match="No such file"):
             connection.call(lambda virt: virt.getLibVersion())
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < LONG_SECONDS / 2, "it waited for another try"
     assert not connection.alive()
     assert "No such file" in connection.describe()
     connection.close()
 
 
 def test_a_daemon_that_never_answers_holds_nobody_up(silent_daemon: str) -> None:
-    connection = LibvirtConnection(silent_daemon, open_timeout_seconds=0.3)
+    open_seconds = 2.0
+    connection = LibvirtConnection(silent_daemon, open_timeout_seconds=open_seconds)
     started = time.monotonic()
     for _ in range(5):
         with pytest.raises(Unavailable, match="opening"):
             connection.call(lambda virt: virt.getLibVersion())
-    assert 0.3 <= time.monotonic() - started < 1
+    assert open_seconds <= time.monotonic() - started < 3 * open_seconds, "each of them waited"
+    started = time.monotonic()
     connection.close()
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < LONG_SECONDS / 2
 
 
 def test_a_call_that_hangs_holds_up_nobody_else() -> None:
@@ -137,9 +145,9 @@ def test_a_call_that_hangs_holds_up_nobody_else() -> None:
     for thread in hung:
         thread.start()
     for thread in hung:
-        thread.join(5)
+        thread.join(LONG_SECONDS)
         assert not thread.is_alive()
-    names = connection.call(lambda virt: [found.name() for found in virt.listAllDomains()])
+    names = _in_time(connection, lambda virt: [found.name() for found in virt.listAllDomains()])
     assert names == ["test"]
     never.set()
     connection.close()
@@ -151,13 +159,14 @@ def test_calls_leave_room_for_others() -> None:
     at_once: list[int] = []
     inside = 0
     lock = threading.Lock()
+    full = threading.Barrier(CALLS_AT_ONCE, timeout=LONG_SECONDS)
 
     def ask(_virt: Any) -> None:
         nonlocal inside
         with lock:
             inside += 1
             at_once.append(inside)
-        time.sleep(0.02)
+        full.wait()
         with lock:
             inside -= 1
 
@@ -172,16 +181,14 @@ def test_a_connection_is_closed_only_after_its_last_call() -> None:
     go_on, answers = threading.Event(), []
 
     def ask(virt: Any) -> None:
-        go_on.wait(5)
+        go_on.wait(LONG_SECONDS)
         answers.append(virt.isAlive())
 
     with pytest.raises(Unavailable, match="not ended"):
         connection.call(ask)
-    connection.call(lambda virt: None)
+    assert _in_time(connection, lambda virt: virt.getHostname())
     go_on.set()
-    deadline = time.monotonic() + 5
-    while not answers and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: answers or None, "the call ends", seconds=LONG_SECONDS)
     assert answers == [1]
     connection.close()
 
@@ -211,10 +218,21 @@ def test_events_are_told_and_a_new_connection_too() -> None:
     with heard:
         # Whoever calls first may be heard of before the connection is.
         wanted = sorted(("connected", instance))
-        assert heard.wait_for(lambda: sorted(told) == wanted, timeout=5)
+        assert heard.wait_for(lambda: sorted(told) == wanted, timeout=LONG_SECONDS)
     assert events.turning()
     events.close()
     connection.close()
+
+
+def _in_time(connection: LibvirtConnection, question: Callable[[Any], Any]) -> Any:
+    """The answer: the time of a call that shall hang may be too short for this one."""
+
+    def look() -> Any:
+        with suppress(Unavailable):
+            return connection.call(question)
+        return None
+
+    return wait_until(look, "libvirt answers", seconds=LONG_SECONDS)
 
 
 def _expect_unavailable(connection: LibvirtConnection, ask: Any) -> None:
@@ -227,5 +245,5 @@ def _all_at_once(count: int, do: Callable[[], object]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(LONG_SECONDS)
         assert not thread.is_alive()

@@ -34,6 +34,12 @@ class BusPeers:
         self._callers: dict[str, tuple[Caller, float]] = {}
         """And when each was used last."""
 
+    def close(self) -> None:
+        """The connections; nobody asks any more."""
+        with self._mutex:
+            while self._callers:
+                self._callers.popitem()[1][0].close()
+
     def look(self, host: str, instance_id: str) -> Sighting | None:
         found = self._ask(host, "get_instance", instance_id=instance_id)
         return None if found is None else _sighting(found)

@@ -50,7 +50,7 @@ def served() -> Iterator[RecordingDesk]:
 
 @pytest.fixture(scope="module")
 def client(served: RecordingDesk) -> Iterator[AgentClient]:
-    with AgentClient(cfg.CONF, HOST, url=URL) as client:
+    with AgentClient(cfg.CONF, HOST, url=URL, timeout_seconds=60) as client:
         client.ping()
         yield client
 
@@ -60,7 +60,7 @@ def raw(served: RecordingDesk) -> Iterator[Any]:
     """oslo.messaging's own client."""
     transport = rpc_transport(cfg.CONF, URL)
     target = oslo_messaging.Target(exchange=EXCHANGE, server=HOST, version="1.0")
-    yield oslo_messaging.get_rpc_client(transport, target, timeout=10)
+    yield oslo_messaging.get_rpc_client(transport, target, timeout=60)
     transport.cleanup()
 
 
@@ -129,13 +129,20 @@ def test_a_migration_is_prepared_and_cancelled_by_what_the_agent_parses(
 class TestPeers:
     """Another agent, asked as an orchestrator would."""
 
-    def test_an_instance_that_is_there(self, desk: RecordingDesk) -> None:
+    @pytest.fixture
+    def peers(self) -> Iterator[BusPeers]:
+        """A connection to kombu's queues in memory costs processor time until it is closed."""
+        peers = BusPeers(cfg.CONF, URL)
+        yield peers
+        peers.close()
+
+    def test_an_instance_that_is_there(self, peers: BusPeers, desk: RecordingDesk) -> None:
         desk.answers["get_instance"] = {"present": True, "state": "running", "job": "migration"}
-        found = BusPeers(cfg.CONF, URL).look(HOST, INSTANCES[0])
+        found = peers.look(HOST, INSTANCES[0])
         assert found == Sighting(state="running", job="migration")
 
     def test_a_host_is_asked_again_over_the_same_connection(
-        self, monkeypatch: pytest.MonkeyPatch
+        self, peers: BusPeers, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """And it is closed when it has not been used for long, and another one is asked."""
         lines: list[str] = []
@@ -152,33 +159,36 @@ class TestPeers:
                 lines.append(f"closed {self._host}")
 
         monkeypatch.setattr("agent.bus.peers.Caller", Line)
-        peers = BusPeers(cfg.CONF, URL)
         for host in ("one", "one", "two"):
             peers.look(host, INSTANCES[0])
         assert lines == ["opened one", "opened two"]
         monkeypatch.setattr("agent.bus.peers.IDLE_SECONDS", -1.0)
         peers.look("two", INSTANCES[0])
         assert lines == ["opened one", "opened two", "closed one"]
+        peers.close()
+        assert lines[3:] == ["closed two"]
 
-    def test_an_instance_that_is_not(self, desk: RecordingDesk) -> None:
+    def test_an_instance_that_is_not(self, peers: BusPeers, desk: RecordingDesk) -> None:
         desk.answers["get_instance"] = {"present": False, "state": None, "job": None}
-        assert BusPeers(cfg.CONF, URL).look(HOST, INSTANCES[0]) == Sighting(state=None)
+        assert peers.look(HOST, INSTANCES[0]) == Sighting(state=None)
 
-    def test_what_it_can_and_has_prepared(self, desk: RecordingDesk) -> None:
+    def test_what_it_can_and_has_prepared(self, peers: BusPeers, desk: RecordingDesk) -> None:
         """An older agent has no leases, and does not say so."""
         lease = {"replaces": "att-1", "migration_id": "mig-1"}
         desk.answers["describe"] = {"verbs": ["migrate"], "libvirt": "9.0.0"}
         desk.answers["get_instance"] = {"present": False, "state": None, "job": None}
         desk.answers["list_attachments"] = {"attachments": [{"lease": lease}, {"lease": None}, {}]}
-        assert BusPeers(cfg.CONF, URL).readiness(HOST, INSTANCES[0]) == Readiness(
+        assert peers.readiness(HOST, INSTANCES[0]) == Readiness(
             frozenset({"migrate"}), (9, 0, 0), Sighting(state=None), {"att-1": "mig-1"}
         )
 
-    def test_while_its_libvirt_is_away_it_is_not_ready(self, desk: RecordingDesk) -> None:
+    def test_while_its_libvirt_is_away_it_is_not_ready(
+        self, peers: BusPeers, desk: RecordingDesk
+    ) -> None:
         desk.answers["describe"] = {"verbs": ["migrate"], "libvirt": None}
         desk.answers["get_instance"] = {"present": False, "state": None, "job": None}
         desk.answers["list_attachments"] = {"attachments": []}
-        assert BusPeers(cfg.CONF, URL).readiness(HOST, INSTANCES[0]) is None
+        assert peers.readiness(HOST, INSTANCES[0]) is None
 
     @pytest.mark.parametrize(
         ("verb", "state", "step", "is_given_up"),
@@ -192,23 +202,29 @@ class TestPeers:
         ],
     )
     def test_whether_it_has_given_up(
-        self, desk: RecordingDesk, verb: str, state: str, step: str, *, is_given_up: bool
+        self,
+        peers: BusPeers,
+        desk: RecordingDesk,
+        verb: str,
+        state: str,
+        step: str,
+        *,
+        is_given_up: bool,
     ) -> None:
         steps = [{"name": MoveInstance.name, "state": step}]
         row = {"verb": verb, "state": state, "steps": steps}
         desk.answers["list_operations"] = {"operations": [row]}
-        assert BusPeers(cfg.CONF, URL).has_given_up(HOST, INSTANCES[0], "mig-1") is is_given_up
+        assert peers.has_given_up(HOST, INSTANCES[0], "mig-1") is is_given_up
         desk.answers["list_operations"] = {"operations": []}
         desk.queries.clear()
-        assert BusPeers(cfg.CONF, URL).has_given_up(HOST, INSTANCES[0], "mig-1") is False
+        assert peers.has_given_up(HOST, INSTANCES[0], "mig-1") is False
         asked = [query.get("filters") for _, query in desk.queries]
         assert {"verb": "cancel_migration", "migration_id": "mig-1", "state": "done"} in asked
 
-    def test_a_refusal_is_no_answer(self, desk: RecordingDesk) -> None:
+    def test_a_refusal_is_no_answer(self, peers: BusPeers, desk: RecordingDesk) -> None:
         error = {"code": "internal", "retriable": True, "detail": "libvirt does not answer"}
         refusal = {"error": error}
         desk.answers = dict.fromkeys(("get_instance", "describe", "list_operations"), refusal)
-        peers = BusPeers(cfg.CONF, URL)
         assert peers.look(HOST, INSTANCES[0]) is None
         assert peers.readiness(HOST, INSTANCES[0]) is None
         assert peers.has_given_up(HOST, INSTANCES[0], "mig-1") is None

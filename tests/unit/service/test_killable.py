@@ -63,7 +63,8 @@ def pids(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def calls(pids: Path) -> Iterator[KillableCalls]:
+def calls(pids: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KillableCalls]:
+    monkeypatch.setattr("agent.service.killable.DEATH_SECONDS", ENOUGH_SECONDS)
     calls = KillableCalls([sys.executable, "-c", CHILD, str(pids)])
     yield calls
     calls.kill()
@@ -83,8 +84,11 @@ def ended(calls: KillableCalls, *volumes: str) -> dict[str, Answer]:
     return found
 
 
-def test_a_child_that_does_not_get_ready_is_waited_for_so_long_and_no_longer() -> None:
+def test_a_child_that_does_not_get_ready_is_waited_for_so_long_and_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     calls = KillableCalls([sys.executable, "-c", "import time; time.sleep(600)"])
+    monkeypatch.setattr("agent.service.killable.DEATH_SECONDS", ENOUGH_SECONDS)
     before = time.monotonic()
     calls.begin(Attachment.model_validate(attachment(1)), 0.1)
     assert time.monotonic() - before < START_SECONDS / 2

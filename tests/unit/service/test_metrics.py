@@ -2,10 +2,12 @@
 
 import socket
 import urllib.request
+from contextlib import suppress
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.service.metrics import Metrics
+from tests.lab.patience import wait_until
 from tests.unit.journal.rows import opened
 from tests.unit.saga.stories import guest_is, leftover
 from tests.world.story import attach, attached, detach, let_pass, request_id
@@ -14,10 +16,18 @@ from tests.world.world import World
 
 def scraped(metrics: Metrics) -> dict[tuple[str, ...], float]:
     """{(name, the values of its labels in the order of their names …): value}, by HTTP."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    metrics.serve("127.0.0.1", port)
+
+    def serve() -> int | None:
+        """Somebody else may take the port meanwhile."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = int(free.getsockname()[1])
+        with suppress(OSError):
+            metrics.serve("127.0.0.1", port)
+            return port
+        return None
+
+    port = wait_until(serve, "a port is free", seconds=60)
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         text = answer.read().decode()
     return {

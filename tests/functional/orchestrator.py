@@ -2,11 +2,12 @@
 
 import uuid
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import libvirt
 
-from agent.bus.client import AgentClient
+from agent.bus.client import AgentClient, Refused
 from agent.guest.domain_xml import parse_domain
 from agent.guest.xml import XmlElement, parse
 from agent.model.outcome import Answer
@@ -100,16 +101,23 @@ class Orchestrator:
         assert self.client.list_operations(open=True) == []
         assert self.client.list_attachments() == []
         assert self.client.list_quarantine() == []
-        assert self.client.list_locks() == []
+        # Who looks at all there is takes an export's for a moment.
+        wait_until(lambda: self.client.list_locks() == [], "no lock is held", seconds=30)
         assert self.client.audit()["findings"] == []
 
     def leave_nothing(self) -> None:
         """After a test that failed, so that the next one tells of itself."""
+        still_open = [row["operation_id"] for row in self.client.list_operations(open=True)]
+        for operation_id in still_open:
+            with suppress(Refused):  # too late: it goes on
+                self.client.cancel_operation(operation_id)
+        for operation_id in still_open:
+            self.client.wait(operation_id, OPERATION_SECONDS)
         for row in self.client.list_attachments():
             accepted = self.client.detach(
                 row["attachment_id"], row["instance_id"], generation=row["generation"]
             )
-            if accepted.operation_id is not None:
+            if accepted.operation_id is not None and not accepted.closed:
                 self.client.wait(accepted.operation_id, OPERATION_SECONDS)
         for row in self.client.list_quarantine():
             self.client.release_quarantine(row["volume_id"])

@@ -5,7 +5,7 @@ from datetime import datetime
 import pytest
 
 from agent.model.outcome import Answer
-from tests.functional.orchestrator import Orchestrator
+from tests.functional.orchestrator import OPERATION_SECONDS, Orchestrator
 from tests.lab.guest import Guest
 from tests.nested.inside.agent import Agent
 from tests.nested.inside.iscsi import PORTAL, SECOND_PORTAL, Firewall
@@ -16,6 +16,10 @@ from tests.nested.inside.storage import Storage
 from tests.nested.inside.wishes import wish
 
 SILENT = "127.0.0.3"
+
+SICK = 4
+"""Attaches by a silent portal. One takes forty seconds, and os-brick one at a time: all of them
+three times as long as the other kinds of storage need."""
 
 
 def failed(
@@ -207,9 +211,12 @@ def test_a_sick_array_stops_no_other_kind_of_storage(
     agent: Agent,
 ) -> None:
     """While os-brick waits for a silent portal, and holds its lock."""
-    target, backing = storage.lun(portals=(SECOND_PORTAL,))
+    luns = [storage.lun(portals=(SECOND_PORTAL,)) for _ in range(SICK)]
     firewall.drop(SECOND_PORTAL)
-    sick = orchestrator.client.attach(wish(guests[0], backing, target.connection_info(0)))
+    sick = [
+        orchestrator.client.attach(wish(guests[0], backing, target.connection_info(0)))
+        for target, backing in luns
+    ]
     subsystem, namespace = storage.subsystem(), storage.namespace()
     subsystem.map(1, namespace)
     volume = VolumeFile(storage.export())
@@ -220,6 +227,10 @@ def test_a_sick_array_stops_no_other_kind_of_storage(
     for wanted in others:
         orchestrator.attached(wanted)
         orchestrator.detached(wanted)
-    assert sick.operation_id is not None
-    assert not orchestrator.client.get_operation(sick.operation_id).closed
-    assert orchestrator.finish(sick).state == "undone"
+    ids = [accepted.operation_id or "" for accepted in sick]
+    assert not orchestrator.client.get_operation(ids[-1]).closed
+    for operation_id in ids[1:]:
+        orchestrator.client.cancel_operation(operation_id)
+    ends = [orchestrator.finish(accepted, seconds=SICK * OPERATION_SECONDS) for accepted in sick]
+    assert ends[0].state == "undone"
+    assert {answer.state for answer in ends[1:]} <= {"undone", "cancelled"}

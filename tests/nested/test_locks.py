@@ -39,6 +39,8 @@ def connector():
     return lockutils.external_lock("connect_volume", "os-brick-", "{LOCK_PATH}")
 def guard():
     return utils.guard_connection({{"service_uuid": "{SERVICE}", "shared_targets": None}})
+print("ready", flush=True)
+sys.stdin.readline()
 with WHAT():
     print("has it", flush=True)
     sys.stdin.read()
@@ -46,8 +48,9 @@ with WHAT():
 
 
 @contextmanager
-def neighbour(what: str, *, is_waited_for: bool = True) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds ``connector`` or ``guard`` until the end.
+def neighbour(what: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that takes ``connector`` or ``guard`` when it is told to, and holds it until the
+    end.
 
     os-brick locks its guard for ``shared_targets`` None; not for True, where iscsiadm can be told
     not to scan."""
@@ -59,11 +62,21 @@ def neighbour(what: str, *, is_waited_for: bool = True) -> Iterator[subprocess.P
     )
     try:
         assert process.stdout is not None
-        if is_waited_for:
-            assert process.stdout.readline() == "has it\n"
+        assert process.stdout.readline() == "ready\n"
         yield process
     finally:
         process.communicate()
+
+
+def tell(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def assert_has_it(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    assert process.stdout.readline() == "has it\n"
 
 
 @pytest.mark.parametrize("what", [pytest.param("connector", marks=pytest.mark.exhaustive), "guard"])
@@ -76,7 +89,9 @@ def test_the_neighbour_excludes_us(
     target, backing = storage.lun()
     shared = {"service_uuid": SERVICE, "shared_targets": None}
     wanted = wish(guests[0], backing, target.connection_info(0), **shared)
-    with neighbour(what):
+    with neighbour(what) as process:
+        tell(process)
+        assert_has_it(process)
         accepted = orchestrator.client.attach(wanted)
         wait_until(
             lambda: target.iqn in run("attachctl", "locks", "--json"),
@@ -95,18 +110,18 @@ def test_we_exclude_the_neighbour(
 ) -> None:
     """While we wait for a LUN that does not show; our undo then waits for the neighbour."""
     target, backing = storage.lun()
-    accepted = orchestrator.client.attach(wish(guests[0], backing, target.connection_info(9)))
-    wait_until(
-        lambda: target.iqn in run("attachctl", "locks", "--json"),
-        "the target's lock is held",
-        seconds=30,
-    )
     ours = Path(LOCK_PATH) / "os-brick-connect_volume"
-    wait_until(lambda: holder_of(ours), "os-brick's lock is held", seconds=30)
-    with neighbour("connector", is_waited_for=False) as process:
+    with neighbour("connector") as process:  # begun first: that alone may take as long as ours
+        accepted = orchestrator.client.attach(wish(guests[0], backing, target.connection_info(9)))
+        wait_until(
+            lambda: target.iqn in f"{orchestrator.client.list_locks()}",
+            "the target's lock is held",
+            seconds=30,
+        )
+        wait_until(lambda: holder_of(ours), "os-brick's lock is held", seconds=30)
+        tell(process)
         assert select.select([process.stdout], [], [], 10)[0] == []
         assert orchestrator.client.get_operation(accepted.operation_id or "").state == "running"
         assert select.select([process.stdout], [], [], 200)[0] == [process.stdout]
-        assert process.stdout is not None
-        assert process.stdout.readline() == "has it\n"
+        assert_has_it(process)
     assert orchestrator.finish(accepted).state == "undone"

@@ -20,6 +20,9 @@ from tests.nested.inside.wishes import Volume, wish
 EVERY, FIRST = 12, 4
 """Every twelfth write, from one of the first four on: each verb has more than those."""
 
+DEATH_SECONDS = 900
+"""An end, no measure: the agent dies, systemd starts it again, and it recovers."""
+
 TURNS = pytest.mark.parametrize(
     "turns",
     [
@@ -91,7 +94,7 @@ def dies_at_writes(
         died = 0
         for ask in (orchestrator.client.attach, orchestrator.ask_to_detach):
             dying_agent.order(STATE_PATH, number, when)
-            answer = orchestrator.finish(ask(wanted))
+            answer = orchestrator.finish(ask(wanted), seconds=DEATH_SECONDS)
             if dying_agent.has_died(STATE_PATH):
                 deaths.append((answer.verb, number))
                 died += 1

@@ -4,6 +4,7 @@ import pytest
 
 from tests.functional.orchestrator import Orchestrator
 from tests.lab.guest import Guest
+from tests.lab.patience import wait_until
 from tests.nested.inside.agent import Agent
 from tests.nested.inside.leftovers import mounts
 from tests.nested.inside.nfs import VolumeFile
@@ -72,4 +73,4 @@ def test_a_mount_goes_with_its_last_user_even_after_a_restart(
     name = guests[1].wait_for_disk(volumes[1].volume_id).name
     guests[1].write(name, "still-there")
     orchestrator.detached(wishes[1])
-    assert mounts() == set()
+    wait_until(lambda: mounts() == set(), "the mount is gone", seconds=30)

@@ -7,7 +7,7 @@ from tests.functional.orchestrator import Orchestrator
 from tests.lab.guest import Guest
 from tests.lab.patience import wait_until
 from tests.nested.inside.iscsi import Firewall
-from tests.nested.inside.leftovers import controllers, live_controllers
+from tests.nested.inside.leftovers import controllers, live_controllers, namespaces_shown
 from tests.nested.inside.nvme import ADDRESSES, PORT
 from tests.nested.inside.storage import Storage
 from tests.nested.inside.wishes import ORDERS, outage, share_between, wish
@@ -61,8 +61,9 @@ def test_a_subsystem_that_volumes_share(
     assert guests[0].read(disk) == "after"
     assert controllers() == {subsystem.nqn}
     subsystem.unmap(7)
+    wait_until(lambda: namespaces_shown() == {1}, "the host sees that it is gone", seconds=60)
     assert orchestrator.detached(neighbour)["disconnected"] is True
-    assert controllers() == set()
+    wait_until(lambda: controllers() == set(), "the controllers are gone", seconds=30)
 
 
 @pytest.mark.exhaustive

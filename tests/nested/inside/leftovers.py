@@ -1,9 +1,13 @@
 """What storage leaves on a host: sessions, devices, maps, controllers, mounts, node records."""
 
 import subprocess
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from tests.lab.patience import PATIENCE, LabError, wait_until
+
+CONTROLLERS = Path("/sys/class/nvme-fabrics/ctl")
 
 
 def run(*argv: str, seconds: float = 60 * PATIENCE, check: bool = True) -> str:
@@ -12,10 +16,18 @@ def run(*argv: str, seconds: float = 60 * PATIENCE, check: bool = True) -> str:
     return done.stdout
 
 
+def _said(paths: Iterable[Path]) -> set[str]:
+    """What stands in these files, but for those that have gone since they were found."""
+    found = set()
+    for path in paths:
+        with suppress(OSError):
+            found.add(path.read_text().strip())
+    return found
+
+
 def sessions() -> set[str]:
     """IQNs of the iSCSI sessions, by the kernel's word."""
-    found = Path("/sys/class/iscsi_session").glob("session*/targetname")
-    return {path.read_text().strip() for path in found}
+    return _said(Path("/sys/class/iscsi_session").glob("session*/targetname"))
 
 
 def node_records() -> set[str]:
@@ -28,20 +40,24 @@ def scsi_disks() -> set[str]:
 
 def maps() -> set[str]:
     """Of device-mapper: multipath's."""
-    names = (path / "dm/name" for path in Path("/sys/block").glob("dm-*"))
-    return {name.read_text().strip() for name in names}
+    return _said(path / "dm/name" for path in Path("/sys/block").glob("dm-*"))
 
 
 def controllers() -> set[str]:
     """Of NVMe over fabrics: the subsystems they belong to."""
-    found = Path("/sys/class/nvme-fabrics/ctl").glob("nvme*/subsysnqn")
-    return {path.read_text().strip() for path in found}
+    return _said(CONTROLLERS.glob("nvme*/subsysnqn"))
 
 
 def live_controllers() -> set[str]:
     """The kernel's names of those that reach their storage."""
-    found = Path("/sys/class/nvme-fabrics/ctl").glob("nvme*/state")
-    return {path.parent.name for path in found if path.read_text().strip() == "live"}
+    return {
+        path.parent.name for path in CONTROLLERS.glob("nvme*/state") if _said([path]) == {"live"}
+    }
+
+
+def namespaces_shown() -> set[int]:
+    """How many a controller shows."""
+    return {len(list(path.parent.glob("nvme*n*"))) for path in CONTROLLERS.glob("nvme*/state")}
 
 
 def mounts() -> set[str]:

@@ -10,7 +10,6 @@ own: a unit makes it anew before anything of the host asks for it.
 import json
 import sys
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ PLACE = Path("/srv/lab/power-loss.json")
 SILENT_PORTAL = "127.0.0.3:3260"
 ISCSI, NVME, SILENT = (f"e{number}000000-0000-4000-8000-000000000000" for number in (1, 2, 3))
 RECONNECT = "attachment-agent-reconnect.service"
+DROP_IN = Path(f"/etc/systemd/system/{RECONNECT}.d/time.conf")
 OPERATION_SECONDS = 600
 BACK_SECONDS = 900
 """After a boot on a machine that is busy with others; the agent's back-off is in it."""
@@ -81,10 +81,12 @@ def before() -> None:
     healthy, unlucky = empty_guest(), empty_guest()
     wishes = []
     begun = time.monotonic()
-    for guest, volume_id in ((healthy, ISCSI), (healthy, NVME), (unlucky, SILENT)):
+    for number, (guest, volume_id) in enumerate(
+        ((healthy, ISCSI), (healthy, NVME), (unlucky, SILENT))
+    ):
         guest.domain.setAutostart(True)
         wanted = {
-            "attachment_id": str(uuid.uuid4()),
+            "attachment_id": f"power-{number}",  # they come back in this order
             "instance_id": guest.uuid,
             "volume_id": volume_id,
             "connection_info": infos[volume_id],
@@ -94,8 +96,12 @@ def before() -> None:
         assert attached.state == "done", attached
         wishes.append(wanted)
     seconds = max(60, SLACK * (time.monotonic() - begun) / len(wishes))
+    total_seconds = max(300, (len(wishes) + 1) * seconds)
     with CONFIGURATION.open("a") as file:
-        file.write(f"[reconnect]\nvolume_seconds = {seconds:.0f}\ntotal_seconds = 300\n")
+        file.write(f"[reconnect]\nvolume_seconds = {seconds:.0f}\n")
+        file.write(f"total_seconds = {total_seconds:.0f}\n")
+    DROP_IN.parent.mkdir(parents=True, exist_ok=True)
+    DROP_IN.write_text(f"[Service]\nTimeoutStartSec={total_seconds + 30:.0f}\n")
     PLACE.write_text(json.dumps(wishes))
     run("sync")
 

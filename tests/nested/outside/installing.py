@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tests.nested.outside.hypervisor_image import REPOSITORY, Tell, run, stage
-from tests.nested.outside.machine import Machine
+from tests.nested.outside.machine import BOOT_SECONDS, Machine
 
 PROJECT = "/srv/project"
 TESTS = "/srv/tests"
@@ -30,7 +30,7 @@ def install(found: Machine, tell: Tell) -> None:
             found.ssh(f"rm -rf {PROJECT}")
             found.put([wheel, source / "etc"], PROJECT)
             script = f"{TESTS}/tests/nested/inside/install.sh"
-            found.ssh(f"WHEEL={PROJECT}/{wheel.name} bash {script}", seconds=300)
+            found.ssh(f"WHEEL={PROJECT}/{wheel.name} bash {script}", seconds=BOOT_SECONDS)
             found.ssh(f"printf %s {digest} > {PROJECT}/digest")
 
 

@@ -20,6 +20,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from random import SystemRandom
 from typing import IO, Any
 
 from tests.lab.guest_image import cache_directory, guest_image
@@ -41,6 +42,9 @@ is received. hardened_usercopy (Linux 6.1) takes that for an overrun, and stops 
 CPU = "max,-erms,-smap,-smep,-la57"
 """Without what costs most to emulate: an emulated boot took 147 s of processor time, and 176 s with
 them (clearcpuid=112, rep_good, among the kernel's arguments belongs to them)."""
+
+PORTS = range(20000, 32000)
+"""Below those that the kernel gives to whoever asks for any: QEMU takes ours a moment later."""
 
 DIES_WITH_US = ["setpriv", "--pdeathsig", "KILL", "--"]
 
@@ -102,10 +106,18 @@ class Machine:
         """
         self._hang_up()
         argv = [*DIES_WITH_US, *self.ssh_argv("-M", "-N")]
-        self._line = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
-        )
-        wait_until(self._line_path.exists, "the hypervisor lets us in", seconds=60)
+
+        def is_in() -> bool:
+            if self._line is None or self._line.poll() is not None:  # it was refused: once more
+                self._line = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            return self._line_path.exists()
+
+        wait_until(is_in, "the hypervisor lets us in", seconds=300, pause_seconds=0.5)
         self.ssh(f"date -u -s @{time.time():.3f} > /dev/null")
 
     def _hang_up(self) -> None:
@@ -139,7 +151,7 @@ class Machine:
 
         def booted() -> bool:
             with suppress(LabError):
-                return self.ssh("cat /proc/sys/kernel/random/boot_id", seconds=10) != before
+                return self.ssh("cat /proc/sys/kernel/random/boot_id", seconds=60) != before
             return False
 
         wait_until(booted, "the hypervisor boots", seconds=BOOT_SECONDS, pause_seconds=1)
@@ -246,8 +258,10 @@ def _answer(stream: IO[str]) -> dict[str, Any]:
 
 
 def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
+    for port in SystemRandom().sample(PORTS, 100):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise LabError(f"none of a hundred ports of {PORTS} is free")
 
 
 def accelerator() -> str:

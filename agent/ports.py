@@ -279,16 +279,25 @@ class Sighting:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """What a host keeps for an attachment that is to come there. ``size_bytes`` is what its device
+    has there; 0: nobody knows."""
+
+    migration_id: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
 class Readiness:
     """What a host is for an instance that is to come there.
 
-    ``libvirt`` as in Capabilities; ``prepared`` is what is leased there for the instance:
-    {attachment to be replaced: migration}."""
+    ``libvirt`` as in Capabilities; ``prepared`` is what is leased there for the instance, and not
+    being given back: {attachment to be replaced: what for it}."""
 
     verbs: frozenset[str]
     libvirt: tuple[int, ...]
     sighting: Sighting
-    prepared: Mapping[str, str]
+    prepared: Mapping[str, Prepared]
 
 
 class Peers(Protocol):

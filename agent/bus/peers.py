@@ -8,7 +8,7 @@ from typing import Any
 
 from agent.bus.caller import Caller, Refused, Unreachable, no_refusal
 from agent.bus.wire import CONTROL_TOPIC
-from agent.ports import Readiness, Sighting
+from agent.ports import Prepared, Readiness, Sighting
 
 LOG = logging.getLogger(__name__)
 
@@ -54,12 +54,12 @@ class BusPeers:
         if answers is None or answers[0]["libvirt"] is None:
             return None
         able, found, listed = answers
-        leases = [row["lease"] for row in listed["attachments"] if row.get("lease")]
+        kept = [row for row in listed["attachments"] if row.get("lease") and row["promised"]]
         return Readiness(
             verbs=frozenset(able["verbs"]),
             libvirt=tuple(int(part) for part in able["libvirt"].split(".")),
             sighting=_sighting(found),
-            prepared={lease["replaces"]: lease["migration_id"] for lease in leases},
+            prepared={row["lease"]["replaces"]: _prepared(row) for row in kept},
         )
 
     def has_given_up(self, host: str, instance_id: str, migration_id: str) -> bool | None:
@@ -110,6 +110,12 @@ def _sighting(found: Mapping[str, Any]) -> Sighting:
     if not found["present"]:
         return Sighting(state=None)
     return Sighting(state=found["state"], job=found["job"])
+
+
+def _prepared(row: Mapping[str, Any]) -> Prepared:
+    """Of list_attachments."""
+    device = row["device"] or {"size_bytes": 0}
+    return Prepared(row["lease"]["migration_id"], device["size_bytes"])
 
 
 def _is_given_up(row: Mapping[str, Any]) -> bool:

@@ -128,10 +128,8 @@ class LibvirtConnection:
             reason = f"a call has not ended within {self._call_timeout_seconds:g} s"
             self._lose(link, reason)
             raise Unavailable("libvirt", f"{reason}; a guest's QEMU may be stuck")
-        if isinstance(task.error, libvirt.libvirtError) and self._is_lost(link, task.error):
-            reason = str(task.error)
-            self._lose(link, reason)
-            raise Unavailable("libvirt", f"the connection was lost: {reason}") from task.error
+        if isinstance(task.error, libvirt.libvirtError):
+            self._refuse_broken(link, task.error)
         if task.error is not None:
             raise task.error
         answer: Answer = task.answers[0]
@@ -230,9 +228,18 @@ class LibvirtConnection:
         return f"opening {self.uri} takes longer than {self._open_timeout_seconds:g} s"
 
     @staticmethod
-    def _is_lost(link: _Link, error: libvirt.libvirtError) -> bool:
-        known = is_connection_lost(error.get_error_code(), error.get_error_domain())
-        return known or link.over.is_set()
+    def _refuse_broken(link: _Link, error: libvirt.libvirtError) -> None:
+        """Raises Unavailable if nothing is known of what the call has done.
+
+        The error alone does not tell whose connection broke: a daemon that asks another one for us
+        (virtsecretd, virtlockd) hands on what it was told. Ours is given up by who sees it dead."""
+        if link.over.is_set():
+            raise Unavailable("libvirt", f"the connection was lost: {error}") from error
+        if is_connection_lost(error.get_error_code(), error.get_error_domain()):
+            raise Unavailable(
+                "libvirt",
+                f"a daemon of it does not answer: {error}; see that all of libvirt's daemons run",
+            ) from error
 
     # the keeper
 
@@ -253,9 +260,12 @@ class LibvirtConnection:
                 self._failed(str(error))
                 self._closed.wait(RETRY_SECONDS)
                 continue
+            opened_at = time.monotonic()
             self._publish(link)
             link.over.wait()
             self._retire(link)
+            # Whatever breaks each of them at once does not have us open thousands.
+            self._closed.wait(max(0.0, opened_at + RETRY_SECONDS - time.monotonic()))
 
     def _open(self) -> _Link:
         link = _Link(self.open_another())

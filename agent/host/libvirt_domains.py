@@ -347,7 +347,7 @@ def _job(domain: VirDomain, running: int, reason: int) -> str | None:
     state, _details, since_milliseconds = domain.controlInfo()
     occupied = state == libvirt.VIR_DOMAIN_CONTROL_OCCUPIED
     if occupied and since_milliseconds > STUCK_SECONDS * 1000:
-        return f"command to QEMU (unanswered for {since_milliseconds // 1000} s)"
+        return f"command to QEMU (unanswered for more than {STUCK_SECONDS:g} s)"  # told once
     try:
         job = domain.jobStats()
     except libvirt.libvirtError as error:

@@ -12,6 +12,9 @@ from agent.model.value import Id, Positive, Uuid, Value
 LEASE_SECONDS = 3600
 """For how long a destination keeps what it has prepared, unless the request says otherwise."""
 
+LONGEST_LEASE_SECONDS = 366 * 24 * 3600
+"""Who wants it for ever connects an instance: a lease that nobody ends holds up its instance."""
+
 
 class ComingAttachment(Attachment):
     """``replaces``: the attachment by which the instance has the volume where it comes from."""
@@ -37,7 +40,7 @@ class PrepareMigrationRequest(Request):
     instance_id: Uuid
     source: Origin | None = None
     attachments: Annotated[tuple[ComingAttachment, ...], Field(max_length=LARGEST_BATCH)]
-    lease_seconds: Positive = LEASE_SECONDS
+    lease_seconds: Annotated[Positive, Field(le=LONGEST_LEASE_SECONDS)] = LEASE_SECONDS
 
     @property
     def connects(self) -> tuple[Attachment, ...]:

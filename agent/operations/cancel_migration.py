@@ -4,10 +4,13 @@ What is open of it is cancelled first, and its end waited for. A migration that 
 is cancelled as well: what comes of it later is stale.
 """
 
+from dataclasses import replace
+
+from agent.journal.book import Book
 from agent.journal.record import Record
-from agent.operations.detach import detached, drop_attachments, host_side
+from agent.operations.detach import detached, host_side
 from agent.saga.plan import Plan
-from agent.steps.lease import CheckGone, EndLeases
+from agent.steps.lease import CheckGone, EndLeases, GiveBack
 
 
 def plan_cancel_migration(record: Record) -> Plan:
@@ -15,7 +18,7 @@ def plan_cancel_migration(record: Record) -> Plan:
     return Plan(
         reversible=(CheckGone(attachments, record.calls_off),),
         commit=EndLeases(attachments),
-        onward=tuple(step for part in record.parts for step in host_side(part)),
+        onward=tuple(step for part in record.parts for step in host_side(part, GiveBack)),
         result=lambda done: {
             "migration_id": done.known["migration_id"],
             "cancelled": list(done.calls_off),
@@ -24,8 +27,17 @@ def plan_cancel_migration(record: Record) -> Plan:
                 for part in done.parts
             ],
         },
-        on_done=drop_attachments,
+        on_done=_drop_unless_come,
     )
+
+
+def _drop_unless_come(book: Book, record: Record) -> None:
+    for part in record.parts:
+        held = book.attachment(part.attachment_id)
+        if held is not None and (part.known.get("has_come") or held.lease is None):
+            book.keep(replace(held, promised=True))
+        else:
+            book.drop(part.attachment_id)
 
 
 def _given_back(known: dict[str, object]) -> dict[str, object]:

@@ -36,12 +36,14 @@ def alias_of(part: Part) -> str:
     return str(part.known.get("alias", f"{USER_ALIAS}{part.attachment_id}"))
 
 
-def host_side(part: Part) -> tuple[Step, ...]:
+def host_side(
+    part: Part, disconnect: type[DisconnectVolume] = DisconnectVolume
+) -> tuple[Step, ...]:
     """``part.attachment`` is None where the attachment has ended before: then only who uses the
     volume is looked at again, as far as the journal still knows which it was."""
     if part.attachment is not None:
         secrets = (DropSecrets(part.attachment),) if part.attachment.secrets else ()
-        return (DisconnectVolume(part.attachment), *secrets)
+        return (disconnect(part.attachment), *secrets)
     if part.volume_id is not None:
         return (LookForUsers(part.attachment_id, part.volume_id, part.known.get("lane", "other")),)
     return ()

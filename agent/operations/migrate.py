@@ -26,7 +26,7 @@ def plan_migrate(record: Record) -> Plan:
         destination=Destination.model_validate(record.known["destination"]),
         options=MigrationOptions.model_validate(record.known["options"]),
         parts={one.alias: wanted[one.attachment_id] for one in attachments},
-        attachment_ids=record.attachment_ids,
+        attachments=attachments,
     )
     return Plan(
         reversible=(CheckTraveller(travel), CheckDestination(travel)),

@@ -7,6 +7,7 @@ from agent.journal.book import Book
 from agent.journal.record import Part, Record
 from agent.model.contract import Command
 from agent.model.move import CancelMigrationRequest, MigrateRequest, PrepareMigrationRequest
+from agent.model.request import ExtendRequest
 from agent.operations import plan_of
 from agent.operations.fence import refuse_arrived, refuse_cancelled
 from agent.saga.settle import refuse_late_cancel
@@ -28,7 +29,9 @@ def refuse_beside_moves(book: Book, request: Command, parts: tuple[Part, ...]) -
         _refuse_while_anything_is_open(book, request.instance_id)
     own = () if request.instance_id is None else (request.instance_id,)
     for instance_id in dict.fromkeys((*own, *(part.instance_id for part in parts))):
-        refuse_while_moving(book, instance_id)
+        _refuse_open_moves(book, instance_id)
+        if not isinstance(request, ExtendRequest):  # its device is here; its guest is told there
+            _refuse_lease(book, instance_id)
 
 
 def calls_off(book: Book, request: Command) -> dict[str, Any]:
@@ -67,12 +70,20 @@ def refuse_while_moving(book: Book, instance_id: str, *, besides: str | None = N
     """Raises Busy: an operation of a migration is open on the instance, or it is still to come.
 
     ``besides``: a migration that is no hindrance."""
+    _refuse_open_moves(book, instance_id)
+    _refuse_lease(book, instance_id, besides=besides)
+
+
+def _refuse_open_moves(book: Book, instance_id: str) -> None:
     for record in book.open_on(instance_id):
         if record.verb in (*MOVES, "cancel_migration"):
             raise Busy(
                 f"{record.verb} {record.operation_id} of instance {instance_id} is "
                 f"{record.state}; nothing was done: send it again when that has ended"
             )
+
+
+def _refuse_lease(book: Book, instance_id: str, *, besides: str | None = None) -> None:
     for held in book.leased():
         lease = held.lease
         assert lease is not None

@@ -18,7 +18,7 @@ def plan_set_iotune(record: Record) -> Plan:
         reversible=(),
         commit=LimitDisk(*disk),
         onward=(LimitOtherHalf(*disk),),
-        result=lambda done: done.part.known["limits"],
+        result=lambda done: done.part.known.get("limits", {}),  # none: the disk went before a look
         on_done=keep_limits,
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from agent.errors import (
     AgentError,
+    Busy,
     Invalid,
     LunMissing,
     Unsupported,
@@ -54,11 +55,12 @@ class Imports:
         row = {**_ids(given), "state": "refused", "disk": None, "device": None, "error": None}
         try:
             entry = ImportEntry.parse(given)
+            newest = self._journal.read(lambda book: _newest(book, entry.attachment))
             held = self._known(entry.attachment)
             state = "already"
             if held is None:
                 held = look(self._host, entry)
-                state = self._take_over(held, is_dry_run=is_dry_run)
+                state = self._take_over(held, newest, is_dry_run=is_dry_run)
         except AgentError as error:
             LOG.info("not imported: %s: %s: %s", row["attachment_id"], error.code, error.detail)
             return {**row, "error": Problem.of(error).model_dump()}
@@ -71,11 +73,18 @@ class Imports:
         """Raises Invalid where it is another one."""
         return self._journal.read(lambda book: self._judge(book).in_place(attachment))
 
-    def _take_over(self, held: Held, *, is_dry_run: bool) -> str:
+    def _take_over(self, held: Held, newest: list[int], *, is_dry_run: bool) -> str:
+        """``newest``: as it was before the guest was looked at."""
+
         def judge(book: Book) -> str:
             admission = self._judge(book)
             if admission.in_place(held.attachment) is not None:
                 return "already"
+            if _newest(book, held.attachment) != newest:
+                raise Busy(
+                    "an operation of this attachment or volume has begun, or ended, while its "
+                    "guest was looked at; nothing was done: ask again"
+                )
             admission.take_over(held.attachment)
             if is_dry_run:
                 return "importable"
@@ -94,6 +103,15 @@ class Imports:
 
     def _judge(self, book: Book) -> Admission:
         return Admission(book, self._policy, self._host.clock.now())
+
+
+def _newest(book: Book, attachment: Attachment) -> list[int]:
+    """By their sequence, the last operations of the attachment and of its volume."""
+    of_both = (
+        *book.operations(attachment_id=attachment.attachment_id, limit=1),
+        *book.operations(volume_id=attachment.volume_id, limit=1),
+    )
+    return [record.sequence for record in of_both]
 
 
 def look(host: Host, entry: ImportEntry) -> Held:

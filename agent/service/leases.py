@@ -28,7 +28,7 @@ from agent.saga.plan import Scene
 from agent.service.turns import do_all
 from agent.steps.disk import NoteInDomain
 from agent.steps.lease import COMES
-from agent.steps.users import Halves, halves
+from agent.steps.users import Halves, halves, own_use
 
 LOG = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class Leases:
             return
         if not rows or min(_lease(row).expires_at for row in rows) > self._host.clock.now():
             return
-        waiting_for = self._why_stays(rows[0], look)
+        waiting_for = self._why_stays(rows, look)
         if waiting_for is None:
             self._end(rows, "has a lease that has ended, and nobody came")
         elif any(_lease(row).waiting_for != waiting_for for row in rows):
@@ -170,14 +170,20 @@ class Leases:
             silent.add(there)
         return answer is True
 
-    def _why_stays(self, row: Held, look: DomainLook | None) -> str | None:
+    def _why_stays(self, rows: list[Held], look: DomainLook | None) -> str | None:
         """In words, what it waits for; None: nothing."""
         if look is not None and not _has_come(look):
             return f"the {look.job or look.state} instance on this host"
-        there = _lease(row).source_host
+        for use in (own_use(self._host, row.attachment) for row in rows if look is not None):
+            if use is not None:
+                return (
+                    f"somebody: {use} is the volume, and not as it was prepared ({use.disk.source})"
+                    "; see what the domain has, and detach that disk, or shut it off"
+                )
+        there = _lease(rows[0]).source_host
         if there is None or look is not None:
             return None
-        found = self._host.peers.look(there, row.attachment.instance_id)
+        found = self._host.peers.look(there, rows[0].attachment.instance_id)
         if found is None:
             return f"the agent of {there}, which does not answer"
         return f"the {found.job} of the instance on {there}" if found.job else None

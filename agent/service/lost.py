@@ -8,7 +8,7 @@ no more, and a new one would not give it back; that is for people (``attachctl a
 import logging
 import threading
 from collections.abc import Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import get_args
 
@@ -16,6 +16,7 @@ from agent.errors import AgentError, Internal, WrongDevice
 from agent.journal.store import Journal
 from agent.model.connection import Lane
 from agent.ports import Host
+from agent.service.workers import whole_pool
 from agent.steps.reconnect import Lost, counted_on, lost_of, reconnect_unless_used
 
 LOG = logging.getLogger(__name__)
@@ -30,10 +31,7 @@ keeps os-brick's lock of the whole host for minutes at each attempt."""
 
 def lost_pools() -> dict[Lane, Executor]:
     """A thread a lane: what hangs there keeps only its like from coming back."""
-    return {
-        lane: ThreadPoolExecutor(1, thread_name_prefix=f"reconnect-{lane}")
-        for lane in get_args(Lane)
-    }
+    return {lane: whole_pool(1, f"reconnect-{lane}") for lane in get_args(Lane)}
 
 
 @dataclass

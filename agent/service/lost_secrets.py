@@ -1,4 +1,7 @@
-"""After a restart of libvirtd its ephemeral secrets are made anew, so that guests can be started.
+"""After a restart of libvirt its ephemeral secrets are made anew, so that guests can be started.
+
+Of libvirtd a new connection tells; virtsecretd is restarted without anybody being told, and so all
+of them are looked for again and again.
 
 Whoever plugs a disk makes its secrets himself (agent/steps/secret.py); a guest that is started from
 its definition has nobody else. What came by value cannot be made anew: that is for people
@@ -18,20 +21,20 @@ from agent.steps.secret import remake_secrets
 LOG = logging.getLogger(__name__)
 
 LOOK_AGAIN_SECONDS = 60.0
-"""Until all that can be made is made."""
-
-
-UNTIL_WANTED = threading.TIMEOUT_MAX
-"""The next look is when libvirt is connected to anew."""
 
 
 def turns_of_secrets(host: Host, journal: Journal) -> Turns:
-    """To be hurried with each new connection to libvirt."""
+    """To be hurried with each new connection to libvirt, of which the first is awaited."""
+    secrets = LostSecrets(host, journal)
+
+    def look() -> None:
+        secrets.look()
+
     return Turns(
         "lost secrets",
-        LostSecrets(host, journal).look,
+        look,
         LOOK_AGAIN_SECONDS,
-        first_seconds=UNTIL_WANTED,
+        first_seconds=threading.TIMEOUT_MAX,
         trouble="nobody knows which secrets are there",
     )
 
@@ -41,15 +44,15 @@ class LostSecrets:
         self._host = host
         self._journal = journal
 
-    def look(self) -> float | None:
-        """All that attachments in place need is there, until ``UNTIL_WANTED``; None: some is not.
+    def look(self) -> bool:
+        """Is all there now that attachments in place need?
 
         Raises Unavailable (the journal), Internal."""
         held = self._journal.read(lambda book: book.attachments())
-        promised = [row.attachment.attachment_id for row in held if row.promised]
+        needed = [row.attachment for row in held if row.promised and row.attachment.secrets]
         missing: list[str] = []
-        do_all(partial(self._remake, attachment_id, missing) for attachment_id in promised)
-        return None if missing else UNTIL_WANTED
+        do_all(partial(self._remake, one.attachment_id, missing) for one in needed)
+        return not missing
 
     def _remake(self, attachment_id: str, missing: list[str]) -> None:
         held = self._journal.read(lambda book: book.attachment(attachment_id))

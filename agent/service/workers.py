@@ -39,10 +39,21 @@ def on_whose_behalf() -> str:
 
 
 def lane_pools() -> dict[Lane, Executor]:
-    return {
-        lane: ThreadPoolExecutor(size, thread_name_prefix=f"lane-{lane}")
-        for lane, size in LANES.items()
-    }
+    return {lane: whole_pool(count, f"lane-{lane}") for lane, count in LANES.items()}
+
+
+def whole_pool(count: int, name: str) -> Executor:
+    """Its threads are there from the beginning: where the host gives no more, the agent does not
+    start, instead of losing what it had promised to do.  Raises RuntimeError."""
+    pool, all_here = ThreadPoolExecutor(count, name), threading.Barrier(count + 1)
+    try:
+        for _ in range(count):
+            pool.submit(all_here.wait)
+        all_here.wait()
+    except RuntimeError:
+        all_here.abort()
+        raise
+    return pool
 
 
 class Workers:

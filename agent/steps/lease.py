@@ -10,6 +10,7 @@ from agent.saga.plan import Commit, Learnt, Parked, Scene, Step
 from agent.steps.disk import JOB_SECONDS
 from agent.steps.instance import CheckVolumes
 from agent.steps.users import Everyone, own_use, refuse_conflicts
+from agent.steps.volume import DisconnectVolume
 
 COMES = "incoming migration"
 """As DomainLook.job has it."""
@@ -115,3 +116,19 @@ class EndLeases(Commit):
         for attachment in self.attachments:
             scene.host.journal.withdraw(attachment.attachment_id)
         return {}
+
+
+@dataclass(frozen=True)
+class GiveBack(DisconnectVolume):
+    """Its instance may have come meanwhile, by a migrate that had begun before the other host could
+    know: then it has the volume, and the attachment stays."""
+
+    def apply(self, scene: Scene) -> Learnt:
+        learnt = super().apply(scene)
+        if learnt["disconnected"] or own_use(scene.host, self.attachment) is None:
+            return learnt
+        warning = (
+            f"the instance has come to this host meanwhile, and has volume "
+            f"{self.attachment.volume_id}: the attachment stays; migrate it back, or detach"
+        )
+        return {**learnt, "has_come": True, "warnings": [*learnt.get("warnings", ()), warning]}

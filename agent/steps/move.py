@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Final
 from agent.errors import AgentError, Busy, Invalid, MigrationFailed, Unavailable, Unsupported
 from agent.guest.moving_xml import files_written, has_block_job, moved_xml, why_it_stays
 from agent.guest.whereabouts import Where, whereabouts
+from agent.model.attachment import Attachment
 from agent.model.migration import Journey, MigrationOptions, MigrationProgress
 from agent.model.move import Destination
 from agent.model.outcome import Progress
@@ -39,7 +40,7 @@ class Travel:
     destination: Destination
     options: MigrationOptions
     parts: Mapping[str, str] = field(repr=False)
-    attachment_ids: tuple[str, ...]
+    attachments: tuple[Attachment, ...]
 
     def journey(self, host: Host) -> Journey:
         """Raises Invalid, UnknownInstance, Unavailable."""
@@ -74,12 +75,27 @@ class Travel:
         found = ready.sighting
         if found.state is not None:
             raise Busy(f"{there} has the instance already ({found.job or found.state})")
-        for attachment_id in self.attachment_ids:
-            if ready.prepared.get(attachment_id) != self.migration_id:
+        for attachment in self.attachments:
+            prepared = ready.prepared.get(attachment.attachment_id)
+            if prepared is None or prepared.migration_id != self.migration_id:
                 raise MigrationFailed(
-                    f"{there} has not prepared attachment {attachment_id} for migration "
+                    f"{there} has not prepared attachment {attachment.attachment_id} for migration "
                     f"{self.migration_id}, or its lease has ended: send prepare_migration"
                 )
+            self._refuse_smaller(host, attachment, prepared.size_bytes)
+
+    def _refuse_smaller(self, host: Host, attachment: Attachment, size_bytes: int) -> None:
+        """What the guest has beyond that would be I/O errors over there. A file, and what QEMU
+        reaches by itself, is as large on every host."""
+        here = host.journal.device_of(attachment.attachment_id)
+        if here is None or attachment.connection.source_type != "block" or not size_bytes:
+            return
+        if size_bytes < here.size_bytes:
+            raise MigrationFailed(
+                f"volume {attachment.volume_id} has {here.size_bytes} bytes here, and "
+                f"{self.destination.host} shows {size_bytes} still: send extend to that host, too, "
+                "then migrate again"
+            )
 
     def where(self, host: Host, look: DomainLook | None) -> Where:
         return whereabouts(look, host.peers.look(self.destination.host, self.instance_id))

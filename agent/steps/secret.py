@@ -144,6 +144,8 @@ def remake_secrets(host: Host, attachment: Attachment) -> bool:
     """Of an attachment in place: what libvirt has forgotten. False: nothing.
 
     Raises PassphraseLost, Invalid, Unsupported."""
+    if all(host.secrets.has(secret.uuid) for secret in attachment.secrets):
+        return False
     with host.locks.volume(attachment.volume_id):  # whoever drops them asks under it who is left
         is_counted = any(
             promise.attachment_id == attachment.attachment_id

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from agent.operations import VERBS
-from agent.ports import Readiness, Sighting
+from agent.ports import Prepared, Readiness, Sighting
 from tests.world.copied import copied
 from tests.world.domains import SimulatedDomains
 from tests.world.instants import Instants
@@ -19,19 +19,21 @@ Answer = TypeVar("Answer")
 FAR_HOST = "far"
 FAR_URI = "qemu://far/system"
 
-_SAME = ("is_silent", "lacks", "leased", "given_up", "verbs")
+_SAME = ("is_silent", "lacks", "leased", "shows", "given_up", "verbs")
 
 
 class Far:
     """Implements ports.Peers. ``is_silent``: the agent there does not answer. ``lacks``: sources
     that its QEMU does not find. ``leased``: what it has prepared, {attachment: migration}.
-    ``given_up``: migrations from there that have failed."""
+    ``shows``: bytes that volumes of those have there. ``given_up``: migrations from there that have
+    failed."""
 
     def __init__(self, instants: Instants, road: Road) -> None:
         self._instants = instants
         self.is_silent = False
         self.lacks: frozenset[str] = frozenset()
         self.leased: dict[str, str] = {}
+        self.shows: dict[str, int] = {}
         self.given_up: frozenset[str] = frozenset()
         self.verbs = frozenset(VERBS)
         self.domains = SimulatedDomains(
@@ -51,7 +53,11 @@ class Far:
     def readiness(self, host: str, instance_id: str) -> Readiness | None:
         def ask() -> Readiness:
             seen = self._sighting(instance_id)
-            return Readiness(self.verbs, self.domains.libvirt, seen, dict(self.leased))
+            prepared = {
+                one: Prepared(migration_id, self.shows.get(one, 0))
+                for one, migration_id in self.leased.items()
+            }
+            return Readiness(self.verbs, self.domains.libvirt, seen, prepared)
 
         return self._call("ask whether a peer is ready", host, ask)
 
@@ -75,7 +81,7 @@ class Far:
     # what survives the agent
 
     def outline(self) -> list[object]:
-        told = [self.is_silent, self.leased, sorted(self.lacks), sorted(self.given_up)]
+        told = [self.is_silent, self.leased, self.shows, sorted(self.lacks), sorted(self.given_up)]
         return [*told, self.domains.outline()]
 
     def image(self) -> dict[str, Any]:

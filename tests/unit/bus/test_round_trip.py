@@ -28,7 +28,7 @@ from agent.model.move import (
     PrepareMigrationRequest,
 )
 from agent.model.request import AttachRequest, DetachRequest
-from agent.ports import Readiness, Sighting
+from agent.ports import Prepared, Readiness, Sighting
 from agent.steps.move import MoveInstance
 from tests.desk import RecordingDesk, new_id
 from tests.samples import INSTANCES, attachment_payload
@@ -173,13 +173,19 @@ class TestPeers:
         assert peers.look(HOST, INSTANCES[0]) == Sighting(state=None)
 
     def test_what_it_can_and_has_prepared(self, peers: BusPeers, desk: RecordingDesk) -> None:
-        """An older agent has no leases, and does not say so."""
+        """An older agent has no leases, and does not say so. What is being given back is not ready,
+        whatever its lease says."""
         lease = {"replaces": "att-1", "migration_id": "mig-1"}
+        kept = {"lease": lease, "promised": True, "device": {"size_bytes": 1 << 30}}
+        withdrawn = {**kept, "lease": {**lease, "replaces": "att-2"}, "promised": False}
         desk.answers["describe"] = {"verbs": ["migrate"], "libvirt": "9.0.0"}
         desk.answers["get_instance"] = {"present": False, "state": None, "job": None}
-        desk.answers["list_attachments"] = {"attachments": [{"lease": lease}, {"lease": None}, {}]}
+        desk.answers["list_attachments"] = {"attachments": [kept, withdrawn, {"lease": None}, {}]}
         assert peers.readiness(HOST, INSTANCES[0]) == Readiness(
-            frozenset({"migrate"}), (9, 0, 0), Sighting(state=None), {"att-1": "mig-1"}
+            frozenset({"migrate"}),
+            (9, 0, 0),
+            Sighting(state=None),
+            {"att-1": Prepared("mig-1", 1 << 30)},
         )
 
     def test_while_its_libvirt_is_away_it_is_not_ready(

@@ -247,3 +247,29 @@ def _all_at_once(count: int, do: Callable[[], object]) -> None:
     for thread in threads:
         thread.join(LONG_SECONDS)
         assert not thread.is_alive()
+
+
+class SecondaryIsAway(libvirt.libvirtError):
+    """As a modular daemon hands on that another one does not answer."""
+
+    def __init__(self) -> None:
+        Exception.__init__(self, "Failed to connect socket to 'virtsecretd-sock'")
+        told = (libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_FROM_RPC, str(self), 2)
+        self.err = (*told, None, None, None, 2, -1)
+
+
+def test_a_daemon_behind_the_daemon_that_is_away_costs_no_connection(
+    connection: LibvirtConnection,
+) -> None:
+    """It would be opened anew at once, and everybody who hears of that ask again, and so on."""
+    used: set[int] = set()
+
+    def ask(virt: Any) -> None:
+        used.add(id(virt))
+        raise SecondaryIsAway
+
+    for _ in range(20):
+        with pytest.raises(Unavailable, match="see that all of libvirt's daemons run"):
+            connection.call(ask)
+        assert connection.alive()
+    assert len(used) == 1

@@ -17,7 +17,16 @@ from tests.unit.saga.stories import (
     reset,
     still_defined,
 )
-from tests.world.story import VOLUMES, attach, attached, attachment, cancel, detach, request_id
+from tests.world.story import (
+    VOLUMES,
+    attach,
+    attached,
+    attachment,
+    cancel,
+    detach,
+    disconnect_instance,
+    request_id,
+)
 from tests.world.world import World
 
 
@@ -254,6 +263,23 @@ def test_a_device_that_an_abandoned_detach_leaves_is_quarantined(world: World) -
     assert (answer["state"], answer["result"]["disconnected"]) == ("done", False)
     assert answer["error"]["code"] == "connect-failed"
     assert quarantine(world) == VOLUMES[:1]
+
+
+def test_what_has_left_before_it_is_abandoned_is_free(world: World) -> None:
+    """Of two volumes one has gone, proven, and the other is on a sick array."""
+    attached(world)
+    attached(world, 2, volume=2)
+    world.domains.undefine(ONE)
+
+    def fall_sick(world: World) -> None:
+        world.meanwhile["before disconnect"] = device_stays
+
+    world.meanwhile["before disconnect"] = fall_sick
+    disconnect_instance(1)(world)
+    world.run()
+    assert list(world.storage.devices) != []
+    assert abandon(world)["state"] == "done"
+    assert quarantine(world) == VOLUMES[1:2]
 
 
 def test_a_shared_device_that_others_use_is_not_quarantined(world: World) -> None:

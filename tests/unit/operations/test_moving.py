@@ -10,12 +10,14 @@ from agent.service.leases import COMING_SECONDS, LEASE_SECONDS
 from agent.steps.lease import COMES
 from agent.steps.move import FRESH_SECONDS
 from tests.unit.operations.asking import ask, refused
-from tests.unit.saga.stories import ONE, SHARED, TWO, guest_is
+from tests.unit.saga.stories import ONE, SHARED, TWO, device_stays, guest_is
+from tests.unit.saga.stories_of_changes import grown
 from tests.unit.saga.stories_of_imports import anothers, asked, entry
 from tests.unit.saga.stories_of_moving import BOTH, ONE_OF_THEM, comes, holds, prepared, stalls
 from tests.world.instants import Crash
 from tests.world.road import STATISTICS
 from tests.world.story import (
+    VOLUMES,
     Ask,
     attach,
     attached,
@@ -80,6 +82,13 @@ class TestPrepared:
         for of_the_guest in ("target", "serial", "alias", "address", "shareable"):
             assert f"<{of_the_guest}" not in parts["old-1"]
 
+    def test_a_lease_for_ever_is_refused_and_one_for_a_year_is_told(self, world: World) -> None:
+        year = 366 * 24 * 3600
+        code, detail = refused(world, prepare_migration(1, *ONE_OF_THEM, lease_seconds=year + 1))
+        assert (code, "lease_seconds" in detail) == ("invalid", True)
+        answer = ask(world, prepare_migration(2, *ONE_OF_THEM, lease_seconds=year))
+        assert answer["result"]["lease_expires_at"] > "2028"
+
     def test_it_is_listed_with_its_lease(self, world: World) -> None:
         prepared(world, lease_seconds=60)
         (row,) = world.agent.query("list_attachments", {})["attachments"]
@@ -94,7 +103,6 @@ class TestPrepared:
             detach(2),
             connect_instance(2, attachment(5, volume=2)),
             disconnect_instance(2),
-            extend(2, 2 * GIB),
             prepare_migration(2, *ONE_OF_THEM, migration_id="mig-2"),
         ],
         ids=lambda other: other.verb,
@@ -105,6 +113,18 @@ class TestPrepared:
         prepared(world)
         code, detail = refused(world, other)
         assert (code, "mig-1" in detail) == ("busy", True), detail
+
+    def test_its_volume_is_extended_as_on_every_host(self, world: World) -> None:
+        """Its guest is told where it is, and comes to a device that is as large."""
+        prepared(world)
+        grown(2 * GIB)(world)
+        (row,) = ask(world, extend(2, 2 * GIB))["result"]
+        assert (row["device_size_bytes"], row["guest_size_bytes"]) == (2 * GIB, None)
+        (listed,) = world.agent.query("list_attachments", {})["attachments"]
+        assert (listed["device"]["size_bytes"], listed["lease"]["migration_id"]) == (
+            2 * GIB,
+            "mig-1",
+        )
 
     def test_another_instance_is_not_held_up(self, world: World) -> None:
         prepared(world, attachment(1, **SHARED))
@@ -125,6 +145,24 @@ class TestPrepared:
         world.die()
         world.start()
         assert world.leased() == before
+
+    def test_a_disk_that_is_the_volume_by_another_way_keeps_it_and_is_told(
+        self, world: World
+    ) -> None:
+        """Somebody has defined the instance here by himself: no cancel could ever succeed."""
+        prepared(world)
+        world.domains.add(ONE)
+        guest = world.domains.guests[ONE]
+        where = "<source file='/x'/><target dev='vda'/>"
+        disk = f"<disk type='file'>{where}<serial>{VOLUMES[0]}</serial></disk>"
+        for half in ("live", "inactive"):
+            xml = getattr(guest, half)
+            setattr(guest, half, xml.replace("</devices>", f"{disk}</devices>"))
+        let_pass(2 * 3600)(world)
+        (row,) = world.leased()
+        assert row.lease is not None
+        assert "vda is the volume" in str(row.lease.waiting_for)
+        assert [record.verb for record in world.records()] == ["prepare_migration"]
 
     def test_a_host_that_is_silent_is_waited_for_once(self, world: World) -> None:
         for number in (1, 2):
@@ -185,6 +223,26 @@ class TestCancel:
         other = prepare_migration(3, *ONE_OF_THEM, migration_id="mig-2")
         assert ask(world, other)["state"] == "done"
 
+    def test_what_comes_in_spite_of_it_keeps_its_attachments(self, world: World) -> None:
+        """The source had asked just before; here the storage makes the cancel wait."""
+        prepared(world)
+        device_stays(world)
+        ask(world, cancel_migration(1))
+        (row,) = world.agent.query("list_attachments", {})["attachments"]
+        assert (row["promised"], row["lease"] is None) == (False, False)
+        comes(world)
+        world.run()
+        world.storage.disconnect_error = None
+        let_pass(30)(world)
+        answer = world.record(request_id(1)).answer()
+        assert answer.state == "done"
+        assert "migrate it back, or detach" in answer.warnings[0]
+        (row,) = world.agent.query("list_attachments", {})["attachments"]
+        assert (row["promised"], row["lease"]) == (True, None)
+        detached = ask(world, detach(2))
+        assert detached["result"]["disconnected"]
+        assert parse_domain(str(world.domains.guests[ONE].live)).disks == ()
+
     def test_while_it_comes_it_says_where_to_cancel(self, world: World) -> None:
         prepared(world)
         stalls(world)
@@ -231,6 +289,16 @@ class TestMigrateRequest:
     )
     def test_where_it_cannot_go(self, source: World, destination: dict[str, str]) -> None:
         assert refused(source, migrate(1, 1, destination=destination))[0] == "invalid"
+
+    def test_where_its_volume_is_smaller_it_does_not_go(self, source: World) -> None:
+        """It was extended here since: what the guest has beyond would be I/O errors there."""
+        source.far.shows["att-1"] = GIB
+        grown(2 * GIB)(source)
+        ask(source, extend(1, 2 * GIB))
+        code, detail = failed(source, migrate(2, 1))
+        assert (code, "send extend to that host" in detail) == ("migration-failed", True)
+        source.far.shows["att-1"] = 2 * GIB
+        assert ask(source, migrate(3, 1))["state"] == "done"
 
     def test_every_attachment_goes_along(self, source: World) -> None:
         code, detail = refused(source, migrate(1))

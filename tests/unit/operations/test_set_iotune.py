@@ -8,7 +8,7 @@ from agent.model.disk import IoTune
 from tests.unit.operations.asking import ask, refused
 from tests.unit.saga.stories import ONE
 from tests.unit.saga.stories_of_changes import SLOW, SLOWER, shown
-from tests.world.story import Ask, attach, attached, detach, set_iotune
+from tests.world.story import Ask, attach, attached, cancel, detach, request_id, set_iotune
 from tests.world.world import World
 
 
@@ -73,6 +73,32 @@ class TestAnswer:
         found = world.agent.query("plan", {"verb": "set_iotune", "request": request})
         assert (found["refusal"], found["commit"]) == (None, "limit-disk")
         assert shown(world, "live") == {}
+
+
+def test_a_disk_that_goes_before_anybody_has_looked_has_no_limits(world: World) -> None:
+    """Its guest was transient; the answer is done all the same, and a detach has its turn."""
+    world.domains.undefine(ONE)
+    world.domains.add(ONE, is_persistent=False)
+    attached(world)
+
+    def goes_away(world: World) -> None:
+        world.domains.is_away = True
+
+    world.meanwhile["before limits"] = goes_away
+    ask(world, set_iotune(1, SLOW))
+    cancel(1)(world)
+    world.run()
+    world.domains.is_away = False
+    world.meanwhile["after limits"] = goes_away
+    world.agent.workers.stir_all()
+    world.run()
+    world.domains.is_away = False
+    world.domains.destroy(ONE)
+    world.agent.workers.stir_all()
+    world.run()
+    answer = world.record(request_id(1)).answer()
+    assert (answer.state, answer.result) == ("done", {})
+    assert "gone since" in answer.warnings[0]
 
 
 def test_a_disk_leaves_the_group_that_it_was_in(world: World) -> None:

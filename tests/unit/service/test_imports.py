@@ -253,6 +253,22 @@ def test_while_an_operation_on_it_is_open_it_is_busy(world: World) -> None:
     assert one(world)["error"]["code"] == "busy"
 
 
+def test_what_is_detached_while_it_is_looked_at_is_not_taken_over(world: World) -> None:
+    """It would be an attachment that is gone, whose volume is connected again and again."""
+    anothers(alias="ua-att-1")(world)
+    attachment = entry()["attachment"]
+
+    def detach_it(world: World) -> None:
+        detach(1, attachment=attachment)(world)
+        world.run()
+
+    world.meanwhile["after all"] = detach_it
+    error = one(world)["error"]
+    assert (error["code"], error["retriable"]) == ("busy", True)
+    assert listed(world) == []
+    assert world.storage.devices == {}
+
+
 def test_by_hand_and_attached_again_the_guest_has_it_already(world: World) -> None:
     """And where somebody has taken it out by hand, it comes with an alias of its own."""
     anothers(alias="")(world)

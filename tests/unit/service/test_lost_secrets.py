@@ -8,6 +8,7 @@ import pytest
 from agent.errors import Internal
 from agent.service import lost_secrets
 from agent.service.lost_secrets import LostSecrets
+from tests.lab.patience import wait_until
 from tests.unit.saga.stories import (
     LUKS,
     LUKS_BY_VALUE,
@@ -50,6 +51,21 @@ def test_what_a_file_tells_is_made_anew_and_the_guest_starts(world: World) -> No
     assert lost(world).look()
     assert findings(world) == []
     world.domains.start(ONE)
+
+
+def test_they_are_looked_for_again_and_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """virtsecretd is restarted, and no connection of ours breaks."""
+    attached(world, **LUKS)
+    monkeypatch.setattr(lost_secrets, "LOOK_AGAIN_SECONDS", 0.01)
+    turns = lost_secrets.turns_of_secrets(world.host, world.journal)
+    turns.start()
+    try:
+        turns.hurry()
+        for _ in range(2):
+            libvirtd_is_restarted(world)
+            wait_until(lambda: len(world.secrets.values) == 1, "it is made anew", seconds=60)
+    finally:
+        turns.stop()
 
 
 def test_what_came_by_value_must_come_once_more(world: World) -> None:

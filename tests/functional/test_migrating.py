@@ -567,6 +567,28 @@ def test_a_wire_that_is_cut_in_post_copy(
     trip.end(accepted, seconds=180)
 
 
+def test_a_post_copy_that_both_have_given_up(
+    two: TwoHypervisors, sides: dict[Libvirtd, Side], travelling: list[Guest], attached: Wish
+) -> None:
+    """The wire is cut for so long that the QEMUs hang up, too: it goes on by a new connection.
+
+    What the guest needs to stand by is there already: an emulated QEMU that waits for a page in an
+    interrupt keeps its monitor locked, and nobody could tell it of the new connection."""
+    trip = Trip(two, sides, travelling[0])
+    accepted = trip.begin_post_copy(trip.prepare(attached))
+    trip.guest.is_now_at(trip.there.libvirtd)
+    trip.guest.boot_id(seconds=120)
+    trip.guest.is_now_at(trip.here.libvirtd)
+    two.cut()
+    try:
+        trip.wait_for(accepted, "postcopy-failed")
+        two.hang_up()
+    finally:
+        two.mend()
+    trip.hurry_post_copy()
+    trip.end(accepted, seconds=180)
+
+
 def test_a_guest_that_dies_in_a_broken_post_copy(
     two: TwoHypervisors, sides: dict[Libvirtd, Side], volume: LoopVolume
 ) -> None:

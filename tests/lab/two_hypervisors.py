@@ -79,15 +79,23 @@ class TwoHypervisors:
     def mend(self) -> None:
         self._ip(self.left, f"link set {_WIRE} up")
 
+    def hang_up(self) -> None:
+        """Neither has a connection to the other any more, and both know it."""
+        for hypervisor in (self.left, self.right):
+            address = address_of(self.other(hypervisor))
+            self._inside(hypervisor, "ss", "--kill", "--tcp", "dst", address)
+
+    def _ip(self, hypervisor: Libvirtd, words: str) -> None:
+        self._inside(hypervisor, "ip", *words.split())
+
     @staticmethod
-    def _ip(hypervisor: Libvirtd, words: str) -> None:
+    def _inside(hypervisor: Libvirtd, *command: str) -> str:
         """In its network, and nowhere else: the other's pid is one of the outside."""
         entering = ["nsenter", "--target", str(hypervisor.enclosure.first_pid), "--net"]
-        done = subprocess.run(
-            [*entering, "ip", *words.split()], capture_output=True, text=True, timeout=30
-        )
+        done = subprocess.run([*entering, *command], capture_output=True, text=True, timeout=30)
         if done.returncode:
-            raise LabError(f"ip {words}: {done.stderr.strip()}")
+            raise LabError(f"{' '.join(command)}: {done.stderr.strip()}")
+        return done.stdout
 
     def other(self, hypervisor: Libvirtd) -> Libvirtd:
         return self.right if hypervisor is self.left else self.left

@@ -194,6 +194,7 @@ class BrickConnectors:
                         self._connector(connection, trail).disconnect_volume,
                         told,
                         device_info(device, today),
+                        check=lambda: self._usable_today(device),  # the lock was waited for
                     )
                 if isinstance(connection, SCSI) and device is not None:
                     self._leftovers.remove(connection, device, trail)

@@ -79,13 +79,21 @@ class OsBrickLocks:
         self._inside = 0
         self._file: Any = None
 
-    def call(self, lane: Lane, method: Callable[..., Any], *arguments: Any) -> Any:
+    def call(
+        self,
+        lane: Lane,
+        method: Callable[..., Any],
+        *arguments: Any,
+        check: Callable[[], object] = lambda: None,
+    ) -> Any:
         """Call a connector's connect_volume or disconnect_volume under the lock of the host, if
-        it is one that takes it."""
+        it is one that takes it; right before it ``check``, which raises what speaks against it."""
         unlocked = beneath_lock(method)
         if unlocked is None:
+            check()
             return method(*arguments)
         with self.hold(lane):
+            check()
             return unlocked(*arguments)
 
     def extend(self, lane: Lane, method: Callable[..., Any], *arguments: Any) -> Any:

@@ -6,6 +6,8 @@ import pytest
 
 from agent.errors import ConnectFailed
 from agent.host.openers import LOOKS, refuse_open
+from tests.unit.host.test_brick_calls import Bench, connected
+from tests.unit.host.test_brick_calls import bench as bench  # the fixture
 
 
 def process(proc: Path, pid: int, name: str, *files: str) -> Path:
@@ -56,3 +58,21 @@ def test_others_may_look_at_it(tmp_path: Path) -> None:
     process(tmp_path, 13, "qemu-system-x86", "/dev/sdbc", "socket:[4711]")
     (tmp_path / "14").mkdir()
     refuse_open({"/dev/sdb"}, Pauses(), tmp_path)
+
+
+def test_it_is_looked_again_when_os_bricks_lock_has_been_waited_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guest that comes opens its disk meanwhile."""
+    asked, device = connected(bench)
+    looks: list[object] = []
+
+    def is_open_at_last(nodes: object, _pause: object) -> None:
+        looks.append(nodes)
+        if len(looks) == 2:
+            raise ConnectFailed("it is open in QEMU")
+
+    monkeypatch.setattr("agent.host.brick.refuse_open", is_open_at_last)
+    with pytest.raises(ConnectFailed, match="it is open in QEMU"):
+        bench.connectors().disconnect(asked, device)
+    assert [call[0] for call in bench.brick.calls] == ["factory"]

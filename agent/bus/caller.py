@@ -214,10 +214,13 @@ def _doubt(topic: str) -> str:
 
 
 def no_refusal(answer: dict[str, Any]) -> dict[str, Any]:
-    """Raises Refused where the answer is {"error": …} alone; an operation's has much beside it."""
-    if set(answer) == {"error"}:
-        raise Refused(**answer["error"])
-    return answer
+    """Raises Refused where the answer is the error; that of an operation has a state beside it.
+
+    A newer agent may tell more in either than we know."""
+    error = answer.get("error")
+    if error is None or "state" in answer:
+        return answer
+    raise Refused(error["code"], error["retriable"], error["detail"])
 
 
 def operation_of(answer: dict[str, Any]) -> Answer:

@@ -254,7 +254,7 @@ def _operation(screen: Screen, row: Row) -> None:
         [
             ("state", row["state"]),
             *flat({"waiting for": row["waiting_for"]}),
-            *_progress(row["progress"] and Progress.model_validate(row["progress"])),
+            *_progress(row["progress"] and _progress_of(row["progress"])),
             *_error(row),
             *(("attachment", attachment_id) for attachment_id in row["attachment_ids"]),
             *(("instance", instance_id) for instance_id in row["instance_ids"]),
@@ -266,6 +266,11 @@ def _operation(screen: Screen, row: Row) -> None:
             *(("warning", warning) for warning in row["warnings"]),
         ]
     )
+
+
+def _progress_of(told: Row) -> Progress:
+    """A newer agent may tell more than we know."""
+    return Progress.model_validate(told, extra="ignore")
 
 
 def _progress(progress: Progress | None) -> list[tuple[str, str]]:

@@ -285,6 +285,13 @@ def test_what_has_no_answer_is_refused(client: AgentClient, desk: RecordingDesk)
     assert {"code": told.code, "retriable": told.retriable, "detail": told.detail} == error
 
 
+def test_a_refusal_may_grow(client: AgentClient, desk: RecordingDesk) -> None:
+    error = {"code": "unknown-operation", "retriable": False, "detail": "none", "advice": "look"}
+    desk.answers["get_operation"] = {"error": error, "host": "hypervisor-1"}
+    with pytest.raises(Refused, match="unknown-operation: none"):
+        client.get_operation(new_id())
+
+
 def test_an_operations_own_error_is_no_refusal(client: AgentClient, desk: RecordingDesk) -> None:
     error = {"code": "busy", "retriable": True, "detail": "wait"}
     desk.answers["get_operation"] = {

@@ -246,3 +246,22 @@ def test_a_beginning_that_may_mean_several_is_refused_with_all_of_them(
     assert (ran.code, ran.out) == (1, "")
     assert PARKED in ran.err
     assert UNDONE in ran.err
+
+
+class NewerAgent(PlayedAgent):
+    """It tells more of how far an operation is than this attachctl knows."""
+
+    def list_operations(
+        self, *, limit: int | None = None, before: str | None = None, **filters: Any
+    ) -> list[dict[str, Any]]:
+        rows = super().list_operations(limit=limit, before=before, **filters)
+        progress = {"done": 1, "total": 4, "unit": "bytes", "mood": "good"}
+        return [{**row, "progress": progress, "colour": "green"} for row in rows]
+
+
+def test_what_a_newer_agent_tells_beside_is_left_out(
+    attachctl: Attachctl, journal: Journal
+) -> None:
+    ran = attachctl("show", PARKED, agent=NewerAgent(journal))
+    assert ran.code == 0
+    assert "25 %" in ran.out

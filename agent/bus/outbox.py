@@ -1,7 +1,8 @@
 """Notifications leave in the order in which they were written, each at least once.
 
 A letter is forgotten once the broker has confirmed it. Killed between the two, the agent sends it
-again: receivers tell by ``event_id`` (or ``sequence``), which is the message's id as well.
+again: receivers tell by ``event_id`` (or ``sequence``), which is the message's id as well. Where
+the operator switched notifications off (oslo.messaging's driver ``noop``) it is forgotten unsent.
 """
 
 import logging
@@ -37,6 +38,7 @@ class Publisher:
 
     def __init__(self, conf: Any, outbox: Outbox, host: str, *, url: str | None = None) -> None:
         self._transport = notification_transport(conf, url)
+        self._is_off = conf.oslo_messaging_notifications.driver == ["noop"]
         self._outbox = outbox
         self._publisher_id = publisher_id(host)
         self._target = oslo_messaging.Target(
@@ -102,6 +104,8 @@ class Publisher:
 
     def _send(self, event_type: str, payload: Mapping[str, Any]) -> None:
         """Returns when the broker has confirmed."""
+        if self._is_off:
+            return
         message = {
             "message_id": payload["event_id"],
             "publisher_id": self._publisher_id,

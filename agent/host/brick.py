@@ -181,7 +181,8 @@ class BrickConnectors:
             return Disconnected()  # nothing of it was made by us
         if connection.source_type == "file":
             if connection.export is not None:
-                self._mounts.leave(connection.export)  # os-brick never does
+                # os-brick never does
+                self._mounts.leave(connection.export, connection.target_names)
             return Disconnected()
         trail = Trail(self._execute)
         today = self._usable_today(device)

@@ -15,6 +15,15 @@ WAYS = ("target_portals", "target_iqns", "target_luns")
 """os-brick's columns of them."""
 
 
+class Unshown(str):
+    """Text that os-brick, which logs what it is given (debug), takes for no secret and is one."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
 class BrickProperties:
     def __init__(
         self, devices: BlockDevices, *, use_multipath: bool, enforce_multipath: bool
@@ -35,6 +44,8 @@ class BrickProperties:
             properties["ns_id"] = str(properties["ns_id"])  # os-brick compares it with sysfs's text
         if self._use_multipath and self._enforce_multipath:
             properties["enforce_multipath"] = True
+        if connection.export not in (None, *connection.targets):
+            properties["export"] = Unshown(properties["export"])
         return properties
 
     def to_leave(self, connection: Connection, device: Device | None) -> dict[str, Any]:

@@ -92,21 +92,23 @@ class Mounts:
             ) from error
         return told.strip() in OF_ONE_HOST
 
-    def leave(self, export: str) -> None:
+    def leave(self, export: str, shown: str | None = None) -> None:
         """Unmount the export unless somebody needs it. The caller holds the export's lock.
+        ``shown`` is what people may see of it, where that is not the whole.
 
         Raises Unavailable (no answer in time), ConnectFailed (refused)."""
         directory = self.directory_of(export)
+        name = shown or export
         if self._needed is None or self._needed(directory):
             return
         if self.is_mounted(directory):
             said = self._unmount(directory)
             if self.is_mounted(directory) and "busy" in said:
-                LOG.info("%s (%s) stays mounted: files below it are open", directory, export)
+                LOG.info("%s (%s) stays mounted: files below it are open", directory, name)
                 return
             if self.is_mounted(directory):
                 raise ConnectFailed(
-                    f"{export} stays mounted at {directory}: {said}; it is tried again"
+                    f"{name} stays mounted at {directory}: {said}; it is tried again"
                 )
         with contextlib.suppress(OSError):  # not empty, or gone: the mount is what counts
             os.rmdir(directory)

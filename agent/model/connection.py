@@ -123,7 +123,8 @@ class Connection(Value):
 
     @property
     def export(self) -> str | None:
-        """What is mounted to reach the volume, a file in it; None: nothing is."""
+        """What is mounted to reach the volume, a file in it; None: nothing is. It may hold a
+        password, ``targets`` does not."""
         return None
 
     @property
@@ -486,15 +487,22 @@ VENDOR_PROTOCOLS = (
     "lightos",
     "quobyte",
     "scaleio",
-    "scality",
     "storpool",
     "vzstorage",
 )
 """What else os-brick connects (os_brick.initiator.connector); no fields of ours."""
 
+UNFIT = {
+    "scality": "is not connected by this agent: os-brick mounts it over the directory in which all "
+    "other exports are mounted; reach the volume by another protocol"
+}
+"""What os-brick connects at the cost of others, and why it is refused."""
 
-MOUNTED_PROTOCOLS = ("quobyte", "scality", "vzstorage")
+MOUNTED_PROTOCOLS = ("quobyte", "vzstorage")
 """Those of them that mount an export and find the volume in it, a file."""
+
+VZSTORAGE_EXPORT = re.compile(r"((?:[^\s/]+:/)?[A-Za-z0-9_-]+)(?::(?!\S*:/)\S+)?")
+"""[MDS1[,MDS2…]:/]CLUSTER[:PASSWORD]. A password with ``:/`` os-brick takes for something else."""
 
 
 class VendorConnection(Connection):
@@ -506,32 +514,45 @@ class VendorConnection(Connection):
     data: Data
 
     @model_validator(mode="after")
-    def _file_in_export(self) -> "VendorConnection":
+    def _file_in_export(self, info: ValidationInfo) -> "VendorConnection":
         if self.driver_volume_type in MOUNTED_PROTOCOLS:
             extra = self.data.__pydantic_extra__
             for key in ("export", "name"):
                 if not isinstance(extra.get(key), str):
                     raise ValueError(f"data needs {key}, a string")
             _plain_file_name(extra["name"])
+        if self.driver_volume_type == "vzstorage":
+            if is_asked(info) and not VZSTORAGE_EXPORT.fullmatch(extra["export"]):
+                raise ValueError(
+                    "data.export must be [MDS1[,MDS2...]:/]CLUSTER[:PASSWORD], without ':/' in "
+                    "the password"
+                )
+            extra["export"] = SecretStr(extra["export"])
         return self
 
     @field_validator("driver_volume_type")
     @classmethod
-    def _known(cls, protocol: str) -> str:
-        if protocol not in VENDOR_PROTOCOLS:
+    def _known(cls, protocol: str, info: ValidationInfo) -> str:
+        if is_asked(info) and protocol in UNFIT:
+            raise ValueError(f"{protocol} {UNFIT[protocol]}")
+        if is_asked(info) and protocol not in VENDOR_PROTOCOLS:
             known = ", ".join((*_TYPED, *VENDOR_PROTOCOLS))
             raise ValueError(f"is none of {known}")
         return protocol
 
     @property
     def targets(self) -> tuple[str, ...]:
-        return (self.export or self.driver_volume_type,)
+        """For people to see: without a password."""
+        if self.driver_volume_type != "vzstorage":
+            return (self.export or self.driver_volume_type,)
+        parts = VZSTORAGE_EXPORT.fullmatch(self.export or "")
+        return (parts[1] if parts else self.driver_volume_type,)
 
     @property
     def export(self) -> str | None:
         if self.driver_volume_type not in MOUNTED_PROTOCOLS:
             return None
-        return str(self.data.__pydantic_extra__["export"])
+        return str(self.properties()["export"])
 
     @property
     def source_type(self) -> Literal["block", "file", "network"]:

@@ -43,6 +43,12 @@ PROTOCOLS: list[tuple[str, dict[str, Any], tuple[str, ...], str]] = [
     ("nfs", {"export": "host:/export", "name": "volume-1"}, ("host:/export",), "mounts"),
     ("rbd", {"name": "pool/image"}, ("rbd:pool/image",), "other"),
     ("local", {"device_path": "/dev/vg/volume"}, ("/dev/vg/volume",), "other"),
+    (
+        "vzstorage",
+        {"export": "mds1,mds2:/vz1:hunter2", "name": "volume-1"},
+        ("mds1,mds2:/vz1",),
+        "other",
+    ),
     ("storpool", {"volume": "v", "client_id": 1}, ("storpool",), "other"),
 ]
 
@@ -186,3 +192,10 @@ def test_it_is_found_as_another_is() -> None:
     earlier, later = attachment(attachment_id="att-1"), attachment(attachment_id="att-2")
     assert later.found_as(earlier).alias == "ua-att-1"
     assert later.found_as(later) == later
+
+
+def test_a_protocol_of_yesterday_is_read_and_nobody_may_wish_it() -> None:
+    stored = attachment_payload(connection_info=info("scality", {"export": "x", "name": "y"}))
+    assert Attachment.model_validate(stored).reveal() == stored
+    with pytest.raises(Invalid, match="scality is not connected by this agent"):
+        Attachment.parse(stored)

@@ -128,6 +128,34 @@ def test_requests_are_as_silent(secret: str) -> None:
         assert secret not in str(noun.public())
 
 
+VZSTORAGE = "mds1,mds2:/vz1:hunter2-do-not-show"
+
+
+def vzstorage(export: str) -> dict[str, Any]:
+    data = {"export": export, "name": "volume-1"}
+    return attachment_payload(
+        connection_info={"driver_volume_type": "vzstorage", "data": data},
+    )
+
+
+def test_the_password_within_an_export_shows_nowhere() -> None:
+    noun = Attachment.parse(vzstorage(VZSTORAGE))
+    for text in (*shown(noun), noun.connection.target_names):
+        assert "hunter2" not in text
+    assert noun.connection.targets == ("mds1,mds2:/vz1",)
+    assert noun.connection.export == noun.connection.properties()["export"] == VZSTORAGE
+    assert Attachment.model_validate(noun.reveal()) == noun
+
+
+@pytest.mark.parametrize("export", ["", "vz 1:hunter2", "é:hunter2", "vz1:", "mds:/vz1:hunter:/2"])
+def test_an_export_that_os_brick_would_read_otherwise_is_refused(export: str) -> None:
+    with pytest.raises(Invalid, match="CLUSTER") as caught:
+        Attachment.parse(vzstorage(export))
+    assert "hunter2" not in str(caught.value)
+    stored = Attachment.model_validate(vzstorage(export))
+    assert stored.connection.targets == ("vzstorage",)
+
+
 def test_what_is_no_secret_stays_readable() -> None:
     """An operator must see which portal, user and secret uuid it was."""
     noun = Attachment.parse(

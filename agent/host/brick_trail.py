@@ -11,6 +11,7 @@ given up, and a mount that was given up, fail at once when they are tried a seco
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from os_brick import exception
@@ -38,6 +39,16 @@ for two minutes; so it is half a minute. It says nothing about sessions that wer
 MOUNT_SECONDS = 60
 """What a server may take for a mount. mount(8) has no time-out of its own, and what it has started
 lives on when it alone is killed, so timeout(1) ends both."""
+
+MOUNTS = ("mount", "pstorage-mount")
+
+SYSTEMD_RUNS = Path("/run/systemd/system")
+"""Where it does (sd_booted(3))."""
+
+IN_A_SCOPE = ("systemd-run", "--scope", "--quiet", "--property=Before=libvirt-guests.service", "--")
+"""A file system in user space is served by a process that the mount starts. In our unit's control
+group it would be killed when we are stopped, and every guest with a file below it would lose its
+disk; so it has a group of its own, which at a shutdown outlives the guests (docs/operate.rst)."""
 
 TIMED_OUT = 124
 """Exit status of timeout(1)."""
@@ -68,10 +79,12 @@ class Failure:
 class Trail:
     """Runs commands for one call of os-brick, and remembers how they ended.
 
-    ``reached``: a target let us in, so what is missing is missing behind it."""
+    ``reached``: a target let us in, so what is missing is missing behind it. ``systemd_runs`` is
+    what tests replace."""
 
-    def __init__(self, execute: Execute) -> None:
+    def __init__(self, execute: Execute, systemd_runs: Path = SYSTEMD_RUNS) -> None:
         self._execute = execute
+        self._systemd_runs = systemd_runs
         self._given_up: dict[tuple[str, ...], ProcessExecutionError] = {}
         self.failures: list[Failure] = []
         self.reached = False
@@ -115,10 +128,12 @@ class Trail:
     def _run(self, command: tuple[str, ...], how: dict[str, Any]) -> tuple[str, str]:
         if _is_login(command):
             self._limit_login(command, how)
-        if command[0] == "mount":
-            bounded = ("timeout", "--kill-after=5", str(MOUNT_SECONDS), *command)
-            return self._execute(*bounded, **how)
-        return self._execute(*command, **how)
+        if command[0] not in MOUNTS:
+            return self._execute(*command, **how)
+        is_in_kernel = command[:3] == ("mount", "-t", "nfs")
+        scope = () if is_in_kernel or not self._systemd_runs.is_dir() else IN_A_SCOPE
+        bounded = ("timeout", "--kill-after=5", str(MOUNT_SECONDS), *command)
+        return self._execute(*scope, *bounded, **how)
 
     def _limit_login(self, command: tuple[str, ...], how: dict[str, Any]) -> None:
         """In the node record that os-brick has just made; one that refuses it has its own limit."""

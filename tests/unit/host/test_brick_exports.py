@@ -37,7 +37,7 @@ def test_os_brick_gets_it_and_logs_it_nowhere(
     def execute(*command: str, **how: Any) -> tuple[str, str]:
         commands.append(command)
         told.append(how.get("process_input", ""))
-        if command[0] == "pstorage-mount":
+        if "pstorage-mount" in command:
             raise ProcessExecutionError(exit_code=1, stderr="no such cluster")
         return "", ""
 

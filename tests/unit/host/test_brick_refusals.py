@@ -1,6 +1,7 @@
 """What an error of os-brick becomes: the code by which a caller decides, and words that help."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -240,7 +241,9 @@ def test_a_command_that_hangs_is_unknown_not_failed(bench: Bench) -> None:
 class TestTrail:
     """How long os-brick may try: docs/connections.rst tells the bounds."""
 
-    def trail(self, *, fails: bool) -> tuple[Trail, list[tuple[str, ...]]]:
+    def trail(
+        self, *, fails: bool, systemd_runs: Path = Path("/nowhere")
+    ) -> tuple[Trail, list[tuple[str, ...]]]:
         ran: list[tuple[str, ...]] = []
 
         def execute(*command: str, **how: Any) -> tuple[str, str]:
@@ -249,7 +252,7 @@ class TestTrail:
                 raise ProcessExecutionError("", "", 124 if "mount" in command else 8)
             return "", ""
 
-        return Trail(execute), ran
+        return Trail(execute, systemd_runs), ran
 
     def test_a_first_login_is_tried_for_half_a_minute(self) -> None:
         """iscsid's own limit is two minutes, which os-brick takes three times."""
@@ -274,6 +277,29 @@ class TestTrail:
         trail, ran = self.trail(fails=False)
         trail.execute(*MOUNT)
         assert ran == [("timeout", "--kill-after=5", "60", *MOUNT)]
+
+    @pytest.mark.parametrize(
+        "mount",
+        [
+            ("mount", "-t", "quobyte", "192.0.2.40:/vols", "/mnt/1"),
+            ("pstorage-mount", "-c", "vz1", "/mnt/1"),
+        ],
+        ids=lambda mount: mount[0],
+    )
+    def test_what_serves_a_mount_outlives_us(self, mount: tuple[str, ...], tmp_path: Path) -> None:
+        """Stopped, killed or restarted: systemd ends all that is in our control group."""
+        trail, ran = self.trail(fails=False, systemd_runs=tmp_path)
+        trail.execute(*mount)
+        end = ran[0].index("--")
+        assert ran[0][:2] == ("systemd-run", "--scope")
+        assert ran[0][end + 1 :] == ("timeout", "--kill-after=5", "60", *mount)
+        trail.execute(*MOUNT)
+        assert ran[1][0] == "timeout", "NFS is the kernel's"
+
+    def test_where_systemd_does_not_run_there_is_no_scope(self) -> None:
+        trail, ran = self.trail(fails=False)
+        trail.execute("pstorage-mount", "-c", "vz1", "/mnt/1")
+        assert ran == [("timeout", "--kill-after=5", "60", "pstorage-mount", "-c", "vz1", "/mnt/1")]
 
     def test_another_portal_is_tried(self) -> None:
         trail, ran = self.trail(fails=True)

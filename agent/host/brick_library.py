@@ -13,6 +13,7 @@ from oslo_concurrency import lockutils
 from oslo_service import backend
 
 from agent.errors import Invalid
+from agent.host.brick_lock_files import share_lock_files
 
 LOG = logging.getLogger(__name__)
 
@@ -25,17 +26,21 @@ def prepare_os_brick(conf: Any) -> None:
 
     Threads instead of eventlet, its commands run by this process (which is root) instead of a
     privsep daemon. Where the operator gave no [oslo_concurrency] lock_path, os-brick's lock files
-    go below state_path; another program that uses os-brick on this host must share them.
+    go below state_path; another program that uses os-brick on this host must share them, and can
+    open them whoever it is.
     Raises Invalid where its connectors and its guard would lock in different directories.
     """
     backend.init_backend(backend.BackendType.THREADING)
     for context in (privileged.default, privileged.brick_privsep_hide_output):
         context.set_client_mode(False)
-    if lockutils.get_lock_path(conf) is None and "state_path" in conf:
+    is_shared = lockutils.get_lock_path(conf) is not None
+    if not is_shared and "state_path" in conf:
         own = str(Path(conf.state_path) / "os-brick")
         conf.set_default("lock_path", own, "oslo_concurrency")
     os_brick.setup(conf)
     _refuse_two_lock_paths(lockutils.get_lock_path(conf), conf.os_brick.lock_path)
+    if is_shared:
+        share_lock_files(Path(lockutils.get_lock_path(conf)))
 
 
 def _refuse_two_lock_paths(guard: str | None, connectors: str | None) -> None:

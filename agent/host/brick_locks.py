@@ -149,10 +149,13 @@ class OsBrickLocks:
                 stack.enter_context(self._mine(ours, deadline, name))
                 self._wait_for_other(name, deadline)
 
-            with utils.guard_connection(_Guarded(attachment, wait)):
-                for turn in turns:
-                    turn.begin()
-                yield
+            try:
+                stack.enter_context(utils.guard_connection(_Guarded(attachment, wait)))
+            except OSError as error:
+                raise _closed(attachment.service_uuid, error) from error
+            for turn in turns:
+                turn.begin()
+            yield
 
     def held(self) -> Sequence[Mapping[str, Any]]:
         """Locks of os-brick's that this process has or waits for, or another program has: as
@@ -203,7 +206,11 @@ class OsBrickLocks:
         if self._file is None:
             self._file = lockutils.external_lock(CONNECT_VOLUME, PREFIX, _lock_path())
         left_seconds = max(0.0, deadline - time.monotonic())
-        if not self._file.acquire(max_delay=POLL_SECONDS, timeout=left_seconds):
+        try:
+            has_it = self._file.acquire(max_delay=POLL_SECONDS, timeout=left_seconds)
+        except OSError as error:
+            raise _closed(CONNECT_VOLUME, error) from error
+        if not has_it:
             raise self._given_up(CONNECT_VOLUME, holder_of(_path(self._file)) or "another program")
 
     def _wait_for_other(self, name: str, deadline: float) -> None:
@@ -221,6 +228,15 @@ class OsBrickLocks:
             f"held by {holder}; gave up after {self._timeout_seconds:g} s, nothing was touched: it "
             "is tried again, look at what that program does",
         )
+
+
+def _closed(name: str, error: OSError) -> Unavailable:
+    """The file can be neither made nor opened."""
+    return Unavailable(
+        f"os-brick's lock {PREFIX}{name}",
+        f"{error.filename or 'its file'}: {error.strerror}; nothing was touched, and it is tried "
+        "again: see whose [os_brick] lock_path is (docs/operate.rst, Configure)",
+    )
 
 
 class _Guarded(dict[str, Any]):

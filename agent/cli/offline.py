@@ -7,6 +7,7 @@ from agent.cli.screen import Screen
 from agent.cli.trouble import Exit, Trouble
 from agent.conf import Settings
 from agent.errors import Unavailable
+from agent.host.far_files import FarFiles
 from agent.host.key_files import KeyFiles
 from agent.host.libvirt_connection import LibvirtConnection
 from agent.host.libvirt_domains import LibvirtDomains
@@ -19,14 +20,21 @@ from agent.service.audit import compare, quarantine_of
 
 class PathsOnly:
     """service.audit.Devices without os-brick: a path is there or is not; whether it still means
-    the same device only the agent compares."""
+    the same device only the agent compares. What is on a network file system is not asked for, its
+    server may be away: it is there while that is mounted."""
+
+    def __init__(self, far: FarFiles | None = None) -> None:
+        self._far = far or FarFiles()
 
     def names(self, source: str) -> frozenset[str]:
-        return frozenset({source, os.path.realpath(source)} if source.startswith("/") else {source})
+        if not source.startswith("/"):
+            return frozenset({source})
+        return self._far.names(source) or frozenset({source, os.path.realpath(source)})
 
     def in_place(self, device: Device) -> bool:
         """A network disk has no path here: QEMU would miss it, not this host."""
-        return not device.path.startswith("/") or os.path.exists(device.path)
+        path = device.path
+        return not path.startswith("/") or self._far.hold(path) or os.path.exists(path)
 
 
 def audit_here(settings: Settings, screen: Screen, book: Book) -> dict[str, Any]:

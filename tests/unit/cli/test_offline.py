@@ -12,10 +12,13 @@ import pytest
 from oslo_config import cfg
 
 from agent.cli.main import configure
+from agent.cli.offline import PathsOnly
 from agent.cli.screen import Screen
 from agent.cli.session import Session
 from agent.cli.trouble import Trouble
+from agent.host.far_files import FarFiles
 from agent.journal.store import Journal
+from agent.model.device import Device
 from tests.unit.cli.conftest import (
     ATTACHMENTS,
     INSTANCES,
@@ -185,3 +188,18 @@ def test_an_audit_asks_libvirt_itself(
     assert (None, "quarantined") in kinds
     assert ATTACHMENTS[1] not in {one for one, _ in kinds}, "its detach is open: it is in motion"
     assert "identities were not compared" in ran.err
+
+
+def test_the_server_of_a_file_is_not_asked(tmp_path: Path) -> None:
+    """It may be away: a stat would hang, in the kernel. The table of mounts tells."""
+    table = tmp_path / "mountinfo"
+    table.write_text(f"40 25 0:53 / {tmp_path}/nas rw - nfs4 192.0.2.40:/vols rw\n")
+    (tmp_path / "link").symlink_to(tmp_path / "nas")
+    devices = PathsOnly(FarFiles(table))
+    one, other = f"{tmp_path}/nas/volume-1", f"{tmp_path}/link/volume-1"
+    assert devices.names(one) & devices.names(other)
+    for path in (one, other):
+        assert devices.in_place(Device(path=path, identity={"path": path}, size_bytes=1))
+    table.write_text("")
+    assert not devices.in_place(Device(path=one, identity={"path": one}, size_bytes=1))
+    assert devices.names(other) == {other, one}

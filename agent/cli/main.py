@@ -16,7 +16,7 @@ from agent import conf as options
 from agent.bus.client import AgentClient, Refused, Unreachable
 from agent.cli.arguments import parse
 from agent.cli.commands import run as run_command
-from agent.cli.screen import Screen
+from agent.cli.screen import Screen, Unwritten, Writing
 from agent.cli.session import Session
 from agent.cli.trouble import Exit, Trouble, usage
 from agent.conf import Settings
@@ -31,14 +31,15 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     try:
         code = run(sys.argv[1:], cfg.CONF, AgentClient, sys.stdout, sys.stderr)
-        sys.stdout.flush()
-    except OSError as error:
+        Writing(sys.stdout).flush()
+    except Unwritten as unwritten:
         # Whatever is buffered cannot be written: no second complaint when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = Exit.OK  # the reader, head or less, has seen enough
-        if not isinstance(error, BrokenPipeError):
+        if not isinstance(unwritten.error, BrokenPipeError):
             code = Exit.FAILED
-            print(f"attachctl: output cannot be written: {error.strerror}", file=sys.stderr)
+            said = f"attachctl: output cannot be written: {unwritten.error.strerror}"
+            print(said, file=sys.stderr)
     sys.exit(code)
 
 
@@ -50,7 +51,8 @@ def run(
     err: TextIO,
     now: Callable[[], float] = time.time,
 ) -> Exit:
-    """One command.  Raises SystemExit where the command line is wrong, and after --help."""
+    """One command.  Raises SystemExit where the command line is wrong, and after --help; Unwritten
+    where ``out`` or ``err`` cannot be written."""
     args = parse(argv)
     screen = Screen(out, err, as_json=args.json, wide=args.wide, now=now)
     try:
@@ -68,6 +70,8 @@ def run(
             session.close()
     except (Trouble, Unreachable, Refused, AgentError) as error:
         return _end(screen, _as_trouble(error))
+    except OSError as error:
+        return _end(screen, _of_this_host(error))
     except KeyboardInterrupt:
         screen.note("interrupted")
         return Exit.INTERRUPTED
@@ -87,7 +91,10 @@ def configure(conf: Any, config_file: str) -> Settings:
         raise usage(
             f"the configuration {config_file} cannot be read: only root may, try with sudo"
         ) from None
-    except (cfg.Error, AgentError) as error:
+    except OSError as error:
+        why = error.strerror or f"{error}"
+        raise usage(f"the configuration {config_file} cannot be read: {why}") from None
+    except (cfg.Error, AgentError, ValueError) as error:  # ValueError: it is no text
         raise usage(f"the configuration {config_file} is wrong: {error}") from None
 
 
@@ -97,6 +104,16 @@ def _as_trouble(error: Trouble | Unreachable | Refused | AgentError) -> Trouble:
     if isinstance(error, Unreachable):
         return Trouble(Exit.UNREACHABLE, "unreachable", f"{error}", retriable=True)
     return Trouble(Exit.FAILED, error.code, error.detail, retriable=error.retriable)
+
+
+def _of_this_host(error: OSError) -> Trouble:
+    where = f" ({error.filename})" if error.filename else ""
+    return Trouble(
+        Exit.FAILED,
+        "internal",
+        f"this host does not let attachctl go on: {error.strerror or error}{where}; what was sent "
+        "to the agent goes on: see 'attachctl operations', then try again",
+    )
 
 
 def _end(screen: Screen, trouble: Trouble) -> Exit:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
-from typing import Any, Literal, Protocol, TextIO
+from typing import Any, Literal, Protocol, TextIO, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -22,12 +22,48 @@ FEW_MORE = 4
 UNLIMITED_WIDTH = 1000
 
 
+class Unwritten(Exception):
+    """What is to be shown cannot be: the disk is full, or the reader has gone."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class Writing:
+    """A stream of which only writing can fail with Unwritten: all else is the command's trouble."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with _writing():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with _writing():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unwritten(error) from error
+
+
 class Tell(Protocol):
     def __call__(self, text: str, moving: str = "") -> None: ...
 
 
 class Screen:
-    """``wide``: ids in full and lines as long as they are; else tables of the screen's width."""
+    """``wide``: ids in full and lines as long as they are; else tables of the screen's width.
+
+    Everything that writes raises Unwritten."""
 
     def __init__(
         self,
@@ -38,9 +74,10 @@ class Screen:
         wide: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._out = out
-        self._console = Console(file=out, highlight=False, markup=False, emoji=False)
-        self._error = Console(file=err, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._out = cast("TextIO", Writing(out))
+        told = cast("TextIO", Writing(err))
+        self._console = Console(file=self._out, highlight=False, markup=False, emoji=False)
+        self._error = Console(file=told, highlight=False, markup=False, emoji=False, soft_wrap=True)
         if wide:
             self._console.width = UNLIMITED_WIDTH
         self.as_json = as_json

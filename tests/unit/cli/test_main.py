@@ -101,6 +101,7 @@ CONFIGURATIONS = {
     "missing": (None, "there is no configuration"),
     "broken": ("[DEFAULT\n", "is wrong"),
     "value": ("[libvirt]\nretry_seconds = soon\n", "is wrong"),
+    "binary": ("\udcff\udcfe", "is wrong"),
     "policy": ("[local]\nallowed_paths = dev\n", "not an absolute path"),
 }
 
@@ -110,12 +111,31 @@ def test_a_configuration_that_does_not_serve_is_named(case: str, tmp_path: Path)
     text, reason = CONFIGURATIONS[case]
     file = tmp_path / "agent.conf"
     if text is not None:
-        file.write_text(text)
+        file.write_text(text, errors="surrogateescape")
     out, err = io.StringIO(), io.StringIO()
     code = run(["list", "--config-file", str(file)], cfg.ConfigOpts(), pytest.fail, out, err)
     assert (code, out.getvalue()) == (Exit.USAGE, "")
     assert str(file) in err.getvalue()
     assert reason in err.getvalue()
+
+
+def test_a_directory_is_no_configuration(tmp_path: Path) -> None:
+    out, err = io.StringIO(), io.StringIO()
+    code = run(["list", "--config-file", str(tmp_path)], cfg.ConfigOpts(), pytest.fail, out, err)
+    assert (code, out.getvalue()) == (Exit.USAGE, "")
+    assert err.getvalue() == (
+        f"attachctl: usage: the configuration {tmp_path} cannot be read: Is a directory\n"
+    )
+
+
+def test_what_the_host_refuses_is_not_told_as_output(
+    attachctl: Attachctl, journal: Journal
+) -> None:
+    for failed in (OSError(24, "Too many open files"), BrokenPipeError(32, "Broken pipe")):
+        ran = attachctl("operations", "cancel", PARKED, agent=PlayedAgent(journal, [failed]))
+        assert (ran.code, ran.out) == (Exit.FAILED, "")
+        assert ran.err.startswith("attachctl: internal: this host does not let attachctl go on")
+        assert failed.strerror in ran.err
 
 
 @pytest.mark.parametrize("url", ["rabbit://u:Tr0ub4dor@[::bad", "nonsense://u:Tr0ub4dor@x:1/"])
@@ -146,3 +166,8 @@ def test_the_program_itself_reads_the_journal_and_says_nothing_else(
         )
     assert failed.returncode == Exit.FAILED
     assert failed.stderr == "attachctl: output cannot be written: No space left on device\n"
+    head = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert head.stdout is not None
+    head.stdout.close()
+    assert head.communicate(timeout=60)[1] == "", "the reader has seen enough"
+    assert head.returncode == 0

@@ -9,8 +9,10 @@ ends it. Many runs may go on at once; a name is one run's at a time.
 
 import fcntl
 import hashlib
+import os
 import re
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -77,7 +79,15 @@ def kept_machine(name: str, tell: Tell) -> Iterator[Machine]:
 def place_of(name: str) -> Path:
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
         raise LabError(f"a name is of a-z, 0-9 and -, not {name!r}")
-    return Path(tempfile.gettempdir()) / f"{PREFIX}{name}"
+    place = Path(tempfile.gettempdir()) / f"{PREFIX}{name}"
+    if os.path.lexists(place) and not _is_ours(place.lstat()):
+        raise LabError(f"{place} is no directory of ours alone: remove it, or choose another name")
+    return place
+
+
+def _is_ours(found: os.stat_result) -> bool:
+    """Anybody may make a name in /tmp, and we are root."""
+    return found.st_uid == os.geteuid() and found.st_mode == stat.S_IFDIR | 0o700
 
 
 def end(name: str) -> None:

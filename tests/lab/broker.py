@@ -11,6 +11,7 @@ The machine's own broker, its epmd and its files under /etc and /var are not tou
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import ssl
@@ -62,7 +63,8 @@ class Broker:
 
     def __init__(self, directory: Path, *, certificate: Certificate | None = None) -> None:
         self.directory = directory
-        self.port, self._distribution_port, self._epmd_port = _free_ports(3)
+        self._ports = [_Port() for _ in range(3)]
+        self.port, self._distribution_port, self._epmd_port = (port.number for port in self._ports)
         self._certificate = certificate
         login = "guest:guest@127.0.0.1:{}//"
         if certificate is not None:
@@ -106,6 +108,8 @@ class Broker:
     def close(self) -> None:
         self._server = None
         self._enclosure.close()
+        for port in self._ports:
+            port.close()
 
     def start(self) -> None:
         """Start it again after stop() or kill(); back when it answers."""
@@ -189,10 +193,25 @@ class Broker:
         }
 
 
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now, all different."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [taken.getsockname()[1] for taken in sockets]
-    for taken in sockets:
-        taken.close()
-    return ports
+class _Port:
+    """A port that nobody listens on now, and that no other broker of any test chooses before
+    close(): this one listens there seconds later, and not while it is stopped.
+
+    An abstract socket of its name says so, which goes with its owner. The kernel gives none of
+    these ports to who asks for any, as clients do (net.ipv4.ip_local_port_range)."""
+
+    def __init__(self) -> None:
+        for _ in range(100):
+            self.number = random.randrange(20_000, 30_000)
+            self._claim = socket.socket(socket.AF_UNIX)
+            try:
+                self._claim.bind(f"\0ua-port-{self.number}")
+                socket.create_server(("127.0.0.1", self.number)).close()
+            except OSError:
+                self._claim.close()
+                continue
+            return
+        raise LabError("no port is free")
+
+    def close(self) -> None:
+        self._claim.close()

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -266,9 +267,21 @@ with Lab() as lab:
 """
 
 
-def test_a_killed_test_leaves_no_process_and_the_next_lab_removes_the_rest() -> None:
+@pytest.fixture
+def own_root(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Labs are made there, and no other test's next one removes what is left. Its name is short:
+    there are sockets in it."""
+    with tempfile.TemporaryDirectory(prefix="v-") as root:
+        monkeypatch.setattr(tempfile, "tempdir", root)
+        yield root
+
+
+def test_a_killed_test_leaves_no_process_and_the_next_lab_removes_the_rest(own_root: str) -> None:
     victim = subprocess.Popen(
-        [sys.executable, "-c", _VICTIM, _ACTOR], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _VICTIM, _ACTOR],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": own_root},
     )
     assert victim.stdout is not None
     with victim.stdout as output:
@@ -278,6 +291,7 @@ def test_a_killed_test_leaves_no_process_and_the_next_lab_removes_the_rest() -> 
     assert len(pids) == 4
     for pid in pids:
         wait_until(partial(has_ended, int(pid)), f"{pid} ends", seconds=10)
+    assert Path(directory).is_relative_to(own_root)
     assert Path(directory).exists()
 
     with Lab():

@@ -71,15 +71,13 @@ class LoopVolume:
         holders = Path("/sys/block", Path(self.path).name, "holders")
         found = [f"holder {holder.name}" for holder in holders.iterdir()]
         for process in Path("/proc").iterdir():
-            if process.name.isdigit() and self._is_open_in(process):
-                name = (process / "comm").read_text().strip()
-                found.append(f"{process.name} {name}")
+            with contextlib.suppress(OSError):  # it has just ended
+                if process.name.isdigit() and self._is_open_in(process):
+                    found.append(f"{process.name} {(process / 'comm').read_text().strip()}")
         return tuple(found)
 
     def _is_open_in(self, process: Path) -> bool:
-        with contextlib.suppress(OSError):  # it has just ended
-            return any(os.readlink(fd) == self.path for fd in (process / "fd").iterdir())
-        return False
+        return any(os.readlink(fd) == self.path for fd in (process / "fd").iterdir())
 
     def assert_unused(self, *, seconds: float = 5) -> None:
         """AssertionError, naming them, when somebody uses the device after so many seconds."""

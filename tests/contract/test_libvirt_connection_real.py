@@ -14,7 +14,7 @@ from agent.host.libvirt_events import LibvirtEvents
 from tests.contract.domains import Disk
 from tests.lab.guest import Guest, Shape
 from tests.lab.lab import Lab
-from tests.lab.patience import wait_until
+from tests.lab.patience import PATIENCE, wait_until
 from tests.lab.stopped import stopped
 
 pytestmark = pytest.mark.real
@@ -32,8 +32,8 @@ def lab() -> Iterator[Lab]:
 def connection(lab: Lab) -> Iterator[LibvirtConnection]:
     connection = LibvirtConnection(
         lab.libvirtd.uri,
-        call_timeout_seconds=2,
-        open_timeout_seconds=1,
+        call_timeout_seconds=2 * PATIENCE,
+        open_timeout_seconds=1 * PATIENCE,
         keepalive_seconds=1,
         keepalive_count=2,
     )
@@ -67,9 +67,8 @@ class Heard:
     def wait_for(self, what: str, *, after: int = 0, seconds: float = 10) -> int:
         """How many were told when it came."""
         with self._changed:
-            assert self._changed.wait_for(lambda: what in self.told[after:], seconds), (
-                f"{what} not among {self.told[after:]}"
-            )
+            came = self._changed.wait_for(lambda: what in self.told[after:], seconds * PATIENCE)
+            assert came, f"{what} not among {self.told[after:]}"
             return len(self.told)
 
 

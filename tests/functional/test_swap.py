@@ -138,7 +138,7 @@ def far(swaps: Swaps, accepted: Answer, percent: int) -> None:
 def slow_down_at(swaps: Swaps, percent: int) -> None:
     """Faster until so much is copied, by QEMU's own word; then it takes many seconds more."""
     domain, target_dev = swaps.guest.domain, copied_disk(swaps)
-    limit_copy(swaps, 16 * MIB)
+    limit_copy(swaps, 4 * MIB)
 
     def look() -> bool:
         job = domain.blockJobInfo(target_dev)
@@ -210,8 +210,8 @@ def test_agent_and_libvirtd_die_while_it_copies(
         agent.kill()
         lab.libvirtd.kill()
         lab.libvirtd.start()
+        limit_copy(swaps, 0)  # before the agent looks: it may be ready by then, and is not over
         agent.start()
-        limit_copy(swaps, 0)
         answer = swaps.orchestrator.finish(accepted)
         swaps.ended(new, new_volume, answer)
         assert swaps.guest.domain.isPersistent() == 1
@@ -250,6 +250,9 @@ def test_libvirtd_dies_when_it_is_ready_and_in_the_pivot(
         print(f"{number}: {rests.state}, waiting for {rests.waiting_for}, lost: {is_lost}")
         if is_lost:
             os.kill(lab.libvirtd.guest_pids()[guest.name], SIGKILL)
+            wait_until(
+                lambda: guest.name not in lab.libvirtd.guest_pids(), "its QEMU is gone", seconds=10
+            )
         elif not rests.closed:
             guest.destroy()
         if guest.state == "shut off":

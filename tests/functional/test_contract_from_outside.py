@@ -94,7 +94,7 @@ class Outside:
             ],
             [self],
         )
-        self._listener.start()
+        self._listener.start(override_pool_size=1)  # several threads would change the order
 
     def info(
         self, ctxt: Any, publisher_id: str, event_type: str, payload: Any, metadata: Any

@@ -15,11 +15,15 @@ from tests.lab.agent_process import AgentProcess
 from tests.lab.guest import Guest, Shape
 from tests.lab.lab import Lab
 from tests.lab.loop_volume import LoopVolume
+from tests.lab.patience import PATIENCE
 
 BARE = Shape(has_system=False, spare_ports=4, memory_mib=32)
 """Starts at once; lets go of virtio-scsi disks by itself, and of virtio-blk ones never."""
 
 MakeVolume = Callable[..., LoopVolume]
+
+ANSWER_SECONDS = 10.0 * PATIENCE
+"""An agent that is started meanwhile has so long for its answer."""
 
 
 @pytest.fixture(scope="package")
@@ -44,7 +48,9 @@ def shared_agent(lab: Lab) -> AgentProcess:
 
 @pytest.fixture(scope="package")
 def shared_client(lab: Lab) -> Iterator[AgentClient]:
-    with AgentClient(cfg.CONF, "lab-host", url=lab.broker.url) as client:
+    with AgentClient(
+        cfg.CONF, "lab-host", url=lab.broker.url, timeout_seconds=ANSWER_SECONDS
+    ) as client:
         yield client
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from oslo_config import cfg
 
 from agent.bus.client import AgentClient
 from agent.guest.domain_xml import parse_domain
-from tests.functional.conftest import MakeVolume
+from tests.functional.conftest import ANSWER_SECONDS, MakeVolume
 from tests.functional.orchestrator import Orchestrator, Wish, assert_no_disk, halves, wish
 from tests.functional.test_stubborn import Listener
 from tests.lab.agent_process import AgentProcess
@@ -47,7 +48,9 @@ def agent(lab: Lab, keys: Path) -> AgentProcess:
 
 @pytest.fixture
 def orchestrator(lab: Lab, agent: AgentProcess, guests: list[Guest]) -> Iterator[Orchestrator]:
-    with AgentClient(cfg.CONF, "luks-host", url=lab.broker.url) as client:
+    with AgentClient(
+        cfg.CONF, "luks-host", url=lab.broker.url, timeout_seconds=ANSWER_SECONDS
+    ) as client:
         orchestrator = Orchestrator(client)
         yield orchestrator
         try:
@@ -196,6 +199,13 @@ def test_what_is_not_encrypted_is_neither_plugged_nor_formatted(
     orchestrator.client.release_quarantine(volume.volume_id)
 
 
+def command_lines() -> Iterator[bytes]:
+    """Of every process of this machine."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has just ended
+            yield path.read_bytes()
+
+
 def test_no_key_is_found_anywhere(
     lab: Lab,
     agent: AgentProcess,
@@ -210,7 +220,7 @@ def test_no_key_is_found_anywhere(
     answers = [orchestrator.attach(wanted)]
     assert answers[0].state == "done"
     shown = [
-        *(path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()),
+        *command_lines(),
         repr(orchestrator.client.list_attachments()).encode(),
         *(xml.encode() for xml in halves(guests[3])),
     ]

@@ -14,7 +14,7 @@ from oslo_config import cfg
 from agent.bus.client import AgentClient
 from agent.host.mounts import Mounts
 from agent.model.outcome import Answer
-from tests.functional.conftest import BARE, MakeVolume
+from tests.functional.conftest import ANSWER_SECONDS, BARE, MakeVolume
 from tests.functional.orchestrator import Orchestrator, Wish, assert_no_disk, disks_of, wish
 from tests.lab.agent_process import AgentProcess
 from tests.lab.guest import Guest
@@ -150,7 +150,9 @@ class TestFiles:
     def orchestrator(
         self, lab: Lab, files_agent: AgentProcess, guests: list[Guest]
     ) -> Iterator[Orchestrator]:
-        with AgentClient(cfg.CONF, files_agent.host, url=lab.broker.url) as client:
+        with AgentClient(
+            cfg.CONF, files_agent.host, url=lab.broker.url, timeout_seconds=ANSWER_SECONDS
+        ) as client:
             orchestrator = Orchestrator(client)
             yield orchestrator
             try:

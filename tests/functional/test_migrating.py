@@ -32,7 +32,7 @@ from tests.lab.loop_volume import LoopVolume
 from tests.lab.patience import wait_until
 from tests.lab.two_hypervisors import TwoHypervisors, hostname_of, libvirt_uri_for
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
 SLOWLY = {"bandwidth_bytes_per_second": 4 << 20}
 """A booted guest has some 45 MiB that are not zeros."""

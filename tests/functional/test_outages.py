@@ -12,7 +12,7 @@ from agent.bus.client import Unreachable
 from agent.model.outcome import Answer
 from agent.model.request import rfc3339
 from tests.functional.conftest import MakeVolume
-from tests.functional.orchestrator import Orchestrator, Wish, disks_of, wish
+from tests.functional.orchestrator import OPERATION_SECONDS, Orchestrator, Wish, disks_of, wish
 from tests.lab.guest import Guest
 from tests.lab.lab import Lab
 from tests.lab.loop_volume import LoopVolume
@@ -59,7 +59,7 @@ def test_what_was_accepted_is_done(
     for verb, halves in (("attach", 2), ("detach", 0)):
         requests = [request(verb, wanted) for wanted in wishes]
         for answer in during(lambda: outage(lab), orchestrator, verb, requests):
-            assert orchestrator.finish(answer, seconds=120).state == "done"
+            assert orchestrator.finish(answer, seconds=2 * OPERATION_SECONDS).state == "done"
         known = {
             row["operation_id"]: row["attachment_id"]
             for row in orchestrator.client.list_operations(verb=verb)

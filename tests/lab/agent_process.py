@@ -13,14 +13,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.lab.patience import LabError
+from tests.lab.patience import PATIENCE, LabError
 
 Options = Mapping[str, Mapping[str, object]]
 
 # The agent does not outlive the thread that started it, however that ends.
 _NO_OUTLIVING = ("setpriv", "--pdeathsig", "KILL")
-_START_SECONDS = 60
-_STOP_SECONDS = 60
+_START_SECONDS = 60 * PATIENCE
+_STOP_SECONDS = 60 * PATIENCE
 
 
 class AgentProcess:

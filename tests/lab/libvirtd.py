@@ -25,7 +25,7 @@ from typing import Self
 import libvirt
 
 from tests.lab.enclosure import Enclosure, Inside
-from tests.lab.patience import LabError, wait_until
+from tests.lab.patience import PATIENCE, LabError, wait_until
 
 _PROGRAM = "/usr/sbin/libvirtd"
 _SHARED_CACHE = "libvirt-capabilities"
@@ -223,7 +223,7 @@ class Libvirtd:
         assert self._daemon is not None
         self._drop_connection()
         self._daemon.send(signal.SIGTERM)
-        self._daemon.wait(seconds=20)
+        self._daemon.wait(seconds=40 * PATIENCE)  # it gives itself 30
 
     def kill(self) -> None:
         """SIGKILL for the daemon; guests run on."""

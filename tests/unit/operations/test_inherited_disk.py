@@ -3,7 +3,7 @@
 from agent.guest.domain_xml import Note, metadata_xml, parse_domain
 from agent.journal.book import Book
 from agent.journal.record import Held
-from tests.unit.operations.asking import ask
+from tests.unit.operations.asking import ask, refused
 from tests.unit.saga.stories import ONE, lose_journal
 from tests.world.story import (
     VOLUMES,
@@ -51,6 +51,16 @@ def test_it_survives_the_agent(world: World) -> None:
     world.start()
     (held,) = world.journal.read(lambda book: book.attachments())
     assert (held.attachment.alias, held.attachment.serial) == ("ua-att-1", VOLUMES[0])
+
+
+def test_behind_its_detach_it_is_not_attached_as_what_it_was(world: World) -> None:
+    inherit(world)
+    detach(1, 2)(world)
+    code, _ = refused(world, attach(2, 2))
+    assert code == "busy"
+    world.run()
+    assert ask(world, attach(3, 2))["state"] == "done"
+    assert disks(world) == [["ua-att-2"], ["ua-att-2"]]
 
 
 def test_its_attachment_is_detached(world: World) -> None:

@@ -37,8 +37,9 @@ class BusPeers:
     def close(self) -> None:
         """The connections; nobody asks any more."""
         with self._mutex:
-            while self._callers:
-                self._callers.popitem()[1][0].close()
+            known, self._callers = self._callers, {}
+        for caller, _at in known.values():
+            caller.close()
 
     def look(self, host: str, instance_id: str) -> Sighting | None:
         found = self._ask(host, "get_instance", instance_id=instance_id)

@@ -269,9 +269,10 @@ def _find(host: str, wanted: str, attachments: Lister, operations: Lister) -> Ro
 def _all_kept(operations: Lister) -> Iterator[Row]:
     """A message at a time: a busy host keeps tens of thousands."""
     rows = operations(limit=OPERATIONS_AT_ONCE)
-    while rows:
-        yield from rows
+    yield from rows
+    while len(rows) == OPERATIONS_AT_ONCE:
         rows = operations(limit=OPERATIONS_AT_ONCE, before=rows[0]["operation_id"])
+        yield from rows
 
 
 def _find_exactly(wanted: str, attachments: Lister, operations: Lister) -> Row | None:

@@ -7,7 +7,6 @@ where our umask (0077) was the first to make one. Their names are no secret, and
 Whoever gets through the directory may lock them: it is the operator's.
 """
 
-import logging
 import os
 import stat
 import tempfile
@@ -17,12 +16,7 @@ from typing import Any
 
 from oslo_concurrency import lockutils
 
-LOG = logging.getLogger(__name__)
-
 FOR_ALL = 0o666
-
-DIRECTORY_FOR_ALL = 0o1777
-"""As /run/lock itself: everybody makes files, and nobody removes another's."""
 
 NAMES = ("os-brick-*", "scaleio-*")
 """What os-brick calls them."""
@@ -44,8 +38,6 @@ def share_lock_files(directory: Path) -> None:
 
     What cannot be made or mended is told by the first call that needs it."""
     lockutils.InterProcessLock = SharedLock
-    with suppress(OSError):
-        _make_directory(directory)
     for name in NAMES:
         for path in directory.glob(name):
             with suppress(OSError):
@@ -58,19 +50,11 @@ def make_for_all(path: Path) -> None:
     The caller excludes those of this process who would lock it meanwhile, as above."""
     if os.path.lexists(path):
         return
-    with suppress(FileExistsError):
-        _make_directory(path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)  # for us alone: who shares it has made it
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-") as made:
         os.fchmod(made.fileno(), FOR_ALL)
         with suppress(FileExistsError):  # another program was quicker
             os.link(made.name, path)
-
-
-def _make_directory(directory: Path) -> None:
-    if not directory.exists():
-        directory.mkdir(parents=True)  # those above are made for us alone, as ever
-        directory.chmod(DIRECTORY_FOR_ALL)
-        LOG.info("made %s, for os-brick's locks of this host: it was not there", directory)
 
 
 def _mend(path: Path) -> None:

@@ -50,6 +50,9 @@ IN_A_SCOPE = ("systemd-run", "--scope", "--quiet", "--property=Before=libvirt-gu
 group it would be killed when we are stopped, and every guest with a file below it would lose its
 disk; so it has a group of its own, which at a shutdown outlives the guests (docs/operate.rst)."""
 
+SCOPE_SECONDS = 15
+"""What systemd may take to begin it."""
+
 TIMED_OUT = 124
 """Exit status of timeout(1)."""
 
@@ -131,9 +134,11 @@ class Trail:
         if command[0] not in MOUNTS:
             return self._execute(*command, **how)
         is_in_kernel = command[:3] == ("mount", "-t", "nfs")
-        scope = () if is_in_kernel or not self._systemd_runs.is_dir() else IN_A_SCOPE
-        bounded = ("timeout", "--kill-after=5", str(MOUNT_SECONDS), *command)
-        return self._execute(*scope, *bounded, **how)
+        bounded = _bounded(MOUNT_SECONDS, *command)
+        if not is_in_kernel and self._systemd_runs.is_dir():
+            # It may let the scope wait, as while guests are shut down.
+            bounded = _bounded(MOUNT_SECONDS + SCOPE_SECONDS, *IN_A_SCOPE, *bounded)
+        return self._execute(*bounded, **how)
 
     def _limit_login(self, command: tuple[str, ...], how: dict[str, Any]) -> None:
         """In the node record that os-brick has just made; one that refuses it has its own limit."""
@@ -191,3 +196,7 @@ def _reaches(command: tuple[str, ...]) -> bool:
     if command[0] == "nvme":
         return command[1] in ("connect", "ns-rescan")
     return _is_login(command)
+
+
+def _bounded(seconds: int, *command: str) -> tuple[str, ...]:
+    return ("timeout", "--kill-after=5", str(seconds), *command)

@@ -498,7 +498,7 @@ UNFIT = {
 }
 """What os-brick connects at the cost of others, and why it is refused."""
 
-MOUNTED_PROTOCOLS = ("quobyte", "vzstorage")
+MOUNTED_PROTOCOLS = ("quobyte", "vzstorage", *UNFIT)
 """Those of them that mount an export and find the volume in it, a file."""
 
 VZSTORAGE_EXPORT = re.compile(r"((?:[^\s/]+:/)?[A-Za-z0-9_-]+)(?::(?!\S*:/)\S+)?")
@@ -518,10 +518,10 @@ class VendorConnection(Connection):
         if self.driver_volume_type in MOUNTED_PROTOCOLS:
             extra = self.data.__pydantic_extra__
             for key in ("export", "name"):
-                if not isinstance(extra.get(key), str):
+                if not isinstance(extra.get(key), str | SecretStr):
                     raise ValueError(f"data needs {key}, a string")
             _plain_file_name(extra["name"])
-        if self.driver_volume_type == "vzstorage":
+        if self.driver_volume_type == "vzstorage" and isinstance(extra["export"], str):
             if is_asked(info) and not VZSTORAGE_EXPORT.fullmatch(extra["export"]):
                 raise ValueError(
                     "data.export must be [MDS1[,MDS2...]:/]CLUSTER[:PASSWORD], without ':/' in "

@@ -34,7 +34,8 @@ def plan_cancel_migration(record: Record) -> Plan:
 def _drop_unless_come(book: Book, record: Record) -> None:
     for part in record.parts:
         held = book.attachment(part.attachment_id)
-        if held is not None and (part.known.get("has_come") or held.lease is None):
+        has_come = part.known.get("has_come") or (held is not None and held.lease is None)
+        if held is not None and has_come and not part.known.get("disconnected"):
             book.keep(replace(held, promised=True))
         else:
             book.drop(part.attachment_id)

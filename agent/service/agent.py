@@ -281,7 +281,7 @@ def _keep_leftover(
     )
     if part.attachment is None or part.role == "stays" or is_counted or not is_touched:
         return
-    if device is not None and not book.presence(part.attachment.volume_id).connected:
+    if not book.presence(part.attachment.volume_id).connected:
         return  # it has left, proven
     if device is None:
         source = part.attachment.connection.known_source

@@ -35,6 +35,8 @@ LOG = logging.getLogger(__name__)
 
 BUSES = ("virtio", "scsi")
 
+History = list[list[int]]
+
 
 class Imports:
     """Each entry is judged by itself and written down by itself: what is refused, or was killed
@@ -55,12 +57,12 @@ class Imports:
         row = {**_ids(given), "state": "refused", "disk": None, "device": None, "error": None}
         try:
             entry = ImportEntry.parse(given)
-            newest = self._journal.read(lambda book: _newest(book, entry.attachment))
+            before = self._journal.read(lambda book: _history(book, entry.attachment))
             held = self._known(entry.attachment)
             state = "already"
             if held is None:
                 held = look(self._host, entry)
-                state = self._take_over(held, newest, is_dry_run=is_dry_run)
+                state = self._take_over(held, before, is_dry_run=is_dry_run)
         except AgentError as error:
             LOG.info("not imported: %s: %s: %s", row["attachment_id"], error.code, error.detail)
             return {**row, "error": Problem.of(error).model_dump()}
@@ -73,14 +75,14 @@ class Imports:
         """Raises Invalid where it is another one."""
         return self._journal.read(lambda book: self._judge(book).in_place(attachment))
 
-    def _take_over(self, held: Held, newest: list[int], *, is_dry_run: bool) -> str:
-        """``newest``: as it was before the guest was looked at."""
+    def _take_over(self, held: Held, before: History, *, is_dry_run: bool) -> str:
+        """``before`` the guest was looked at."""
 
         def judge(book: Book) -> str:
             admission = self._judge(book)
             if admission.in_place(held.attachment) is not None:
                 return "already"
-            if _newest(book, held.attachment) != newest:
+            if _history(book, held.attachment) != before:
                 raise Busy(
                     "an operation of this attachment or volume has begun, or ended, while its "
                     "guest was looked at; nothing was done: ask again"
@@ -105,13 +107,18 @@ class Imports:
         return Admission(book, self._policy, self._host.clock.now())
 
 
-def _newest(book: Book, attachment: Attachment) -> list[int]:
-    """By their sequence, the last operations of the attachment and of its volume."""
-    of_both = (
-        *book.operations(attachment_id=attachment.attachment_id, limit=1),
-        *book.operations(volume_id=attachment.volume_id, limit=1),
+def _history(book: Book, attachment: Attachment) -> History:
+    """What changes when an operation of the attachment, or of its volume, begins or ends."""
+    attachment_id, volume_id = attachment.attachment_id, attachment.volume_id
+    newest = (
+        *book.operations(attachment_id=attachment_id, limit=1),
+        *book.operations(volume_id=volume_id, limit=1),
     )
-    return [record.sequence for record in of_both]
+    still_open = (
+        *book.open_operations(attachment_id=attachment_id),
+        *book.open_operations(volume_id=volume_id),
+    )
+    return [[record.sequence for record in records] for records in (newest, still_open)]
 
 
 def look(host: Host, entry: ImportEntry) -> Held:

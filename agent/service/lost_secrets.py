@@ -47,9 +47,11 @@ class LostSecrets:
     def look(self) -> bool:
         """Is all there now that attachments in place need?
 
-        Raises Unavailable (the journal), Internal."""
+        Raises Unavailable (the journal, libvirt), Internal."""
         held = self._journal.read(lambda book: book.attachments())
         needed = [row.attachment for row in held if row.promised and row.attachment.secrets]
+        for one in needed[:1]:
+            self._host.secrets.has(one.secrets[0].uuid)  # or libvirt is away, and is told of once
         missing: list[str] = []
         do_all(partial(self._remake, one.attachment_id, missing) for one in needed)
         return not missing

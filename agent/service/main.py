@@ -326,6 +326,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         give_up(PROJECT, EXIT_CONFIGURATION, error.detail)
     except (OSError, ValueError) as error:
         give_up(PROJECT, EXIT_JOURNAL, f"{settings.state_path} cannot be used: {error}")
+    except RuntimeError as error:  # what threading says
+        give_up(PROJECT, EXIT_JOURNAL, f"this host has no threads to spare: {error}")
     daemon.start()
     daemon.run(signals)
     LOG.info("stopping")

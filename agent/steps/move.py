@@ -94,7 +94,7 @@ class Travel:
             raise MigrationFailed(
                 f"volume {attachment.volume_id} has {here.size_bytes} bytes here, and "
                 f"{self.destination.host} shows {size_bytes} still: send extend to that host, too, "
-                "then migrate again"
+                "or cancel this migration and prepare another; then migrate again"
             )
 
     def where(self, host: Host, look: DomainLook | None) -> Where:

@@ -55,7 +55,7 @@ def unmount_everything() -> None:
 class Export:
     def __init__(self, name: str) -> None:
         self.directory = EXPORTS / name
-        self.directory.mkdir(parents=True, mode=0o777)
+        self.directory.mkdir(parents=True, mode=0o777, exist_ok=True)
         self.directory.chmod(0o777)
         self.source = f"127.0.0.1:{self.directory}"
         run("exportfs", "-o", "rw,no_root_squash,insecure,no_subtree_check,sync", self.source)

@@ -2,9 +2,9 @@
 
 ``python -m tests.nested.inside.power_loss before|storage|after``
 
-Two guests start by themselves. One has a volume over iSCSI on two paths and one over NVMe, the
-other a volume of an array that answers nothing while the host boots. The storage is this machine's
-own: a unit makes it anew before anything of the host asks for it.
+Two guests start by themselves. One has a volume over iSCSI on two paths, one over NVMe and a file
+over NFS, the other a volume of an array that answers nothing while the host boots. The storage is
+this machine's own: a unit makes it anew before anything of the host asks for it.
 """
 
 import json
@@ -22,12 +22,13 @@ from tests.nested.inside.agent import CONFIGURATION, Agent
 from tests.nested.inside.guests import empty_guest
 from tests.nested.inside.iscsi import PORTAL, SECOND_PORTAL, Backing, Firewall, Target
 from tests.nested.inside.leftovers import assert_clean, run
+from tests.nested.inside.nfs import Export, VolumeFile
 from tests.nested.inside.nvme import Namespace, Subsystem
 from tests.nested.inside.stored import PLACE as VOLUMES
 
 PLACE = Path("/srv/lab/power-loss.json")
 SILENT_PORTAL = "127.0.0.3:3260"
-ISCSI, NVME, SILENT = (f"e{number}000000-0000-4000-8000-000000000000" for number in (1, 2, 3))
+ISCSI, NVME, SILENT, FILE = (f"e{number}000000-0000-4000-8000-000000000000" for number in range(4))
 RECONNECT = "attachment-agent-reconnect.service"
 DROP_IN = Path(f"/etc/systemd/system/{RECONNECT}.d/time.conf")
 OPERATION_SECONDS = 600
@@ -38,7 +39,8 @@ SLACK = 4
 
 STORAGE_UNIT = """
 [Unit]
-After=sys-kernel-config.mount systemd-modules-load.service
+Wants=nfs-server.service
+After=sys-kernel-config.mount systemd-modules-load.service nfs-server.service
 Before=attachment-agent-reconnect.service
 [Service]
 Type=oneshot
@@ -59,7 +61,9 @@ def storage() -> dict[str, dict[str, Any]]:
     silent.map(0, Backing(SILENT))
     subsystem = Subsystem("power")
     subsystem.map(1, Namespace(NVME, nguid=NVME))
+    file = VolumeFile(Export("power"), volume_id=FILE)
     return {
+        FILE: file.connection_info(),
         ISCSI: target.connection_info(3, multipath=True),
         SILENT: silent.connection_info(0, multipath=True),
         NVME: subsystem.connection_info(1),
@@ -82,7 +86,7 @@ def before() -> None:
     wishes = []
     begun = time.monotonic()
     for number, (guest, volume_id) in enumerate(
-        ((healthy, ISCSI), (healthy, NVME), (unlucky, SILENT))
+        ((healthy, ISCSI), (healthy, NVME), (healthy, FILE), (unlucky, SILENT))
     ):
         guest.domain.setAutostart(True)
         wanted = {
@@ -109,14 +113,14 @@ def before() -> None:
 def after() -> None:
     asking = orchestrator()
     wishes: list[Wish] = json.loads(PLACE.read_text())
-    healthy, unlucky = wishes[0]["instance_id"], wishes[2]["instance_id"]
+    healthy, unlucky = wishes[0]["instance_id"], wishes[3]["instance_id"]
     check_boot()
     check_report()
     assert run("virsh", "domstate", healthy).strip() == "running"
     assert run("virsh", "domstate", unlucky).strip() == "shut off"
     found = asking.client.audit()["findings"]
     assert [(row["kind"], row["attachment_id"]) for row in found] == [
-        ("device-missing", wishes[2]["attachment_id"])
+        ("device-missing", wishes[3]["attachment_id"])
     ], found
     run("nft", "delete", "table", "ip", "lab")
     wait_until(
@@ -147,10 +151,10 @@ def check_report() -> None:
     status = run("systemctl", "show", "--value", "-p", "ExecMainStatus", RECONNECT).strip()
     said = run("journalctl", "--no-pager", "--boot", "-o", "cat", "-u", RECONNECT)
     assert status == "1", said
-    assert f"back: volume {ISCSI}" in said, said
-    assert f"back: volume {NVME}" in said, said
+    for volume_id in (ISCSI, NVME, FILE):
+        assert f"back: volume {volume_id}" in said, said
     assert f"NOT BACK: volume {SILENT}" in said, said
-    assert "1 of 3 volumes are not back" in said, said
+    assert "1 of 4 volumes are not back" in said, said
 
 
 def moments(unit: str, *names: str) -> list[int]:

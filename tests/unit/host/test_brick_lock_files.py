@@ -33,6 +33,7 @@ def umask() -> Iterator[None]:
 @pytest.fixture
 def lock_path(tmp_path: Path, umask: None) -> Iterator[Path]:
     directory = tmp_path / "locks"
+    directory.mkdir()
     with locking_in(directory):
         share_lock_files(directory)
         yield directory
@@ -70,12 +71,11 @@ def test_so_it_is_in_every_process_of_the_agent(tmp_path: Path, umask: None) -> 
         assert mode(directory / "os-brick-connect_volume") == 0o666
 
 
-def test_a_directory_that_is_missing_is_for_all(lock_path: Path) -> None:
-    """/run is empty when the host has booted."""
-    assert mode(lock_path) == 0o1777
+def test_a_directory_that_is_missing_is_ours_alone(lock_path: Path) -> None:
+    """/run is empty when the host has booted: who shares it makes it before us, as his own."""
     lock_path.rmdir()
     with OsBrickLocks(60).hold("scsi"):
-        assert mode(lock_path) == 0o1777
+        assert mode(lock_path) == 0o700
 
 
 def test_a_directory_that_is_there_is_the_operators(lock_path: Path) -> None:

@@ -291,7 +291,7 @@ class TestTrail:
         trail, ran = self.trail(fails=False, systemd_runs=tmp_path)
         trail.execute(*mount)
         end = ran[0].index("--")
-        assert ran[0][:2] == ("systemd-run", "--scope")
+        assert ran[0][:5] == ("timeout", "--kill-after=5", "75", "systemd-run", "--scope")
         assert ran[0][end + 1 :] == ("timeout", "--kill-after=5", "60", *mount)
         trail.execute(*MOUNT)
         assert ran[1][0] == "timeout", "NFS is the kernel's"

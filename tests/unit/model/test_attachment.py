@@ -196,6 +196,7 @@ def test_it_is_found_as_another_is() -> None:
 
 def test_a_protocol_of_yesterday_is_read_and_nobody_may_wish_it() -> None:
     stored = attachment_payload(connection_info=info("scality", {"export": "x", "name": "y"}))
-    assert Attachment.model_validate(stored).reveal() == stored
+    kept = Attachment.model_validate(stored)
+    assert (kept.reveal(), kept.connection.source_type) == (stored, "file")
     with pytest.raises(Invalid, match="scality is not connected by this agent"):
         Attachment.parse(stored)

@@ -243,6 +243,16 @@ class TestCancel:
         assert detached["result"]["disconnected"]
         assert parse_domain(str(world.domains.guests[ONE].live)).disks == ()
 
+    def test_what_it_has_disconnected_is_kept_by_nobody(self, world: World) -> None:
+        """An attachment from before, whose instance has left by other means, was to come back."""
+        world.domains.add(ONE)
+        attached(world)
+        world.domains.undefine(ONE)
+        prepare_migration(1, attachment(1)).send(world)
+        answer = ask(world, cancel_migration(2))
+        assert answer["result"]["attachments"][0]["disconnected"]
+        assert world.agent.query("list_attachments", {})["attachments"] == []
+
     def test_while_it_comes_it_says_where_to_cancel(self, world: World) -> None:
         prepared(world)
         stalls(world)

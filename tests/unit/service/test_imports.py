@@ -269,6 +269,14 @@ def test_what_is_detached_while_it_is_looked_at_is_not_taken_over(world: World) 
     assert world.storage.devices == {}
 
 
+def test_nor_what_has_left_by_a_detach_that_was_open_before(world: World) -> None:
+    anothers(alias="ua-att-1")(world)
+    detach(1, attachment=entry()["attachment"]).send(world)
+    world.meanwhile["after all"] = World.run
+    assert one(world)["error"]["code"] == "busy"
+    assert listed(world) == []
+
+
 def test_by_hand_and_attached_again_the_guest_has_it_already(world: World) -> None:
     """And where somebody has taken it out by hand, it comes with an alias of its own."""
     anothers(alias="")(world)

@@ -23,7 +23,8 @@ BARE = Shape(has_system=False, spare_ports=4, memory_mib=32)
 MakeVolume = Callable[..., LoopVolume]
 
 ANSWER_SECONDS = 10.0 * PATIENCE
-"""An agent that is started meanwhile has so long for its answer."""
+"""An agent that is started meanwhile has so long for its answer. Not where it is killed again and
+again: whoever has lost his answer waits for a third of it before he asks anew."""
 
 
 @pytest.fixture(scope="package")
@@ -48,9 +49,7 @@ def shared_agent(lab: Lab) -> AgentProcess:
 
 @pytest.fixture(scope="package")
 def shared_client(lab: Lab) -> Iterator[AgentClient]:
-    with AgentClient(
-        cfg.CONF, "lab-host", url=lab.broker.url, timeout_seconds=ANSWER_SECONDS
-    ) as client:
+    with AgentClient(cfg.CONF, "lab-host", url=lab.broker.url) as client:
         yield client
 
 

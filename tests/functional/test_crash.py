@@ -11,7 +11,7 @@ from oslo_config import cfg
 
 from agent.bus.client import AgentClient
 from agent.model.outcome import Answer
-from tests.functional.conftest import ANSWER_SECONDS, MakeVolume
+from tests.functional.conftest import MakeVolume
 from tests.functional.orchestrator import Orchestrator, assert_no_disk, disks_of, wish
 from tests.lab import dying_agent
 from tests.lab.agent_process import AgentProcess
@@ -55,9 +55,7 @@ def module_mortal(lab: Lab) -> Iterator[Mortal]:
     program = [sys.executable, str(Path(dying_agent.__file__))]
     agent = lab.agent("mortal", program=program)
     agent.wait_connected()
-    with AgentClient(
-        cfg.CONF, agent.host, url=lab.broker.url, timeout_seconds=ANSWER_SECONDS
-    ) as client:
+    with AgentClient(cfg.CONF, agent.host, url=lab.broker.url) as client:
         yield Mortal(agent, client)
     agent.close()
 

@@ -128,7 +128,7 @@ class GiveBack(DisconnectVolume):
         if learnt["disconnected"] or own_use(scene.host, self.attachment) is None:
             return learnt
         warning = (
-            f"the instance has come to this host meanwhile, and has volume "
+            "the instance has come to this host meanwhile, and has volume "
             f"{self.attachment.volume_id}: the attachment stays; migrate it back, or detach"
         )
         return {**learnt, "has_come": True, "warnings": [*learnt.get("warnings", ()), warning]}

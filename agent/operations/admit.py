@@ -47,6 +47,7 @@ from agent.operations.sharing import refuse_sharing
 from agent.operations.staying import all_of_instance, refuse_while_extended, users_of_volume
 from agent.operations.swap import (
     attachment_in_place,
+    refuse_while_open,
     refuse_while_swapped,
     swapped_parts,
     taking_the_place,
@@ -156,7 +157,8 @@ class Admission:
         if known is not None and is_user_alias(known.alias):  # others are not plugged again
             attachment = asked.found_as(known)
         if attachment.marks is not None:
-            self._refuse_behind_its_detach(attachment.attachment_id)
+            # Behind a detach a new disk would show the guest the serial of what it was by a swap.
+            refuse_while_open(self.book, attachment.attachment_id)
         self._generation_for_attach(attachment)
         self._attachment_is_free(attachment.attachment_id, attachment.volume_id)
         self._volume_is_settled(attachment.volume_id)
@@ -266,15 +268,6 @@ class Admission:
                     f"waiting for {record.waiting_for or 'its next try'}; nothing was done: send "
                     "it again when that has ended"
                 )
-
-    def _refuse_behind_its_detach(self, attachment_id: str) -> None:
-        """Of a disk that is found by what a swap has left: whether it is there then is not known,
-        and a new one would show the guest the old volume's serial."""
-        for record in self.book.open_operations(attachment_id=attachment_id):
-            raise Busy(
-                f"{record.verb} {record.operation_id} of this attachment is {record.state}; "
-                "nothing was done: send it again when that has ended"
-            )
 
     def _same_attachment(self, attachment: Attachment) -> None:
         known = self._attachment_here(attachment.attachment_id)

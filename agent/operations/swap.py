@@ -59,17 +59,22 @@ def keep_new(book: Book, record: Record) -> None:
 
 def attachment_in_place(book: Book, request: SwapRequest) -> Held:
     """What is to be swapped.  Raises UnknownAttachment, Busy: another operation is open on it."""
-    for record in book.open_operations(attachment_id=request.attachment_id):
-        raise Busy(
-            f"{record.verb} {record.operation_id} of this attachment is {record.state}; nothing "
-            "was done: send it again when that has ended"
-        )
+    refuse_while_open(book, request.attachment_id)
     held = book.attachment(request.attachment_id)
     if held is None or held.lease is not None:
         raise UnknownAttachment(
             f"attachment {request.attachment_id} is not in place on this host; nothing was touched"
         )
     return held
+
+
+def refuse_while_open(book: Book, attachment_id: str) -> None:
+    """Raises Busy: what the attachment is when that has ended nobody knows yet."""
+    for record in book.open_operations(attachment_id=attachment_id):
+        raise Busy(
+            f"{record.verb} {record.operation_id} of this attachment is {record.state}; nothing "
+            "was done: send it again when that has ended"
+        )
 
 
 def taking_the_place(book: Book, request: SwapRequest, held: Held) -> Attachment:

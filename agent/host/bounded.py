@@ -8,9 +8,16 @@ import subprocess
 import threading
 from collections.abc import Callable, Sequence
 
-from agent.errors import Unavailable
+from agent.errors import ConnectFailed, Unavailable
 
 Spawn = Callable[..., "subprocess.Popen[str]"]
+
+ANSWER_SECONDS = 30.0
+"""What storage may take to show the beginning of a volume. Who asks one that is away is stuck in
+the kernel: for ever, where a map queues without a path."""
+
+BLOCK_BYTES = 4096
+"""Of no device is this less than a block: a read past the cache of a part of one asks nobody."""
 
 
 def run_bounded(
@@ -30,6 +37,23 @@ def run_bounded(
         )
         reaper.start()
         raise
+
+
+def refuse_silent(path: str, spawn: Spawn, *flags: str) -> None:
+    """A child opens it and reads, past the cache, which may know what nobody says any more: it may
+    be stuck, and we are not. What it is told, or that it cannot read, says nothing here.
+
+    Raises ConnectFailed where there is no answer in time."""
+    how = ",".join(("direct", *flags))
+    read = ["dd", f"if={path}", "of=/dev/null", f"bs={BLOCK_BYTES}", "count=1", f"iflag={how}"]
+    try:
+        run_bounded(read, ANSWER_SECONDS, spawn)
+    except subprocess.TimeoutExpired as error:
+        raise ConnectFailed(
+            f"{path} has not answered for {ANSWER_SECONDS:g} s, or has not taken yet what this "
+            "host had still to write; nothing was done to any guest: look at its server, or its "
+            "paths, then try again"
+        ) from error
 
 
 def _begun(command: Sequence[str], spawn: Spawn) -> "subprocess.Popen[str]":

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from agent.errors import ConnectFailed, Invalid, LunMissing
-from agent.host.bounded import Spawn
-from agent.host.header import refuse_silent
+from agent.host.bounded import Spawn, refuse_silent
 
 _QCOW2_HEADER = struct.Struct(">4sIQIIQ")
 """magic, version, backing_file_offset, backing_file_size, cluster_bits, size in bytes

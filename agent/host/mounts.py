@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from agent.errors import ConnectFailed, Unavailable
-from agent.host.bounded import Spawn, run_bounded
+from agent.host.bounded import ANSWER_SECONDS, Spawn, run_bounded
 from agent.host.far_files import lines_of, unescaped
-from agent.host.header import ANSWER_SECONDS
 
 LOG = logging.getLogger(__name__)
 

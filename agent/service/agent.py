@@ -92,14 +92,11 @@ class Agent:
     def wait(self, arguments: Mapping[str, object]) -> dict[str, Any]:
         try:
             asked = WaitRequest.parse(arguments)
-            record = self._record(asked.operation_id)
-            if record.open:
-                with self._changed:
-                    self._changed.wait_for(
-                        lambda: not self.workers.has(asked.operation_id), asked.timeout_seconds
-                    )
-                record = self._record(asked.operation_id)
-            return record.answer().wire()
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: not self.workers.has(asked.operation_id), asked.timeout_seconds
+                )
+            return self._record(asked.operation_id).answer().wire()
         except AgentError as error:
             return {"error": Problem.of(error).model_dump()}
 

@@ -140,6 +140,7 @@ class Daemon:
     def _beside(self, host: Host, lost: LostVolumes) -> tuple[Turns, ...]:
         journal = self._journal
         upkeep = Upkeep(journal, self._clock, self._settings.retention_seconds)
+        watch = Watch(host, journal)
         return (
             Turns(
                 "lost volumes",
@@ -149,10 +150,17 @@ class Daemon:
             ),
             Turns(
                 "watch",
-                Watch(host, journal).look,
+                watch.look_at_paths,
                 WATCH_SECONDS,
                 first_seconds=WATCH_SECONDS,
-                trouble="not everything could be looked at",
+                trouble="not all paths could be looked at",
+            ),
+            Turns(
+                "unneeded",
+                watch.leave_unneeded,
+                WATCH_SECONDS,
+                first_seconds=WATCH_SECONDS,
+                trouble="not everything that nobody needs could be left",
             ),
             Turns(
                 "journal upkeep",

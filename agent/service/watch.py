@@ -1,7 +1,8 @@
 """What nobody asks for and somebody must see: paths, namespaces that await their unmap, mounts.
 
-Each look reads files of sysfs and changes nothing on the host, but for what nobody needs any
-more: a mount, and NVMe controllers that show nothing.
+A look at the paths reads files of sysfs and waits for nobody. What nobody needs any more, a mount
+or NVMe controllers that show nothing, goes under the lock of whoever may just begin to need it: in
+a turn of its own, since an attach may have that for minutes.
 What has changed is written down and told in one transaction.
 """
 
@@ -31,13 +32,16 @@ class Watch:
         self._host = host
         self._journal = journal
 
-    def look(self) -> None:
-        """All of it, once.  Raises AgentError where something could not be looked at."""
+    def look_at_paths(self) -> None:
+        """Of all attachments.  Raises AgentError where one's could not be looked at."""
         attachments = self._journal.read(lambda book: book.attachments())
+        do_all(partial(self._look_at_paths, held) for held in attachments)
+
+    def leave_unneeded(self) -> None:
+        """All of it, once.  Raises AgentError where something could not be left."""
         left_behind = self._journal.read(lambda book: book.left_behind())
         do_all(
             [
-                *(partial(self._look_at_paths, held) for held in attachments),
                 *(partial(self._look_at_leftover, *one) for one in left_behind.items()),
                 *(partial(self._leave, export) for export in self._host.connectors.exports()),
             ]

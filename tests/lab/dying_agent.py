@@ -32,7 +32,10 @@ Result = TypeVar("Result")
 ORDER = "die-at"
 DEATH = "died"
 
-BESIDE = ("publisher", "journal upkeep", "watch", "lost volumes", "lost secrets", "MainThread")
+BESIDE = (
+    *("publisher", "journal upkeep", "watch", "unneeded", "lost volumes", "lost secrets"),
+    "MainThread",
+)
 """Threads whose writes come at any time."""
 
 

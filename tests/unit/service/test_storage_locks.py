@@ -128,7 +128,7 @@ def test_every_call_that_nobody_asks_for(
     connectors = TracedConnectors(locks, **bench.options())
     last = Device(path="/dev/nvme0n1", identity={"nguid": "1"}, size_bytes=1, subsystem=SUBSYSTEM)
     journal.write(lambda book: book.leave_behind("volume-1", last))
-    Watch(host_with(connectors, locks, journal, world), journal).look()
+    Watch(host_with(connectors, locks, journal, world), journal).leave_unneeded()
     assert connectors.calls == [
         ("leave subsystem", {f"target:{SUBSYSTEM}"}),
         ("leave", {f"target:{EXPORT}"}),

@@ -66,7 +66,9 @@ def here(world: World) -> Host:
 def look(world: World) -> list[dict[str, Any]]:
     """What a look tells."""
     before = len(world.letters())
-    Watch(here(world), world.journal).look()
+    watch = Watch(here(world), world.journal)
+    watch.look_at_paths()
+    watch.leave_unneeded()
     return world.letters()[before:]
 
 
@@ -101,6 +103,15 @@ class TestPaths:
         path_missing(world)
         (letter,) = look(world)
         assert (letter["paths_found"], letter["paths_expected"]) == (1, 2)
+
+    def test_whoever_has_an_export_for_long_keeps_nobody_from_seeing_it(self, world: World) -> None:
+        attached(world)
+        path_missing(world)
+        assert isinstance(world.storage, Subsystem)
+        world.storage.mounted = ["192.0.2.40:/volumes"]
+        with world.locks.targets(world.storage.mounted):
+            Watch(here(world), world.journal).look_at_paths()
+        assert listed(world) == (1, 2)
 
     def test_a_device_that_is_gone_is_another_matter(self, world: World) -> None:
         attached(world)

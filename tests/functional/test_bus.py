@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shlex
 import subprocess
 import sys
 import threading
@@ -45,6 +46,8 @@ amqp: Any = import_module("amqp")
 pytestmark = pytest.mark.real
 
 T = TypeVar("T")
+
+REPOSITORY = Path(__file__).parents[2]
 
 ENOUGH = 60.0
 """For wait_until, which has its own patience."""
@@ -726,6 +729,23 @@ def test_notifications_wait_in_the_broker_for_the_first_listener(
     listener.wait_for(3)
     listener.close()
     assert listener.sequences == [1, 2, 3]
+
+
+def test_the_policy_of_the_docs_keeps_the_newest(
+    broker: Broker, host: str, outbox: ListedOutbox
+) -> None:
+    told = (REPOSITORY / "docs/operate.rst").read_text().replace("\\\n", "")
+    [command] = [line for line in told.splitlines() if "rabbitmqctl set_policy" in line]
+    words = command.replace("--vhost attachments", "--vhost /").replace("100000", "3")
+    broker.control(*shlex.split(words)[1:])
+    outbox.write(5)
+    with publishing(broker, host, outbox):
+        outbox.wait_empty()
+    listener = Listener(broker, host)
+    listener.wait_for(5)
+    listener.close()
+    broker.control("clear_policy", "attachment-agent-notifications")
+    assert listener.sequences == [3, 4, 5]
 
 
 def test_who_has_much_to_send_turns(

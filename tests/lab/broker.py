@@ -21,7 +21,7 @@ from typing import Self
 
 from tests.lab.certificates import Certificate
 from tests.lab.enclosure import Enclosure, Inside
-from tests.lab.patience import LabError, wait_until
+from tests.lab.patience import PATIENCE, LabError, wait_until
 
 # Debian's /usr/sbin/rabbitmq-server would change to the machine's rabbitmq user and directory.
 _PROGRAM = "/usr/lib/rabbitmq/bin/rabbitmq-server"
@@ -141,6 +141,11 @@ class Broker:
     def pid(self) -> int:
         assert self._server is not None
         return self._server.pid
+
+    def control(self, *words: str) -> str:
+        """What rabbitmqctl says to that."""
+        argv = [f"{_PROGRAM.removesuffix('-server')}ctl", "--quiet", *words]
+        return self._enclosure.run(argv, seconds=60 * PATIENCE, env=self._environment())
 
     def wait_ready(self) -> None:
         """Back when the broker takes connections. LabError after 60 s, or when it has ended."""

@@ -153,10 +153,13 @@ class Enclosure:
         )
         return Inside(entering, argv[0].rsplit("/", 1)[-1])
 
-    def run(self, argv: Sequence[str], *, seconds: float = 30) -> str:
+    def run(
+        self, argv: Sequence[str], *, seconds: float = 30, env: Mapping[str, str] | None = None
+    ) -> str:
         """Run a program inside to its end; what it printed. LabError when it fails."""
+        command = [*self._nsenter(), *argv]
         done = subprocess.run(
-            [*self._nsenter(), *argv], capture_output=True, text=True, timeout=seconds, check=False
+            command, capture_output=True, text=True, timeout=seconds, check=False, env=env
         )
         if done.returncode:
             raise LabError(f"{' '.join(argv)} failed inside {self.name}: {done.stderr.strip()}")

@@ -11,9 +11,9 @@ what the disk is found by, read just before.
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import libvirt
 from lxml import etree
@@ -23,6 +23,14 @@ from agent.host.libvirt_abilities import DETACH_BY_ALIAS, Abilities, version_of
 from agent.host.libvirt_connection import LibvirtConnection, VirConnect
 from agent.host.libvirt_devices import Mark, devices_in, found_by, target_in
 from agent.host.libvirt_disks import LibvirtDisks
+from agent.host.libvirt_looks import (
+    LastLooks,
+    VirDomain,
+    live_xml,
+    look_of,
+    read,
+    unanswered_milliseconds,
+)
 from agent.host.migration_words import ARRIVED_IN_POST_COPY, HELD, post_copy_phase
 from agent.host.refusals import (
     is_no_such_device,
@@ -33,10 +41,7 @@ from agent.host.refusals import (
 )
 from agent.host.shared import Shared
 from agent.model.mark import is_user_alias
-from agent.ports import Capabilities, DomainLook, DomainState, DomainXml
-
-VirDomain = Any
-"""A libvirt.virDomain."""
+from agent.ports import Capabilities, DomainLook, DomainXml
 
 Told = TypeVar("Told")
 
@@ -65,11 +70,6 @@ _JOBS: Final = {
 }
 """Jobs of the whole domain. A backup is none: it lets devices come and go, as block jobs do."""
 
-_STANDING: Final = frozenset(
-    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED, libvirt.VIR_DOMAIN_CRASHED)
-)
-
-
 _ERRORS: Final[dict[int, str]] = {libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE: "enospc"}
 
 
@@ -96,6 +96,7 @@ class LibvirtDomains(LibvirtDisks):
         self._abilities = Abilities(without)
         self._asked = _Asked()
         self._all = Shared(self._look_at_all)
+        self._last_looks = LastLooks()
 
     def answering(self) -> bool:
         return self._connection.alive()
@@ -104,18 +105,18 @@ class LibvirtDomains(LibvirtDisks):
         """Not held up by a QEMU that hangs: then ``job`` says so."""
 
         def look(domain: VirDomain) -> DomainLook:
-            xml = _read(domain, is_persistent=domain.isPersistent())
+            xml = read(domain, is_persistent=domain.isPersistent())
             if not xml.active:
-                return _look(xml, libvirt.VIR_DOMAIN_SHUTOFF)
+                return look_of(xml, libvirt.VIR_DOMAIN_SHUTOFF)
             state, reason = domain.state()
             is_held = (state, reason) == HELD
-            return replace(_look(xml, state), job=_job(domain, state, reason), is_held=is_held)
+            return replace(look_of(xml, state), job=_job(domain, state, reason), is_held=is_held)
 
         return self._of(instance_id, look)
 
     def read(self, instance_id: str) -> DomainXml | None:
         return self._of(
-            instance_id, lambda domain: _read(domain, is_persistent=domain.isPersistent())
+            instance_id, lambda domain: read(domain, is_persistent=domain.isPersistent())
         )
 
     def job(self, instance_id: str) -> str | None:
@@ -147,7 +148,7 @@ class LibvirtDomains(LibvirtDisks):
         def ask(connection: VirConnect) -> list[DomainLook]:
             transient = _ids(connection, libvirt.VIR_CONNECT_LIST_DOMAINS_TRANSIENT)
             states = connection.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE)
-            return list(_looks(states, transient))
+            return self._last_looks.of_all(states, transient)
 
         return self._question(ask)
 
@@ -211,7 +212,7 @@ class LibvirtDomains(LibvirtDisks):
                 )
             domain.updateDeviceFlags(disk_xml, _CONFIG.affect)
 
-        self._change(ask, f"changing the disk {mark} in the definition of domain {instance_id}")
+        self._change_domain(instance_id, ask, f"changing the disk {mark} in the definition")
 
     def note(self, instance_id: str, metadata_xml: str) -> None:
         """An element without children takes ours away.
@@ -230,7 +231,7 @@ class LibvirtDomains(LibvirtDisks):
                 | (_CONFIG.affect if domain.isPersistent() else 0),
             )
 
-        self._change(ask, f"the note of disks in domain {instance_id}")
+        self._change_domain(instance_id, ask, "the note of disks")
 
     def capabilities(self) -> Capabilities:
         """Asked anew each time: libvirtd and QEMU can be upgraded under us."""
@@ -257,7 +258,7 @@ class LibvirtDomains(LibvirtDisks):
                 if not mark.is_in(_xml_of(domain, half)):
                     raise
 
-        self._change(ask, f"plugging {mark} into {half.name} of domain {instance_id}")
+        self._change_domain(instance_id, ask, f"plugging {mark} into {half.name}")
 
     def _take_out(self, instance_id: str, alias: str, half: _Half) -> None:
         def ask(connection: VirConnect) -> None:
@@ -272,7 +273,20 @@ class LibvirtDomains(LibvirtDisks):
                 if not _is_out(error):
                     raise
 
-        self._change(ask, f"taking the disk {alias} out of {half.name} of domain {instance_id}")
+        self._change_domain(instance_id, ask, f"taking the disk {alias} out of {half.name}")
+
+    def _change_domain(
+        self, instance_id: str, ask: Callable[[VirConnect], None], doing: str
+    ) -> None:
+        """Whatever came of it, and whenever it ends: what was known of its disks is so no more."""
+
+        def change(connection: VirConnect) -> None:
+            try:
+                ask(connection)
+            finally:
+                self._last_looks.forget(instance_id)
+
+        self._change(change, f"{doing} of domain {instance_id}")
 
 
 class _Asked:
@@ -300,42 +314,8 @@ class _Asked:
             self._at.pop((instance_id, alias or ""), None)
 
 
-def _looks(
-    states: Collection[tuple[VirDomain, Mapping[str, Any]]], transient: frozenset[str]
-) -> Iterator[DomainLook]:
-    for domain, state in states:
-        try:
-            xml = _read(domain, is_persistent=domain.UUIDString() not in transient)
-        except libvirt.libvirtError as error:
-            if not is_no_such_domain(error.get_error_code()):
-                raise
-        else:
-            yield _look(xml, state["state.state"])
-
-
-def _read(domain: VirDomain, *, is_persistent: bool) -> DomainXml:
-    return DomainXml(
-        instance_id=domain.UUIDString(),
-        name=domain.name(),
-        live_xml=_live_xml(domain),
-        inactive_xml=domain.XMLDesc(_CONFIG.xml_flags) if is_persistent else None,
-    )
-
-
-def _look(xml: DomainXml, running: int) -> DomainLook:
-    """``running``: its state, where it runs at all, which the XML tells."""
-    standing: DomainState = "paused" if running in _STANDING else "running"
-    return DomainLook(**vars(xml), state=standing if xml.active else "shutoff")
-
-
-def _live_xml(domain: VirDomain) -> str | None:
-    """None unless it runs, told by the same answer: only what runs has an id."""
-    xml: str = domain.XMLDesc(_LIVE.xml_flags)
-    return xml if " id=" in xml[: xml.index(">")] else None
-
-
 def _xml_of(domain: VirDomain, half: _Half) -> str | None:
-    return _live_xml(domain) if half is _LIVE else str(domain.XMLDesc(half.xml_flags))
+    return live_xml(domain) if half is _LIVE else str(domain.XMLDesc(half.xml_flags))
 
 
 def _job(domain: VirDomain, running: int, reason: int) -> str | None:
@@ -344,9 +324,7 @@ def _job(domain: VirDomain, running: int, reason: int) -> str | None:
         return _JOBS[libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT]
     if (running, reason) in ARRIVED_IN_POST_COPY:
         return _JOBS[libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN]
-    state, _details, since_milliseconds = domain.controlInfo()
-    occupied = state == libvirt.VIR_DOMAIN_CONTROL_OCCUPIED
-    if occupied and since_milliseconds > STUCK_SECONDS * 1000:
+    if unanswered_milliseconds(domain) > STUCK_SECONDS * 1000:
         return f"command to QEMU (unanswered for more than {STUCK_SECONDS:g} s)"  # told once
     try:
         job = domain.jobStats()

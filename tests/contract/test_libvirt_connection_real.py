@@ -153,6 +153,7 @@ def test_a_qemu_that_hangs_holds_up_nobody_else(
 ) -> None:
     other = lab.guest(shape=BARE, is_persistent=False)
     domains = LibvirtDomains(connection)
+    before = {look.instance_id: look for look in domains.all()}
     pid = lab.libvirtd.guest_pids()[guest.name]
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -164,7 +165,9 @@ def test_a_qemu_that_hangs_holds_up_nobody_else(
         found = domains.look(other.uuid)
         assert found is not None
         assert disk.is_in(found.live_xml)
-        assert {look.instance_id for look in domains.all()} >= {guest.uuid, other.uuid}
+        looks = {look.instance_id: look for look in domains.all()}
+        assert looks[guest.uuid] == before[guest.uuid]
+        assert disk.is_in(looks[other.uuid].live_xml)
     finally:
         os.kill(pid, signal.SIGCONT)
         other.destroy()

@@ -23,6 +23,7 @@ DomainState = Literal["running", "paused", "shutoff"]
 HEADER_BYTES = 4096
 
 LUKS2 = "luks2"
+SHARED_ENCRYPTION = "shared-encryption"
 RESERVATIONS = "reservations"
 GUEST_INITIATOR = "guest-initiator"
 SYNCHRONOUS_WRITES = "synchronous-writes"

@@ -10,6 +10,7 @@ from agent.ports import (
     GUEST_INITIATOR,
     LUKS2,
     RESERVATIONS,
+    SHARED_ENCRYPTION,
     STORAGE_SLICES,
     SYNCHRONOUS_WRITES,
 )
@@ -27,6 +28,7 @@ SINCE: Final[dict[str, tuple[int, int, int] | None]] = {
     LASTING_STATISTICS: (6, 0, 0),
     POST_COPY_RECOVERY: (8, 5, 0),
     LUKS2: None,
+    SHARED_ENCRYPTION: (3, 10, 0),
     RESERVATIONS: (4, 4, 0),
     GUEST_INITIATOR: (4, 7, 0),
     SYNCHRONOUS_WRITES: (8, 0, 0),
@@ -35,6 +37,10 @@ SINCE: Final[dict[str, tuple[int, int, int] | None]] = {
 """Which libvirt (on the hypervisor; the binding is newer). None: none yet. QEMU's LUKS driver
 reads version 1 of the header ("LUKS version 2 is not supported", 7.2), and libvirt refuses luks2
 with it."""
+
+GONE: Final[dict[str, tuple[int, int, int]]] = {SHARED_ENCRYPTION: (11, 3, 0)}
+"""From which libvirt on it is known to be no more: 9.0 lets a disk be shared that it decrypts,
+11.3 says "requires use of supported storage format"; those between were not tried."""
 
 RESERVING_PROGRAM: Final = "qemu-pr-helper"
 """libvirt starts one for each guest that reserves: QEMU itself may not."""
@@ -68,6 +74,8 @@ class Abilities:
         """Asks the host: packages come and go."""
         since = SINCE[ability]
         if ability in self._without or since is None or libvirt < since:
+            return False
+        if ability in GONE and libvirt >= GONE[ability]:
             return False
         probe = self._probes.get(ability)
         return probe is None or probe()

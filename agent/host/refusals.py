@@ -62,6 +62,9 @@ _LOCKED: Final = re.compile(r'Failed to get (shared )?"\w+" lock')
 _WRONG_PASSPHRASE: Final = re.compile(r"Invalid password, cannot unlock any keyslot")
 _NOT_LUKS: Final = re.compile(r"not in LUKS format|LUKS version \d+ is not supported")
 
+_NOT_SHARED: Final = re.compile(r"shared access for disk \S+ requires use of supported storage")
+"""libvirt 11.3 of a disk that it decrypts, as ever of one with a format; 9.0 lets it be shared."""
+
 _NO_LOGIN: Final = re.compile(r"iSCSI: .*(Authentication|Authorization) failure")
 _NO_TARGET: Final = re.compile(r"iSCSI: ")
 """What QEMU's own initiator met: every message of it begins so (block/iscsi.c)."""
@@ -168,6 +171,11 @@ def refusal(code: int | None, domain: int | None, message: str, *, doing: str) -
         )
     if _NOT_LUKS.search(message):
         return NotEncrypted(f"{doing}: the volume is not encrypted as asked ({text})")
+    if _NOT_SHARED.search(message):
+        return Unsupported(
+            f"{doing}: libvirt on this host lets no disk be shared that it decrypts or that has a "
+            f"format ({text}): attach it with multiattach false"
+        )
     if _NO_LOGIN.search(message):
         return AuthFailed(
             f"{doing}: the target refused the guest's own initiator ({text}): give it the right "

@@ -17,7 +17,15 @@ from agent.guest.domain_xml import DiskFacts, DomainFacts
 from agent.guest.placement import choose_places
 from agent.model.attachment import Attachment
 from agent.model.mark import is_user_alias
-from agent.ports import GUEST_INITIATOR, RESERVATIONS, Capabilities, DomainLook, DomainXml, Host
+from agent.ports import (
+    GUEST_INITIATOR,
+    RESERVATIONS,
+    SHARED_ENCRYPTION,
+    Capabilities,
+    DomainLook,
+    DomainXml,
+    Host,
+)
 from agent.saga.plan import Learnt, Scene, Step
 from agent.steps.users import Everyone, Halves, halves, is_at, refuse_conflicts
 
@@ -142,7 +150,13 @@ def refuse_old_libvirt(host: Host, attachment: Attachment) -> None:
 def refuse_missing_abilities(host: Host, attachment: Attachment) -> None:
     """What libvirt and QEMU of this host cannot do for it, whatever the guest."""
     refuse_old_libvirt(host, attachment)
-    if attachment.reserves and RESERVATIONS in host.domains.capabilities().missing:
+    missing = host.domains.capabilities().missing
+    if attachment.multiattach and attachment.encryption and SHARED_ENCRYPTION in missing:
+        raise Unsupported(
+            "multiattach with encryption: libvirt on this host lets no disk be shared that it "
+            "decrypts (9.0 does, 11.3 does not); send multiattach false; nothing was touched"
+        )
+    if attachment.reserves and RESERVATIONS in missing:
         raise Unsupported(
             "disk.reservations managed needs libvirt 4.4.0 or newer, and qemu-pr-helper, which "
             "libvirt starts for the guest (Debian: qemu-system-common); nothing was touched"

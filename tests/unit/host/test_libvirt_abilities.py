@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from agent.host.libvirt_abilities import RESERVING_PROGRAM, Abilities
-from agent.ports import GUEST_INITIATOR, RESERVATIONS
+from agent.ports import GUEST_INITIATOR, RESERVATIONS, SHARED_ENCRYPTION
 
 
 def install(packages: Path) -> None:
@@ -54,3 +54,9 @@ def test_a_guests_own_initiator_needs_qemus_driver(
     abilities = Abilities(programs_path=str(tmp_path))
     assert abilities.has((4, 7, 0), GUEST_INITIATOR) is can
     assert not abilities.has((4, 6, 0), GUEST_INITIATOR)
+
+
+@pytest.mark.parametrize(("libvirt", "can"), [((9, 0, 0), True), ((11, 3, 0), False)])
+def test_what_a_newer_libvirt_does_no_more(libvirt: tuple[int, int, int], can: bool) -> None:
+    assert Abilities().has(libvirt, SHARED_ENCRYPTION) is can
+    assert (SHARED_ENCRYPTION in Abilities().missing(libvirt)) is not can

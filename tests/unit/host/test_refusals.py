@@ -31,6 +31,13 @@ DOMAIN, QEMU, STORAGE, RPC, REMOTE = (
 )
 
 REFUSALS: list[tuple[int | None, int | None, str, type[AgentError]]] = [
+    (  # libvirt 11.3
+        67,
+        QEMU,
+        "unsupported configuration: shared access for disk 'vda' requires use of supported storage "
+        "format",
+        Unsupported,
+    ),
     (42, QEMU, "Domain not found: no domain with matching uuid '8e…' (g-1)", UnknownInstance),
     (1, DOMAIN, "internal error: No more available PCI slots", NoFreeAddress),
     (

@@ -9,7 +9,7 @@ from agent.errors import AuthFailed, ConnectFailed, PlugRefused
 from agent.guest.domain_xml import parse_domain
 from agent.journal.book import Book
 from agent.model.outcome import CLOSED
-from agent.ports import RESERVATIONS
+from agent.ports import RESERVATIONS, SHARED_ENCRYPTION
 from tests.world.domains import Attitude
 from tests.world.storage import Lun
 from tests.world.story import (
@@ -380,6 +380,10 @@ def no_pr_helper(world: World) -> None:
     world.domains.missing = (*world.domains.missing, RESERVATIONS)
 
 
+def shares_no_encryption(world: World) -> None:
+    world.domains.missing = (*world.domains.missing, SHARED_ENCRYPTION)
+
+
 def reserves(world: World) -> None:
     guest = world.domains.guests[ONE]
     for half in (guest.live, guest.inactive):
@@ -740,6 +744,13 @@ ENCRYPTED = (
         "attach what is encrypted as luks2",
         luks(),
         (attach(1, encryption={**LUKS["encryption"], "format": "luks2"}),),
+        (UNDONE,),
+        then(because(1, "unsupported"), untouched),
+    ),
+    Story(
+        "attach what is encrypted and shared where libvirt does not do that",
+        then(luks(), shares_no_encryption),
+        (attach(1, **LUKS, multiattach=True),),
         (UNDONE,),
         then(because(1, "unsupported"), untouched),
     ),

@@ -247,7 +247,7 @@ class Trip:
         assert self.guest.state == "running"
         other = self.two.other(side.libvirtd)
         wait_until(lambda: self.guest.name not in other.guest_pids(), "no second QEMU", seconds=20)
-        assert self.guest.uuid not in [d.UUIDString() for d in other.connection().listAllDomains()]
+        wait_until(lambda: not other.has(self.guest.uuid), "no second domain", seconds=20)
         self.guest.disks()
 
     def assert_has_gone(self) -> None:

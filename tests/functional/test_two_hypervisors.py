@@ -126,7 +126,7 @@ class Trip:
         other = self.two.other(libvirtd)
         wait_until(lambda: self.guest.name not in other.guest_pids(), "no second QEMU", seconds=10)
         assert self.guest.name in libvirtd.guest_pids()
-        assert self.guest.uuid not in [d.UUIDString() for d in other.connection().listAllDomains()]
+        wait_until(lambda: not other.has(self.guest.uuid), "no second domain", seconds=10)
         self.guest.disks()
 
 

@@ -30,6 +30,7 @@ class Authority:
         self._directory = directory
         _openssl(
             *("req", "-x509", *_KEY, "-subj", "/CN=authority of the lab"),
+            *("-addext", "keyUsage = critical, keyCertSign"),  # Python 3.13 asks for it
             *("-keyout", self._key, "-out", self.file),
         )
 

@@ -121,11 +121,15 @@ def _make_kernel(place: Path) -> None:
         [compressed] = (tree / "boot").glob("vmlinuz-*")
         (made / "vmlinux").write_bytes(_unpacked(compressed.read_bytes()))
         release = compressed.name.removeprefix("vmlinuz-")
+        if not (tree / "lib").exists():
+            (tree / "lib").symlink_to("usr/lib")  # Debian 13 has no other
         _run("depmod", "--basedir", tree, release)
         names = []
         for module in _in_load_order(tree, release):
-            shutil.copy(module, made / "modules")
-            names.append(module.name + "\n")
+            content = module.read_bytes()
+            name = module.name.removesuffix(".xz")
+            (made / "modules" / name).write_bytes(content if name == module.name else _xz(content))
+            names.append(name + "\n")
         (made / "modules" / "order").write_text("".join(names))
         made.rename(place)
 
@@ -159,10 +163,28 @@ def _unpacked(image: bytes) -> bytes:
     setup_sectors = image[0x1F1] or 4
     offset, length = struct.unpack_from("<II", image, 0x248)
     start = (setup_sectors + 1) * 512 + offset
-    kernel = lzma.LZMADecompressor().decompress(image[start : start + length])
+    payload = image[start : start + length]
+    kernel = _zstd(payload[:-_SIZE_BYTES]) if payload.startswith(_ZSTD) else _xz(payload)
     if not kernel.startswith(b"\x7fELF"):
-        raise LabError("Debian's kernel image does not contain an xz-compressed ELF file")
+        raise LabError("Debian's kernel image does not contain an ELF file")
     return kernel
+
+
+_ZSTD = b"\x28\xb5\x2f\xfd"
+"""What begins so is compressed by it: Debian 13's kernel."""
+_SIZE_BYTES = 4
+"""Of the plain length, which the kernel's build writes behind what it has compressed."""
+
+
+def _zstd(packed: bytes) -> bytes:
+    unpack = ("zstd", "--decompress", "--stdout")
+    return subprocess.run(
+        unpack, input=packed, stdout=subprocess.PIPE, timeout=300, check=True
+    ).stdout
+
+
+def _xz(packed: bytes) -> bytes:
+    return lzma.LZMADecompressor().decompress(packed)
 
 
 def _in_load_order(tree: Path, release: str) -> list[Path]:

@@ -258,6 +258,10 @@ class Libvirtd:
             connection, self._connection = self._connection, None
         del connection  # closed when its last user lets go
 
+    def has(self, instance_id: str) -> bool:
+        """A domain of that UUID, whether it runs or not."""
+        return instance_id in {d.UUIDString() for d in self.connection().listAllDomains()}
+
     def guest_pids(self) -> dict[str, int]:
         """QEMU's process id on the outside, by the domain's name."""
         found: dict[str, int] = {}

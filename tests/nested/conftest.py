@@ -45,6 +45,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="take the hypervisor NAME that an earlier run has kept, or a new one, and keep it",
     )
     group.addoption(
+        "--debian",
+        choices=("bookworm", "trixie"),
+        default="bookworm",
+        help="which Debian the hypervisor is",
+    )
+    group.addoption(
         "--storm",
         nargs="?",
         type=int,

@@ -1,5 +1,7 @@
 """Real iSCSI sessions to real targets: every layout of the arrays that matter."""
 
+from pathlib import Path
+
 import pytest
 
 from agent.service.watch import WATCH_SECONDS
@@ -7,7 +9,7 @@ from tests.functional.orchestrator import Orchestrator
 from tests.lab.guest import Guest
 from tests.lab.patience import wait_until
 from tests.nested.inside.iscsi import PORTAL, SECOND_PORTAL, Firewall
-from tests.nested.inside.leftovers import maps, run, scsi_disks, sessions
+from tests.nested.inside.leftovers import maps, run, scsi_disks, sessions, slaves
 from tests.nested.inside.storage import Storage
 from tests.nested.inside.wishes import ORDERS, outage, share_between, wish
 
@@ -150,3 +152,38 @@ class TestMultipath:
             run("multipathd", "reinstate", "path", path)
         assert maps() == {name}
         orchestrator.detached(wanted)
+
+    @pytest.mark.exhaustive
+    def test_a_path_that_the_request_does_not_name(
+        self, orchestrator: Orchestrator, guests: list[Guest], storage: Storage
+    ) -> None:
+        """Somebody has logged in to another target that shows the volume: a third path."""
+        target, backing = storage.lun(**BOTH)
+        other = storage.target()
+        other.map(0, backing)
+        wanted = wish(guests[0], backing, target.connection_info(0, multipath=True))
+        orchestrator.attached(wanted)
+        record = ("iscsiadm", "-m", "node", "-T", other.iqn, "-p", PORTAL)
+        run(*record, "-o", "new")
+        run(*record, "--login")
+        wait_until(lambda: len(slaves(maps())) == 3, "the map has its third path", seconds=60)
+        assert orchestrator.detached(wanted)["disconnected"] is True
+        assert (scsi_disks(), maps()) == (set(), set())
+        assert sessions() == {other.iqn}, "a session that is not ours was ended"
+        run(*record, "--logout")
+        run(*record, "-o", "delete")
+
+    @pytest.mark.exhaustive
+    def test_a_map_that_has_outlived_its_paths(
+        self, orchestrator: Orchestrator, guests: list[Guest], storage: Storage
+    ) -> None:
+        """They went under the guest, which holds the map open: nothing leads to it any more."""
+        target, backing = storage.lun(**BOTH)
+        wanted = wish(guests[0], backing, target.connection_info(0, multipath=True))
+        orchestrator.attached(wanted)
+        kept = maps()
+        for path in scsi_disks():
+            Path(f"/sys/block/{path}/device/delete").write_text("1")
+        wait_until(lambda: not scsi_disks(), "the paths have gone", seconds=60)
+        assert maps() == kept
+        assert orchestrator.detached(wanted)["disconnected"] is True

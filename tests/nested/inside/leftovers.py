@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.lab.patience import PATIENCE, LabError, wait_until
 
+MOUNTED = ("nfs", "nfs4", "fuse.quobyte")
 CONTROLLERS = Path("/sys/class/nvme-fabrics/ctl")
 
 
@@ -43,6 +44,16 @@ def maps() -> set[str]:
     return _said(path / "dm/name" for path in Path("/sys/block").glob("dm-*"))
 
 
+def slaves(names: Iterable[str]) -> set[str]:
+    """What those maps are on: their paths."""
+    return {
+        slave.name
+        for path in Path("/sys/block").glob("dm-*")
+        if (path / "dm/name").read_text().strip() in names
+        for slave in (path / "slaves").iterdir()
+    }
+
+
 def controllers() -> set[str]:
     """Of NVMe over fabrics: the subsystems they belong to."""
     return _said(CONTROLLERS.glob("nvme*/subsysnqn"))
@@ -61,9 +72,9 @@ def namespaces_shown() -> set[int]:
 
 
 def mounts() -> set[str]:
-    """What NFS exports are mounted."""
+    """What exports are mounted."""
     lines = (line.split() for line in Path("/proc/mounts").read_text().splitlines())
-    return {source for source, _, kind, *_ in lines if kind.startswith("nfs") and kind != "nfsd"}
+    return {source for source, _, kind, *_ in lines if kind in MOUNTED}
 
 
 def leftovers() -> dict[str, set[str]]:

@@ -3,7 +3,6 @@
 set -eu
 root=$1
 scratch=$SCRATCH
-cp -r "$scratch/wheels" "$root/srv/wheels"
 mkdir -p "$root/srv/lab"
 cp "$scratch/kernel" "$root/srv/lab/vmlinux"
 cp "$scratch/initramfs" "$root/srv/lab/initramfs.cpio"
@@ -11,10 +10,18 @@ chmod -R a+rX "$root/srv"
 pip() { chroot "$root" "$1/bin/pip" install --quiet --no-index --find-links /srv/wheels "${@:2}"; }
 chroot "$root" python3 -m venv /opt/attachment-agent
 cp "$scratch/requirements.txt" "$root/srv/requirements.txt"
+if [ -d "$scratch/wheels" ]; then
+    cp -r "$scratch/wheels" "$root/srv/wheels"
+else
+    cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"  # whom this machine trusts
+    chroot "$root" /opt/attachment-agent/bin/pip wheel --quiet --wheel-dir /srv/wheels \
+        -r /srv/requirements.txt $TEST_TOOLS setuptools wheel pbr
+fi
 pip /opt/attachment-agent -r /srv/requirements.txt setuptools wheel
 chroot "$root" python3 -m venv /opt/tests
-echo /opt/attachment-agent/lib/python3.11/site-packages \
-    > "$root/opt/tests/lib/python3.11/site-packages/agent.pth"
+for packages in "$root"/opt/tests/lib/python3.*/site-packages; do
+    echo "${packages/*\/opt\/tests//opt/attachment-agent}" > "$packages/agent.pth"
+done
 pip /opt/tests $TEST_TOOLS
 install -D -m 600 "$scratch/key.pub" "$root/root/.ssh/authorized_keys"
 echo hypervisor > "$root/etc/hostname"

@@ -41,11 +41,38 @@ PACKAGES = (
         "qemu-block-extra",
     ),
     *("open-iscsi", "multipath-tools", "nvme-cli", "nfs-kernel-server", "nfs-common"),
-    *("lvm2", "lsscsi", "sg3-utils", "rabbitmq-server", "python3", "python3-venv"),
+    *("lvm2", "lsscsi", "sg3-utils", "bindfs", "rabbitmq-server", "python3", "python3-venv"),
 )
 """A hypervisor with its tools, and the storage that it serves to itself."""
 
 TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis")
+
+
+@dataclass(frozen=True)
+class Release:
+    """A Debian that the hypervisor can be."""
+
+    name: str
+    python: str
+    """Its version there, as 3.11."""
+
+    @property
+    def has_our_python(self) -> bool:
+        """Then the wheels that are made here fit; else the tree makes its own."""
+        return self.python == f"{sys.version_info.major}.{sys.version_info.minor}"
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        return PACKAGES if self.has_our_python else PACKAGES + COMPILER
+
+
+COMPILER = ("gcc", "libc6-dev", "libvirt-dev", "pkg-config", "python3-dev")
+"""libvirt-python is published as source alone."""
+
+RELEASES = {
+    "bookworm": Release("bookworm", "3.11"),  # libvirt 9.0, QEMU 7.2, RabbitMQ 3.10, Linux 6.1
+    "trixie": Release("trixie", "3.13"),  # libvirt 11.3, QEMU 10.0, RabbitMQ 4.0, Linux 6.12
+}
 
 FURNISH = Path(__file__).with_name("furnish.sh")
 
@@ -75,19 +102,19 @@ Tell = Callable[[str], None]
 """Is told what takes long."""
 
 
-def hypervisor_image(tell: Tell) -> HypervisorImage:
+def hypervisor_image(release: Release, tell: Tell) -> HypervisorImage:
     """The image, made when it is not in the cache; takes two or three minutes then."""
     cache = cache_directory()
     guest = guest_image(cache)
     wanted = (REPOSITORY / "requirements.txt").read_text()
-    parts = (RECIPE, PACKAGES, TEST_TOOLS, FURNISH.read_text(), wanted, guest)
+    parts = (RECIPE, release, release.packages, TEST_TOOLS, FURNISH.read_text(), wanted, guest)
     text = " ".join(map(str, parts))
     place = cache / f"hypervisor-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     with locked(cache / "hypervisor.lock"):
         if not place.exists():
             tell("making the hypervisor's disk, once: Debian packages and Python wheels")
             with stage(tell, "the disk is made"), tempfile.TemporaryDirectory(dir=cache) as scratch:
-                _make(Path(scratch), guest.kernel, guest.initramfs)
+                _make(release, Path(scratch), guest.kernel, guest.initramfs)
                 (Path(scratch) / "image").rename(place)
         place.touch()
         _forget_old_images(cache)
@@ -95,9 +122,9 @@ def hypervisor_image(tell: Tell) -> HypervisorImage:
 
 
 def _forget_old_images(cache: Path) -> None:
-    """But the last two that were used: another checkout may want another one."""
+    """But the last three that were used: another checkout or release may want another one."""
     images = [path for path in cache.glob("hypervisor-*") if path.is_dir()]
-    for old in sorted(images, key=lambda path: path.stat().st_mtime)[:-2]:
+    for old in sorted(images, key=lambda path: path.stat().st_mtime)[:-3]:
         shutil.rmtree(old)
 
 
@@ -117,7 +144,7 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _make(scratch: Path, kernel: Path, initramfs: Path) -> None:
+def _make(release: Release, scratch: Path, kernel: Path, initramfs: Path) -> None:
     image = scratch / "image"
     image.mkdir()
     shutil.copy(kernel, scratch / "kernel")
@@ -125,19 +152,20 @@ def _make(scratch: Path, kernel: Path, initramfs: Path) -> None:
     shutil.copy(REPOSITORY / "requirements.txt", scratch)
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", str(scratch / "key"))
     wheels = ("-r", str(scratch / "requirements.txt"), *TEST_TOOLS, "setuptools", "wheel", "pbr")
-    run(sys.executable, "-m", "pip", "wheel", "--quiet", "-w", str(scratch / "wheels"), *wheels)
+    if release.has_our_python:
+        run(sys.executable, "-m", "pip", "wheel", "--quiet", "-w", str(scratch / "wheels"), *wheels)
     tree = scratch / "tree"
     run(
         *("env", f"SCRATCH={scratch}", f"TEST_TOOLS={' '.join(TEST_TOOLS)}"),
         "mmdebstrap",
         "--variant=minbase",
-        f"--include={','.join(PACKAGES)}",
+        f"--include={','.join(release.packages)}",
         *(
             f"--dpkgopt=path-exclude=/usr/share/{what}/*"
             for what in ("doc", "man", "locale", "info")
         ),
         f'--customize-hook=bash {FURNISH} "$1"',
-        "bookworm",
+        release.name,
         str(tree),
     )
     run("truncate", "-s", "6G", str(image / "disk.raw"))

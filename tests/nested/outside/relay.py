@@ -9,14 +9,14 @@ Tests marked ``outside`` run here, and are given the machine.
 import json
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.lab.patience import LabError
-from tests.nested.outside.hypervisor_image import REPOSITORY
+from tests.nested.outside.hypervisor_image import RELEASES, REPOSITORY
 from tests.nested.outside.installing import TESTS, install
 from tests.nested.outside.logs import fetch_logs, log_directory
 from tests.nested.outside.machine import Machine, quoted
@@ -91,12 +91,17 @@ class Relay:
         if self._machine is None:
             try:
                 self._logs = self._stack.enter_context(log_directory(self._keep))
-                chosen = kept_machine(self._keep, self.tell) if self._keep else machine(self.tell)
-                self._machine = self._stack.enter_context(chosen)
+                self._machine = self._stack.enter_context(self._chosen_machine())
                 install(self._machine, self.tell)
             except LabError as error:
                 pytest.exit(f"the nested hypervisor does not work: {error}", returncode=3)
         return self._machine
+
+    def _chosen_machine(self) -> AbstractContextManager[Machine]:
+        release = RELEASES[self._config.getoption("--debian")]
+        if self._keep:
+            return kept_machine(self._keep, release, self.tell)
+        return machine(release, self.tell)
 
     @contextmanager
     def clean_machine(self, test: str) -> Iterator[Machine]:

@@ -22,6 +22,7 @@ from pathlib import Path
 from tests.lab.patience import LabError
 from tests.nested.outside.hypervisor_image import (
     HypervisorImage,
+    Release,
     Tell,
     hypervisor_image,
     locked,
@@ -46,19 +47,19 @@ PREFIX = "attachment-hypervisor-"
 
 
 @contextmanager
-def machine(tell: Tell) -> Iterator[Machine]:
+def machine(release: Release, tell: Tell) -> Iterator[Machine]:
     """Booted, with its services and guests; ended afterwards."""
     with tempfile.TemporaryDirectory(prefix=PREFIX) as place:
         found = Machine(Path(place))
         try:
-            _start(found, tell)
+            _start(found, release, tell)
             yield found
         finally:
             found.kill()
 
 
 @contextmanager
-def kept_machine(name: str, tell: Tell) -> Iterator[Machine]:
+def kept_machine(name: str, release: Release, tell: Tell) -> Iterator[Machine]:
     """The one that an earlier run has kept, or a new one; it stays, unless it cannot be started."""
     directory = place_of(name)
     with _alone(name):
@@ -69,7 +70,7 @@ def kept_machine(name: str, tell: Tell) -> Iterator[Machine]:
         else:
             end(name)
             directory.mkdir(mode=0o700)
-            _start(found, tell, survives_us=True)
+            _start(found, release, tell, survives_us=True)
         try:
             yield found
         finally:
@@ -108,8 +109,8 @@ def _alone(name: str) -> Iterator[None]:
         yield
 
 
-def _start(found: Machine, tell: Tell, *, survives_us: bool = False) -> None:
-    image = hypervisor_image(tell)
+def _start(found: Machine, release: Release, tell: Tell, *, survives_us: bool = False) -> None:
+    image = hypervisor_image(release, tell)
     template = _template(image, tell)
     with stage(tell, f"the hypervisor runs ({accelerator()[:3]}, {MEMORY_MIB} MiB)"):
         run("cp", "--sparse=always", str(template), str(found.directory / "disk.qcow2"))

@@ -8,7 +8,7 @@ from agent.errors import PlugRefused
 from agent.guest.domain_xml import parse_domain
 from agent.service.leases import COMING_SECONDS, LEASE_SECONDS
 from agent.steps.lease import COMES
-from agent.steps.move import FRESH_SECONDS
+from agent.steps.move import DIES_OF_GOING_ON, FRESH_SECONDS
 from tests.unit.operations.asking import ask, refused
 from tests.unit.saga.stories import ONE, SHARED, TWO, device_stays, guest_is
 from tests.unit.saga.stories_of_changes import grown
@@ -455,6 +455,24 @@ class TestWhileItGoes:
         assert source.record(request_id(1)).state == "done"
         assert ONE not in source.domains.guests
         assert source.storage.devices == {}
+
+    def test_a_libvirt_that_dies_of_going_on_is_not_asked(self, source: World) -> None:
+        """Once it is another, it is."""
+        source.far.domains.libvirt = DIES_OF_GOING_ON
+        source.road.switch(ONE)
+        source.road.is_cut = True
+        source.run()
+        source.road.trips[ONE].is_lost = True
+        source.road.is_cut = False
+        let_pass(60)(source)
+        answer = source.record(request_id(1)).answer()
+        assert answer.state == "waiting"
+        assert "libvirt 11.3.0 of far may die" in (answer.waiting_for or "")
+        assert source.road.trips[ONE].phase == "postcopy-failed"
+        source.far.domains.libvirt = source.domains.libvirt
+        source.road.pace = "goes"
+        let_pass(60)(source)
+        assert source.record(request_id(1)).state == "done"
 
     def test_a_post_copy_whose_other_half_is_lost_is_for_people(self, source: World) -> None:
         source.road.switch(ONE)

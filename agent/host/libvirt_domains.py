@@ -102,7 +102,7 @@ class LibvirtDomains(LibvirtDisks):
         return self._connection.alive()
 
     def look(self, instance_id: str) -> DomainLook | None:
-        """Not held up by a QEMU that hangs: then ``job`` says so."""
+        """Not held up by a QEMU that hangs, or (libvirt 11.3) for 30 seconds: ``job`` says so."""
 
         def look(domain: VirDomain) -> DomainLook:
             xml = read(domain, is_persistent=domain.isPersistent())

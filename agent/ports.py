@@ -24,6 +24,7 @@ HEADER_BYTES = 4096
 
 LUKS2 = "luks2"
 SHARED_ENCRYPTION = "shared-encryption"
+COPY_TO_ENCRYPTED = "copy-to-encrypted"
 RESERVATIONS = "reservations"
 GUEST_INITIATOR = "guest-initiator"
 SYNCHRONOUS_WRITES = "synchronous-writes"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from typing import Any, Final
 
 from agent.ports import (
+    COPY_TO_ENCRYPTED,
     GUEST_INITIATOR,
     LUKS2,
     RESERVATIONS,
@@ -29,6 +30,7 @@ SINCE: Final[dict[str, tuple[int, int, int] | None]] = {
     POST_COPY_RECOVERY: (8, 5, 0),
     LUKS2: None,
     SHARED_ENCRYPTION: (3, 10, 0),
+    COPY_TO_ENCRYPTED: (3, 10, 0),
     RESERVATIONS: (4, 4, 0),
     GUEST_INITIATOR: (4, 7, 0),
     SYNCHRONOUS_WRITES: (8, 0, 0),
@@ -38,9 +40,14 @@ SINCE: Final[dict[str, tuple[int, int, int] | None]] = {
 reads version 1 of the header ("LUKS version 2 is not supported", 7.2), and libvirt refuses luks2
 with it."""
 
-GONE: Final[dict[str, tuple[int, int, int]]] = {SHARED_ENCRYPTION: (11, 3, 0)}
-"""From which libvirt on it is known to be no more: 9.0 lets a disk be shared that it decrypts,
-11.3 says "requires use of supported storage format"; those between were not tried."""
+GONE: Final[dict[str, tuple[int, int, int]]] = {
+    SHARED_ENCRYPTION: (11, 3, 0),
+    COPY_TO_ENCRYPTED: (11, 3, 0),
+}
+"""From which libvirt on it is known to be no more; those between 9.0, which has both, and this one
+were not tried. 11.3 lets no disk be shared that it decrypts ("requires use of supported storage
+format"), and has QEMU copy to an encrypted volume as if it were not encrypted: what QEMU refuses
+("different sizes") only because of the header."""
 
 RESERVING_PROGRAM: Final = "qemu-pr-helper"
 """libvirt starts one for each guest that reserves: QEMU itself may not."""

@@ -23,7 +23,7 @@ from agent.model.attachment import Attachment
 from agent.model.copy import CopyProgress, CopyWishes
 from agent.model.device import Device
 from agent.model.outcome import Progress
-from agent.ports import STORAGE_SLICES, SYNCHRONOUS_WRITES, DomainLook, Host
+from agent.ports import COPY_TO_ENCRYPTED, STORAGE_SLICES, SYNCHRONOUS_WRITES, DomainLook, Host
 from agent.saga.plan import Commit, Learnt, Parked, Scene, Step
 from agent.steps.disk import until_job_ends
 from agent.steps.guest_checks import (
@@ -58,6 +58,11 @@ class CheckSwap(Step):
         missing = host.domains.capabilities().missing
         if self.wishes.synchronous_writes and SYNCHRONOUS_WRITES in missing:
             raise Unsupported("synchronous_writes needs libvirt 8.0 or newer; leave it out")
+        if new.encryption and COPY_TO_ENCRYPTED in missing:
+            raise Unsupported(
+                "a swap to an encrypted volume: libvirt on this host would have the copy go past "
+                "its encryption (9.0 does not, 11.3 does); nothing was touched"
+            )
         refuse_missing_abilities(host, new)
         look = look_at(host, old.instance_id)
         if _waits_for_job(scene, look, new.alias):

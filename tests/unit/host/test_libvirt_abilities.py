@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from agent.host.libvirt_abilities import RESERVING_PROGRAM, Abilities
-from agent.ports import GUEST_INITIATOR, RESERVATIONS, SHARED_ENCRYPTION
+from agent.ports import COPY_TO_ENCRYPTED, GUEST_INITIATOR, RESERVATIONS, SHARED_ENCRYPTION
 
 
 def install(packages: Path) -> None:
@@ -56,7 +56,10 @@ def test_a_guests_own_initiator_needs_qemus_driver(
     assert not abilities.has((4, 6, 0), GUEST_INITIATOR)
 
 
+@pytest.mark.parametrize("ability", [SHARED_ENCRYPTION, COPY_TO_ENCRYPTED])
 @pytest.mark.parametrize(("libvirt", "can"), [((9, 0, 0), True), ((11, 3, 0), False)])
-def test_what_a_newer_libvirt_does_no_more(libvirt: tuple[int, int, int], can: bool) -> None:
-    assert Abilities().has(libvirt, SHARED_ENCRYPTION) is can
-    assert (SHARED_ENCRYPTION in Abilities().missing(libvirt)) is not can
+def test_what_a_newer_libvirt_does_no_more(
+    libvirt: tuple[int, int, int], can: bool, ability: str
+) -> None:
+    assert Abilities().has(libvirt, ability) is can
+    assert (ability in Abilities().missing(libvirt)) is not can

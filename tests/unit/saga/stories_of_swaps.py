@@ -3,6 +3,7 @@
 from typing import Literal
 
 from agent.guest.domain_xml import parse_domain
+from agent.ports import COPY_TO_ENCRYPTED
 from tests.unit.saga.stories import (
     CANCELLED,
     DONE,
@@ -56,6 +57,10 @@ from tests.world.world import World
 def place(number: int = 2, **different: object) -> Act:
     """A volume to swap to."""
     return lambda world: volume(world, number, **different)
+
+
+def copies_past_encryption(world: World) -> None:
+    world.domains.missing = (*world.domains.missing, COPY_TO_ENCRYPTED)
 
 
 def swapped(world: World) -> None:
@@ -425,6 +430,19 @@ SWAPS = (
         (swap(1, **LUKS),),
         (DONE,),
         then(on(2), listed(1), secrets(1)),
+    ),
+    Story(
+        "swap to what is encrypted where libvirt copies past that",
+        then(
+            luks(),
+            place(1),
+            attached_with(),
+            place(size_bytes=LUKS_BYTES, passphrase=KEY),
+            copies_past_encryption,
+        ),
+        (swap(1, **LUKS),),
+        (UNDONE,),
+        then(STAYED, because(1, "unsupported")),
     ),
     Story(
         "swap from encrypted to plain",

@@ -11,6 +11,7 @@ from oslo_config import cfg
 
 from agent.bus.client import AgentClient
 from agent.guest.domain_xml import parse_domain
+from agent.host.libvirt_abilities import version_of
 from tests.functional.conftest import ANSWER_SECONDS, MakeVolume
 from tests.functional.orchestrator import Orchestrator, Wish, assert_no_disk, halves, wish
 from tests.functional.test_stubborn import Listener
@@ -117,7 +118,7 @@ def undone(orchestrator: Orchestrator, wanted: Wish) -> str:
 
 def shares_and_copies(lab: Lab) -> bool:
     """What is encrypted: libvirt 9.0 does, 11.3 does not."""
-    return int(lab.libvirtd.connection().getLibVersion()) < 11_003_000
+    return version_of(lab.libvirtd.connection().getLibVersion()) < (11, 3, 0)
 
 
 def test_two_guests_share_what_the_storage_cannot_read(

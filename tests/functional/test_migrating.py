@@ -19,6 +19,7 @@ import pytest
 from oslo_config import cfg
 
 from agent.bus.client import AgentClient
+from agent.host.libvirt_abilities import version_of
 from agent.model.outcome import Answer
 from agent.steps.move import DIES_OF_GOING_ON
 from tests.functional.orchestrator import OPERATION_SECONDS, Orchestrator, Wish, wish
@@ -568,12 +569,6 @@ def test_a_wire_that_is_cut_in_post_copy(
     trip.end(accepted, seconds=180)
 
 
-def number_of(version: tuple[int, int, int]) -> int:
-    """As libvirt has it."""
-    major, minor, micro = version
-    return 1_000_000 * major + 1000 * minor + micro
-
-
 def test_a_post_copy_that_both_have_given_up(
     two: TwoHypervisors, sides: dict[Libvirtd, Side], travelling: list[Guest], attached: Wish
 ) -> None:
@@ -581,7 +576,7 @@ def test_a_post_copy_that_both_have_given_up(
 
     What the guest needs to stand by is there already: an emulated QEMU that waits for a page in an
     interrupt keeps its monitor locked, and nobody could tell it of the new connection."""
-    if two.right.connection().getLibVersion() >= number_of(DIES_OF_GOING_ON):
+    if version_of(two.right.connection().getLibVersion()) >= DIES_OF_GOING_ON:
         pytest.skip("this libvirt dies of it, and is not asked")
     trip = Trip(two, sides, travelling[0])
     accepted = trip.begin_post_copy(trip.prepare(attached))

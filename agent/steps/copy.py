@@ -61,7 +61,8 @@ class CheckSwap(Step):
         if new.encryption and COPY_TO_ENCRYPTED in missing:
             raise Unsupported(
                 "a swap to an encrypted volume: libvirt on this host would have the copy go past "
-                "its encryption (9.0 does not, 11.3 does); nothing was touched"
+                "its encryption (9.0 does not, 11.3 does); nothing was touched: swap to a plain "
+                "one, or attach the new volume beside the old one and copy in the guest"
             )
         refuse_missing_abilities(host, new)
         look = look_at(host, old.instance_id)

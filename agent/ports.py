@@ -50,11 +50,13 @@ class DomainXml:
 @dataclass(frozen=True, kw_only=True)
 class DomainLook(DomainXml):
     """``job`` names a migration or other job. ``is_held``: it is paused because somebody wanted it
-    so, and for no other reason."""
+    so, and for no other reason. ``is_back``: it runs, and stood when a migration was called off:
+    so late that it may have been started over there."""
 
     state: DomainState
     job: str | None = None
     is_held: bool = False
+    is_back: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Domains(Protocol):
 
     def all(self) -> Sequence[DomainLook]:
         """Every domain, running or only defined, none seen before the call. ``job`` is not asked
-        for: it would wait for a domain that is occupied. Nor ``is_held``."""
+        for: it would wait for a domain that is occupied. Nor ``is_held``, ``is_back``."""
 
     def plug(self, instance_id: str, device_xml: str) -> None:
         """Put a device (disk, controller) into the running guest.
@@ -287,6 +289,9 @@ class Prepared:
 
     migration_id: str
     size_bytes: int
+    volume_id: str
+    multiattach: bool
+    access_mode: Literal["rw", "ro"]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ MOVING = (
     Mutation(
         "a migration is not given up before somebody asks where the instance is",
         "saga/settle.py",
-        "ending = self._ask(lambda: plan.commit.give_up(scene))",
+        "ending = self._ask(record, lambda: plan.commit.give_up(scene))",
         "ending = None",
     ),
     Mutation(

@@ -37,6 +37,8 @@ def from_cinder(answer: Mapping[str, Any]) -> dict[str, Any]:
     the volume), generation, size_bytes; and the key of a volume that is ``encrypted``, without
     which the agent refuses to attach it: add ``encryption``.  Raises Invalid.
     """
+    if not isinstance(answer, Mapping):
+        raise Invalid(f"must be an object, not a {type(answer).__name__}: see its to_dict()")
     whole = answer.get("attachment", answer)
     if not isinstance(whole, Mapping):
         raise Invalid("attachment: must be an object")

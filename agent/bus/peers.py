@@ -116,7 +116,13 @@ def _sighting(found: Mapping[str, Any]) -> Sighting:
 def _prepared(row: Mapping[str, Any]) -> Prepared:
     """Of list_attachments."""
     device = row["device"] or {"size_bytes": 0}
-    return Prepared(row["lease"]["migration_id"], device["size_bytes"])
+    return Prepared(
+        migration_id=row["lease"]["migration_id"],
+        size_bytes=device["size_bytes"],
+        volume_id=row["volume_id"],
+        multiattach=row["multiattach"],
+        access_mode=row["access_mode"],
+    )
 
 
 def _is_given_up(row: Mapping[str, Any]) -> bool:

@@ -317,6 +317,9 @@ def _deadline(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--request-id", metavar="UUID", help="what the operation shall be called (a new uuid)"
     )
+    parser.add_argument(
+        "--not-after", metavar="TIME", help="begin no later, as 2026-12-01T08:00:00Z (in an hour)"
+    )
 
 
 def _waiting(parser: argparse.ArgumentParser) -> None:

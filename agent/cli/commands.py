@@ -55,18 +55,25 @@ def list_attachments(session: Session, args: Namespace) -> Exit:
         lambda client: client.list_attachments(**filters),
         lambda book: attachments(book, AttachmentFilters.parse(filters)),
     )
-    return _shown(session, {"attachments": rows}, lambda: views.attachments(session.screen, rows))
+    empty = "no attachment matches" if filters else "nothing is attached"
+    return _shown(
+        session, {"attachments": rows}, lambda: views.attachments(session.screen, rows, empty)
+    )
 
 
 def list_operations(session: Session, args: Namespace) -> Exit:
     filters = _given(args, (*FILTERS, "state", "verb"))
+    empty = "no operation matches" if filters else "no operation is kept"
     if not args.all and args.state is None:
+        empty = "no open operation matches" if filters else "no operation is open"
         filters["open"] = True
     rows = session.read(
-        lambda client: client.list_operations(limit=args.limit, **filters),
-        lambda book: _of_book(book)(limit=args.limit, **filters),
+        lambda client: _listed(client.list_operations, args.limit, filters),
+        lambda book: _listed(_of_book(book), args.limit, filters),
     )
-    return _shown(session, {"operations": rows}, lambda: views.operations(session.screen, rows))
+    return _shown(
+        session, {"operations": rows}, lambda: views.operations(session.screen, rows, empty)
+    )
 
 
 def show(session: Session, args: Namespace) -> Exit:
@@ -250,8 +257,9 @@ def _find(host: str, wanted: str, attachments: Lister, operations: Lister) -> Ro
     if found is not None:
         return found
     ids = {row["attachment_id"] for row in attachments()}
-    for row in _all_kept(operations):
-        ids |= {row["operation_id"], *row["attachment_ids"]}
+    for page in _pages(operations):
+        for row in page:
+            ids |= {row["operation_id"], *row["attachment_ids"]}
     begun = sorted(one for one in ids if one.startswith(wanted))
     if not begun:
         raise not_found(
@@ -266,13 +274,20 @@ def _find(host: str, wanted: str, attachments: Lister, operations: Lister) -> Ro
     return found
 
 
-def _all_kept(operations: Lister) -> Iterator[Row]:
-    """A message at a time: a busy host keeps tens of thousands."""
-    rows = operations(limit=OPERATIONS_AT_ONCE)
-    yield from rows
+def _listed(operations: Lister, limit: int | None, filters: Row) -> list[Row]:
+    """Oldest first; the newest ``limit``, where given, else all."""
+    if limit is not None:
+        return operations(limit=limit, **filters)
+    return [row for page in reversed(list(_pages(operations, **filters))) for row in page]
+
+
+def _pages(operations: Lister, **filters: Any) -> Iterator[list[Row]]:
+    """The newest page first, a message each: a busy host keeps tens of thousands."""
+    rows = operations(limit=OPERATIONS_AT_ONCE, **filters)
+    yield rows
     while len(rows) == OPERATIONS_AT_ONCE:
-        rows = operations(limit=OPERATIONS_AT_ONCE, before=rows[0]["operation_id"])
-        yield from rows
+        rows = operations(limit=OPERATIONS_AT_ONCE, before=rows[0]["operation_id"], **filters)
+        yield rows
 
 
 def _find_exactly(wanted: str, attachments: Lister, operations: Lister) -> Row | None:

@@ -32,7 +32,7 @@ ATTACHMENT_FLAGS = (
     "size_bytes",
 )
 DISK_FLAGS = ("bus", "type", "target_dev", "cache", "boot_order")
-ENVELOPE = ("request_id", "deadline_seconds", "host")
+ENVELOPE = ("request_id", "not_after", "deadline_seconds", "host")
 
 Payload = dict[str, Any]
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from typing import Any, Literal, Protocol, TextIO, cast
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +21,12 @@ FEW_MORE = 4
 """Characters that are not worth cutting off an id."""
 
 UNLIMITED_WIDTH = 1000
+
+GAP = 2
+"""Blanks between two columns of a table."""
+
+LAST_COLUMN_WIDTH = 24
+"""What the last column of a table gets at least."""
 
 
 class Unwritten(Exception):
@@ -107,14 +114,18 @@ class Screen:
         if not rows:
             self.note(empty)
             return
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
         for header in headers[:-1]:
             table.add_column(header, no_wrap=True)
         table.add_column(headers[-1])
         for *cells, last in rows:
             no_wrap = overflow == "ellipsis"  # of the column, it would cut all columns instead
             table.add_row(*cells, Text(last, overflow=overflow, no_wrap=no_wrap))
-        self._print(table)
+        natural = [
+            max(cell_len(text) for text in column) + GAP
+            for column in list(zip(headers, *rows, strict=True))[:-1]
+        ]
+        self._print(table, at_least=sum(natural) + LAST_COLUMN_WIDTH)
 
     def fields(self, pairs: Sequence[tuple[str, str]]) -> None:
         """Name and value, line by line, indented."""
@@ -125,10 +136,12 @@ class Screen:
             grid.add_row(f"  {name}", value)
         self._print(grid)
 
-    def _print(self, renderable: object) -> None:
-        """Without the blanks with which rich fills its cells."""
+    def _print(self, renderable: object, at_least: int = 0) -> None:
+        """Without the blanks with which rich fills its cells. Of a width below ``at_least`` rich
+        would cut ids, and leave columns out: the terminal breaks the lines instead."""
+        width = max(self._console.width, at_least)
         with self._console.capture() as captured:
-            self._console.print(renderable)
+            self._console.print(renderable, width=width)
         for line in captured.get().splitlines():
             self._out.write(line.rstrip() + "\n")
 

@@ -11,8 +11,18 @@ Row = Mapping[str, Any]
 
 BY_ID = "/dev/disk/by-id/"
 
+_ANEW = "the same wish, with a new request_id, may succeed later"
+RETRIED = {
+    "refused": "the same request, sent again later, may succeed",
+    "undone": _ANEW,
+    "cancelled": _ANEW,
+    "expired": _ANEW,
+}
+"""What may be done about an error that can pass, by the state that it led to. What is open goes on
+by itself."""
 
-def attachments(screen: Screen, rows: Sequence[Row]) -> None:
+
+def attachments(screen: Screen, rows: Sequence[Row], empty: str) -> None:
     attachment, volume, instance = (
         screen.short([row[name] for row in rows])
         for name in ("attachment_id", "volume_id", "instance_id")
@@ -30,12 +40,12 @@ def attachments(screen: Screen, rows: Sequence[Row]) -> None:
             )
             for row in rows
         ],
-        empty="nothing is attached",
+        empty,
         overflow="ellipsis",
     )
 
 
-def operations(screen: Screen, rows: Sequence[Row]) -> None:
+def operations(screen: Screen, rows: Sequence[Row], empty: str = "") -> None:
     operation = screen.short([row["operation_id"] for row in rows])
     short = screen.short([one for row in rows for one in row["attachment_ids"]])
 
@@ -55,7 +65,7 @@ def operations(screen: Screen, rows: Sequence[Row]) -> None:
             )
             for row in rows
         ],
-        empty="no operation is open",
+        empty,
     )
 
 
@@ -333,8 +343,11 @@ def _io_errors(screen: Screen, row: Row) -> list[tuple[str, str]]:
 
 
 def _why(row: Row) -> str:
+    """Of what is unsettled people must know the trouble; that it is tried again the state says."""
     error = row["error"]
     reason = f"{error['code']}: {error['detail']}" if error else ""
+    if row["state"] == "unsettled":
+        return reason or row["waiting_for"] or "-"
     return row["waiting_for"] or reason or "-"
 
 
@@ -345,6 +358,6 @@ def _error(row: Row) -> list[tuple[str, str]]:
 
 def _retriable(row: Row) -> list[tuple[str, str]]:
     error = row["error"]
-    if error is None or not error["retriable"]:
+    if error is None or not error["retriable"] or row["state"] not in RETRIED:
         return []
-    return [("retry", "the same request, sent again later, may succeed")]
+    return [("retry", RETRIED[row["state"]])]

@@ -4,7 +4,7 @@ Everything that the guest sees stays to the byte: libvirt would refuse some of i
 guest's ABI), and take the rest over to a guest whose disk has become another.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from lxml import etree
@@ -66,6 +66,11 @@ def _replace(disk: XmlElement, part: XmlElement) -> None:
             f"parts: the disk is of type {disk.get('type')}, its part of {part.get('type')}: both "
             "hosts must reach the volume the same way; nothing was touched"
         )
+    if _is_encrypted(disk) != _is_encrypted(part):
+        raise Invalid(
+            "parts: of the disk and its part one is encrypted and the other is not: prepare it "
+            "with the same encryption; nothing was touched"
+        )
     for tag in _BEFORE_SOURCE:
         for old in disk.findall(tag):
             disk.remove(old)
@@ -82,6 +87,10 @@ def _replace(disk: XmlElement, part: XmlElement) -> None:
                 del driver.attrib[name]
             if wanted.get(name) is not None:
                 driver.set(name, str(wanted.get(name)))
+
+
+def _is_encrypted(disk: XmlElement) -> bool:
+    return any(disk.find(place) is not None for place in ("encryption", "source/encryption"))
 
 
 def _of_the_guest(disk: DiskFacts) -> tuple[object, ...]:
@@ -103,6 +112,16 @@ def why_it_stays(live_xml: str) -> str | None:
         if disk.find("readonly") is None and cache not in SAFE_CACHES:
             return f"{name} has cache {cache}, whose blocks the other host would not see"
     return None
+
+
+def unnamed_devices(domain_xml: str, parts: Collection[str]) -> list[str]:
+    """Block devices of this host that no part replaces: "vdb (/dev/dm-3)"."""
+    disks = parse(domain_xml).iterfind("devices/disk")
+    return [
+        f"{facts.target_dev} ({facts.source})"
+        for disk, facts in zip(disks, parse_domain(domain_xml).disks, strict=True)
+        if disk.get("type") == "block" and facts.source and facts.mark not in parts
+    ]
 
 
 def files_written(live_xml: str) -> list[str]:

@@ -5,7 +5,8 @@ guest has moved. Asked once nothing goes (any more), as far as this host knows::
 
     here                  there                         the instance is
     running               running                       both       (never to be touched)
-    running               anything else, or unknown     here
+    running               anything else                 here
+    running               unknown                       here, or unknown where it is back
     paused or shut off    nothing                       here
     nothing               nothing                       nowhere
     not running           running                       there
@@ -26,7 +27,9 @@ def whereabouts(here: DomainLook | None, there: Sighting | None) -> Where:
     """``there`` None: nobody there answers."""
     runs_there = there is not None and there.state == "running"
     if here is not None and here.state == "running":
-        return "both" if runs_there else "here"
+        if runs_there:
+            return "both"
+        return "unknown" if there is None and here.is_back else "here"
     if there is None:
         return "unknown"
     if there.state is None:

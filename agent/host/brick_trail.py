@@ -9,6 +9,7 @@ given up, and a mount that was given up, fail at once when they are tried a seco
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,10 +32,18 @@ PACKAGES = {
 ISCSI_LOGIN_REFUSED = 24
 """iscsiadm(8), exit status ISCSI_ERR_LOGIN_AUTH_FAILED."""
 
+ISCSI_SESSION_UNNAMED = 21
+"""ISCSI_ERR_NO_OBJS_FOUND, which iscsiadm itself would say if it looked."""
+
 LOGIN_TIMEOUTS = 2
 """node.session.initial_login_retry_max, in node.conn[0].timeo.login_timeout: iscsid tries a first
 login anew for as long. With its own 8 times 15 seconds a silent portal would hold os-brick's lock
 for two minutes; so it is half a minute. It says nothing about sessions that were there before."""
+
+LOGINS_AT_MOST = 5
+"""os-brick logs in until iscsiadm lists the session under the portal's and the target's very names,
+for ever, with its lock held: it may be listed under others, or iscsid may only say that it is there
+(exit status 15)."""
 
 MOUNT_SECONDS = 60
 """What a server may take for a mount. mount(8) has no time-out of its own, and what it has started
@@ -89,6 +98,7 @@ class Trail:
         self._execute = execute
         self._systemd_runs = systemd_runs
         self._given_up: dict[tuple[str, ...], ProcessExecutionError] = {}
+        self._logins = Counter[tuple[str, ...]]()
         self.failures: list[Failure] = []
         self.reached = False
         self._open_ways: set[str | None] = set()
@@ -102,7 +112,10 @@ class Trail:
         except ProcessExecutionError as error:
             self._note(command, error)
             raise
-        self.reached = self.reached or _reaches(command)
+        if _is_login(command):
+            self._limit_logins(command)
+        is_in_vain = _attempt(command) in self._given_up
+        self.reached = (self.reached or _reaches(command)) and not is_in_vain
         self._open_ways.add(_way(command))
         return done
 
@@ -145,6 +158,15 @@ class Trail:
         limit = ("--op", "update", "-n", "node.session.initial_login_retry_max", "-v")
         record = command[: command.index("--login")]
         self._execute(*record, *limit, str(LOGIN_TIMEOUTS), **{**how, "check_exit_code": False})
+
+    def _limit_logins(self, command: tuple[str, ...]) -> None:
+        """What follows the last one fails at once."""
+        self._logins[command] += 1
+        if self._logins[command] == LOGINS_AT_MOST:
+            why = f"error: after {LOGINS_AT_MOST} logins no session has the name that was asked for"
+            error = ProcessExecutionError(stderr=why, exit_code=ISCSI_SESSION_UNNAMED)
+            self.failures.append(failure_of(command, error))
+            self._given_up[_attempt(command)] = error
 
     def _note(self, command: tuple[str, ...], error: ProcessExecutionError) -> None:
         self.failures.append(failure_of(command, error))

@@ -31,7 +31,7 @@ from agent.host.libvirt_looks import (
     read,
     unanswered_milliseconds,
 )
-from agent.host.migration_words import ARRIVED_IN_POST_COPY, HELD, post_copy_phase
+from agent.host.migration_words import ARRIVED_IN_POST_COPY, BACK, HELD, post_copy_phase
 from agent.host.refusals import (
     is_no_such_device,
     is_no_such_domain,
@@ -109,8 +109,12 @@ class LibvirtDomains(LibvirtDisks):
             if not xml.active:
                 return look_of(xml, libvirt.VIR_DOMAIN_SHUTOFF)
             state, reason = domain.state()
-            is_held = (state, reason) == HELD
-            return replace(look_of(xml, state), job=_job(domain, state, reason), is_held=is_held)
+            return replace(
+                look_of(xml, state),
+                job=_job(domain, state, reason),
+                is_held=(state, reason) == HELD,
+                is_back=(state, reason) == BACK,
+            )
 
         return self._of(instance_id, look)
 

@@ -25,6 +25,7 @@ from agent.host.migration_words import (
     statistics_of,
 )
 from agent.host.refusals import (
+    is_connection_lost,
     is_no_such_domain,
     is_no_such_half,
     is_no_such_job,
@@ -165,7 +166,8 @@ class LibvirtMigrations:
             if domain.isActive():
                 domain.destroy()
             if is_persistent:
-                domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
+                # Both hosts may have it: it is the guest's, which has only moved.
+                domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
 
         self._unless_quiet(ask, instance_id)
 
@@ -224,6 +226,8 @@ class LibvirtMigrations:
             code, domain, message = error.get_error_code(), error.get_error_domain(), str(error)
             if is_no_such_domain(code) or is_no_such_half(code, message):
                 raise refusal(code, domain, message, doing=doing) from error
+            if code == libvirt.VIR_ERR_OPERATION_TIMEOUT:
+                raise unknown(message) from error
             raise migration_refusal(code, message) from error
 
 
@@ -236,7 +240,9 @@ def _progress(domain: VirDomain) -> MigrationProgress | None:
     except libvirt.libvirtError as error:
         if _is_quiet(error):
             return None
-        raise
+        if is_connection_lost(error.get_error_code(), error.get_error_domain()):
+            raise
+        raise unknown(str(error)) from error  # a question without an answer gives nothing up
     return progress_of(job, *domain.state())
 
 

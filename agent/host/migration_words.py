@@ -34,6 +34,10 @@ ARRIVED_IN_POST_COPY: Final = frozenset(
 )
 """state() at the destination; 11 is VIR_DOMAIN_RUNNING_POSTCOPY_FAILED."""
 
+BACK: Final = (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_MIGRATION_CANCELED)
+"""libvirt says so only where it had the guest standing (qemuMigrationSrcRestoreDomainState), and
+until somebody pauses the guest, whether libvirtd restarts meanwhile or not."""
+
 HELD: Final = (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER)
 """state() of a domain that somebody has paused; what stands for a migration has other reasons."""
 

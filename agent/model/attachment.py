@@ -257,6 +257,10 @@ def _contradictions(attachment: Attachment) -> list[str]:
             "encryption needs disk.type disk: a lun passes the raw ciphertext to the guest",
         ),
         (
+            isinstance(connection, IscsiConnection) and connection.data.lacks_port,
+            "a portal without a port needs initiator instance: os-brick reads ADDRESS:PORT",
+        ),
+        (
             bool(connection.data.encrypted) and attachment.encryption is None,
             "connection_info says encrypted, and encryption is missing: the guest would see "
             "(and could overwrite) the raw ciphertext",
@@ -274,10 +278,6 @@ def _limits_of_own_initiator(attachment: Attachment) -> list[tuple[bool, str]]:
             not isinstance(connection, GuestIscsiConnection),
             "initiator instance needs driver_volume_type iscsi: for "
             f"{connection.driver_volume_type} QEMU is no initiator",
-        ),
-        (
-            isinstance(connection, GuestIscsiConnection) and connection.lacks_credentials,
-            "auth_method CHAP needs auth_username and auth_password",
         ),
         (
             attachment.identity is not None,

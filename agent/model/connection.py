@@ -48,11 +48,15 @@ class Data(Value):
         """What os-brick cannot read: given that, it neither connects nor disconnects anything."""
         yield from ()
 
+    def traps(self) -> Iterator[str]:
+        """What os-brick reads, and does harm with."""
+        yield from ()
+
     @model_validator(mode="after")
     def _is_readable(self, info: ValidationInfo) -> "Data":
-        flaws = tuple(self.flaws()) if is_asked(info) else ()
-        if flaws:
-            raise ValueError("; ".join(flaws))
+        wrong = (*self.flaws(), *self.traps()) if is_asked(info) else ()
+        if wrong:
+            raise ValueError("; ".join(wrong))
         return self
 
     @model_validator(mode="after")
@@ -169,6 +173,11 @@ class ScsiData(Data):
         return asked if asked >= 0 and self.lun_here(asked) == lun else lun
 
 
+PORTAL = re.compile(r"(\[[0-9A-Fa-f:]+\]|[^\s\[\]:,]+\.[^\s\[\]:,]+)(?P<port>:\d{1,5})?")
+"""As iscsiadm lists sessions, which os-brick compares word by word: a name without a dot it would
+put into brackets."""
+
+
 class IscsiData(ScsiData):
     target_portal: StrictStr | None = None
     target_iqn: StrictStr | None = None
@@ -178,6 +187,25 @@ class IscsiData(ScsiData):
     target_luns: tuple[Count, ...] | None = None
     auth_method: StrictStr | None = None
     auth_username: StrictStr | None = None
+
+    def traps(self) -> Iterator[str]:
+        portals = (self.target_portal, *(self.target_portals or ()))
+        if not all(PORTAL.fullmatch(portal) for portal in portals if portal is not None):
+            yield (
+                "a portal must be ADDRESS:PORT with an IPv4 address, an IPv6 one in brackets, or "
+                "a name with a dot"
+            )
+        if "" in (self.target_iqn, *(self.target_iqns or ())):
+            yield "an IQN must not be empty"
+        # Whatever it is: os-brick then reads both.
+        if self.auth_method and not (self.auth_username and self.auth_password):
+            yield f"auth_method {self.auth_method} needs auth_username and auth_password"
+
+    @property
+    def lacks_port(self) -> bool:
+        portals = (self.target_portal, *(self.target_portals or ()))
+        found = [PORTAL.fullmatch(portal) for portal in portals if portal is not None]
+        return any(portal is not None and portal["port"] is None for portal in found)
 
     @model_validator(mode="after")
     def _one_complete_path(self) -> "IscsiData":

@@ -13,7 +13,8 @@ from agent.model.move import Destination
 from agent.operations.detach import detached, drop_attachments, host_side
 from agent.operations.fence import arrived
 from agent.saga.plan import Plan
-from agent.steps.move import CheckDestination, CheckTraveller, FinishMove, MoveInstance, Travel
+from agent.steps.move import CheckDestination, CheckTraveller, FinishMove, MoveInstance
+from agent.steps.travel import Travel
 
 
 def plan_migrate(record: Record) -> Plan:

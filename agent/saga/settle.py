@@ -177,12 +177,12 @@ class Settler:
         if record.intended >= plan.commit_position:
             record = self._save(executing(record.but(cause=cause)))
             scene = self._scene(record, plan.commit)
-            ending = self._ask(lambda: plan.commit.give_up(scene))
+            ending = self._ask(record, lambda: plan.commit.give_up(scene))
             if isinstance(ending, Parked):
                 return self._park(record, plan.commit, ending)
             asked = ending
             if not isinstance(ending, Unavailable):
-                asked = self._ask(lambda: plan.commit.happened(scene))
+                asked = self._ask(record, lambda: plan.commit.happened(scene))
             if isinstance(asked, Unavailable):
                 return self._wait(record, asked)
             if isinstance(asked, AgentError):
@@ -232,7 +232,7 @@ class Settler:
         step = plan.steps[record.intended]
         if not step.only_looks:
             record = self._save(executing(record))
-        reverted = self._ask(lambda: step.revert(self._scene(record, step)))
+        reverted = self._ask(record, lambda: step.revert(self._scene(record, step)))
         if isinstance(reverted, Parked):
             return self._park(record, step, reverted)
         if isinstance(reverted, Unavailable):
@@ -251,7 +251,7 @@ class Settler:
 
     def _apply(self, record: Record, step: Step) -> tuple[Record, Learnt | Parked | AgentError]:
         if record.intended < record.position:
-            seen = self._ask(lambda: step.beforehand(self._scene(record, step)))
+            seen = self._ask(record, lambda: step.beforehand(self._scene(record, step)))
             if isinstance(seen, AgentError):
                 return record, seen
             record = record.learn(step.about, seen)
@@ -260,16 +260,19 @@ class Settler:
             record = record.but_part(step.about, promised=True)
         intended = executing(record).but(intended=max(record.intended, record.position))
         intended = self._save(intended, "start" if record.intended < 0 else None)
-        return intended, self._ask(lambda: step.apply(self._scene(intended, step)))
+        return intended, self._ask(intended, lambda: step.apply(self._scene(intended, step)))
 
-    def _ask(self, question: Any) -> Any:
+    def _ask(self, record: Record, question: Any) -> Any:
         """The answer, or the error as a value."""
         try:
             return question()
         except AgentError as error:
             return error
         except Exception as error:  # a defect of ours must not lose the operation
-            LOG.exception("a step failed in an unforeseen way")
+            near = record.steps[max(0, record.current)]
+            LOG.exception(
+                "%s %s: an unforeseen error near %s", record.verb, record.operation_id, near
+            )
             return Internal(f"unforeseen {type(error).__name__} in a step: see the agent's log")
 
     # what becomes durable
@@ -341,6 +344,9 @@ class Settler:
         record = record.but(updated_at=self.host.clock.now())
         news = None if event is None else told_of(record, event)
         is_new = news is not None and news != record.told
+        if is_new and event == "error" and record.trouble is not None:
+            about = f"{record.verb} {record.operation_id} of {', '.join(record.attachment_ids)}"
+            LOG.warning("unsettled %s: %s: %s", about, record.trouble.code, record.trouble.detail)
         record = record.but(told=news) if is_new else record
 
         def write(book: Book) -> None:

@@ -227,21 +227,20 @@ class Agent:
         return self._journal.read(lambda book: known_operation(book, operation_id))
 
     def _on_change(self, record: Record) -> None:
-        if not record.open:
-            code = record.cause.code if record.cause else "-"
-            LOG.info("%s %s %s: %s", record.state, record.verb, record.operation_id, code)
-        elif record.state == "unsettled" and record.failures == 1 and record.trouble:
-            LOG.warning(
-                "unsettled %s %s: %s: %s",
-                record.verb,
-                record.operation_id,
-                record.trouble.code,
-                record.trouble.detail,
-            )
         if not record.open:  # all that anybody waits for
+            _log_end(record)
             with self._changed:
                 self._changed.notify_all()
         self._tell_change(record)
+
+
+def _log_end(record: Record) -> None:
+    about = ", ".join(record.attachment_ids)
+    ended = f"{record.state} {record.verb} {record.operation_id} of {about}"
+    if record.cause is None:
+        LOG.info("%s", ended)
+    else:
+        LOG.warning("%s: %s: %s", ended, record.cause.code, record.cause.detail)
 
 
 def _source(part: Part, held: Held | None) -> str | None:

@@ -20,7 +20,7 @@ from agent.bus.outbox import Publisher
 from agent.bus.peers import BusPeers
 from agent.bus.servers import Servers
 from agent.conf import Settings
-from agent.errors import AgentError
+from agent.errors import AgentError, Unavailable
 from agent.host.key_files import KeyFiles
 from agent.host.libvirt_connection import LibvirtConnection
 from agent.host.libvirt_copies import LibvirtCopies
@@ -330,6 +330,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         refuse_unknown_verbs(journal)
         daemon = Daemon(cfg.CONF, settings, journal, clock)
+    except Unavailable as error:  # the journal was opened, and cannot be read
+        give_up(PROJECT, EXIT_JOURNAL, error.detail)
     except AgentError as error:
         give_up(PROJECT, EXIT_CONFIGURATION, error.detail)
     except (OSError, ValueError) as error:

@@ -216,7 +216,12 @@ class PivotDisk(Commit):
         """Of a guest that has stopped meanwhile its definition tells: with that it starts."""
         look = scene.host.domains.look(self.attachment.instance_id)
         if look is None:
-            return False
+            raise CopyFailed(
+                f"the switch to volume {self.attachment.volume_id} was begun, and the instance has "
+                "gone since with what would tell whether it came to it: either volume may have the "
+                "last writes. Both stay as they are: compare them, then 'attachctl operations "
+                "abandon'"
+            )
         if look.job is not None:
             raise Unavailable("libvirt", f"domain {look.name} has a {look.job} running")
         guest, alias = halves(look), self.attachment.alias

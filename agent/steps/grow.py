@@ -138,7 +138,11 @@ class GrowDisk(Step):
                 "disk: the guest sees the new size when it starts anew, or is attached again"
             )
         wanted = max(self.size_bytes, self._file_bytes(host, device)) - scene.known["header_bytes"]
-        if host.domains.size(instance_id, disk.target_dev) < wanted:
+        known = host.domains.size(instance_id, disk.target_dev)
+        if self.attachment.connection.source_type == "block":
+            # Where QEMU has opened it as large its guest may not know: each resize tells it.
+            host.domains.resize(instance_id, disk.target_dev, max(known, wanted))
+        elif known < wanted:
             host.domains.resize(instance_id, disk.target_dev, wanted)
         return {"guest_size_bytes": host.domains.size(instance_id, disk.target_dev)}
 

@@ -1,19 +1,18 @@
 """An instance goes to another host while it runs: libvirt carries it, we look."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from agent.errors import AgentError, Busy, Invalid, MigrationFailed, Unavailable, Unsupported
-from agent.guest.moving_xml import files_written, has_block_job, moved_xml, why_it_stays
-from agent.guest.whereabouts import Where, whereabouts
-from agent.model.attachment import Attachment
-from agent.model.migration import Journey, MigrationOptions, MigrationProgress
-from agent.model.move import Destination
+from agent.guest.moving_xml import files_written, has_block_job, why_it_stays
+from agent.guest.whereabouts import Where
+from agent.model.migration import MigrationOptions, MigrationProgress
 from agent.model.outcome import Progress
 from agent.ports import DomainLook, Host
 from agent.saga.plan import Commit, Learnt, Parked, Scene, Step
 from agent.steps.guest_checks import find_domain
+from agent.steps.travel import Travel, dotted
 from agent.steps.users import halves
 
 DIES_OF_GOING_ON: Final = (11, 3, 0)
@@ -33,76 +32,6 @@ DOUBT_SECONDS: Final = 30.0
 """For how long they may disagree before somebody must look."""
 
 POST_COPY: Final = frozenset(("postcopy", "postcopy-failed"))
-
-
-@dataclass(frozen=True)
-class Travel:
-    """``parts`` is {alias of a disk: what of it is of the other host, as XML}."""
-
-    instance_id: str
-    migration_id: str
-    destination: Destination
-    options: MigrationOptions
-    parts: Mapping[str, str] = field(repr=False)
-    attachments: tuple[Attachment, ...]
-
-    def journey(self, host: Host) -> Journey:
-        """Raises Invalid, UnknownInstance, Unavailable."""
-        live, persistent = host.migrations.descriptions(self.instance_id)
-        return Journey(
-            libvirt_uri=self.destination.libvirt_uri,
-            migrate_uri=self.destination.migrate_uri,
-            live_xml=moved_xml(live, self.parts),
-            persistent_xml=None if persistent is None else moved_xml(persistent, self.parts),
-            options=self.options,
-        )
-
-    def is_begun(self, scene: Scene) -> bool:
-        """Written with the intent to begin: from then on it may be on its way."""
-        return "checked" in scene.known
-
-    def refuse_unready(self, host: Host) -> None:
-        """Raises MigrationFailed, Unsupported, Busy: the other host has not what it needs."""
-        there = self.destination.host
-        ready = host.peers.readiness(there, self.instance_id)
-        if ready is None:
-            raise MigrationFailed(
-                f"the agent of {there}, or its libvirt, does not answer: see that they run"
-            )
-        if "prepare_migration" not in ready.verbs:
-            raise Unsupported(f"the agent of {there} is too old for migrations")
-        here = host.domains.capabilities().libvirt
-        if ready.libvirt[:2] < here[:2]:
-            raise Unsupported(
-                f"libvirt {_dotted(ready.libvirt)} of {there} is older than {_dotted(here)} here"
-            )
-        found = ready.sighting
-        if found.state is not None:
-            raise Busy(f"{there} has the instance already ({found.job or found.state})")
-        for attachment in self.attachments:
-            prepared = ready.prepared.get(attachment.attachment_id)
-            if prepared is None or prepared.migration_id != self.migration_id:
-                raise MigrationFailed(
-                    f"{there} has not prepared attachment {attachment.attachment_id} for migration "
-                    f"{self.migration_id}, or its lease has ended: send prepare_migration"
-                )
-            self._refuse_smaller(host, attachment, prepared.size_bytes)
-
-    def _refuse_smaller(self, host: Host, attachment: Attachment, size_bytes: int) -> None:
-        """What the guest has beyond that would be I/O errors over there. A file, and what QEMU
-        reaches by itself, is as large on every host."""
-        here = host.journal.device_of(attachment.attachment_id)
-        if here is None or attachment.connection.source_type != "block" or not size_bytes:
-            return
-        if size_bytes < here.size_bytes:
-            raise MigrationFailed(
-                f"volume {attachment.volume_id} has {here.size_bytes} bytes here, and "
-                f"{self.destination.host} shows {size_bytes} still: send extend to that host, too, "
-                "or cancel this migration and prepare another; then migrate again"
-            )
-
-    def where(self, host: Host, look: DomainLook | None) -> Where:
-        return whereabouts(look, host.peers.look(self.destination.host, self.instance_id))
 
 
 @dataclass(frozen=True)
@@ -141,7 +70,7 @@ class CheckTraveller(Step):
         missing = [alias for alias in self.travel.parts if guest.live_disk(alias) is None]
         if missing:
             raise Invalid(f"parts: the running guest has no disk {', '.join(missing)}")
-        self.travel.journey(host)
+        self.travel.first_journey(host)
         return {}
 
 
@@ -177,7 +106,7 @@ class MoveInstance(Commit):
         if "begun_at" not in scene.known and look is not None and _can_go(look):
             if not self._is_fresh(scene):
                 self.travel.refuse_unready(host)
-            host.migrations.start(instance_id, self.travel.journey(host))
+            host.migrations.start(instance_id, self.travel.first_journey(host))
             now = host.clock.now()
             return Parked("the migration to begin", now + SOON_SECONDS, {"begun_at": now})
         return self._ended(scene, look)
@@ -257,7 +186,7 @@ class MoveInstance(Commit):
         if where == "there":
             return {}
         if where in ("here", "nowhere"):
-            raise _why_failed(host, self.travel)
+            raise _why_failed(host, self.travel, look)
         now = host.clock.now()
         since = scene.since("doubted_since", now)
         if where == "both" or now > since + DOUBT_SECONDS:
@@ -325,7 +254,7 @@ def _dies_of_going_on(host: Host, there: str, instance_id: str) -> str:
     if ready is None or ready.libvirt < DIES_OF_GOING_ON:
         return ""
     return (
-        f"; libvirt {_dotted(ready.libvirt)} of {there} may die of being asked to go on, and is "
+        f"; libvirt {dotted(ready.libvirt)} of {there} may die of being asked to go on, and is "
         "not: if the QEMUs do not do so by themselves see docs/migration"
     )
 
@@ -372,8 +301,14 @@ def _shown(progress: MigrationProgress) -> Progress | None:
     )
 
 
-def _why_failed(host: Host, travel: Travel) -> AgentError:
+def _why_failed(host: Host, travel: Travel, look: DomainLook | None) -> AgentError:
     """As this life was told, or that nobody was told."""
+    if look is not None and look.state == "paused" and not look.is_held:
+        return MigrationFailed(
+            "the instance stands here since libvirt was to switch it over, and "
+            f"{travel.destination.host} does not have it: see that no other host runs it, then "
+            "'virsh resume' it here"
+        )
     told = host.migrations.refusal(travel.instance_id)
     if told is not None and not isinstance(told, Unavailable):
         return told
@@ -390,11 +325,9 @@ def _lost_sight(travel: Travel, where: Where) -> MigrationFailed:
             f"the instance runs here and on {there}: that must never be; stop one of them now"
         )
     return MigrationFailed(
-        f"the migration has ended, and nobody can say where the instance runs: it does not here, "
-        f"and {there} has it paused, or does not answer. Nothing is started or disconnected: look "
-        "at both hosts ('attachctl instance'); it goes on as soon as one of them is clear"
+        "the migration has ended, and nobody can say where the instance runs: it stands or is gone "
+        f"here, or runs again since the switch was called off, and {there} has it paused, or does "
+        "not answer. Nothing is started or disconnected: look at both hosts ('attachctl "
+        "instance'); it goes on as soon as both are clear. If that host is dead for good: "
+        "'attachctl operations abandon'"
     )
-
-
-def _dotted(version: tuple[int, ...]) -> str:
-    return ".".join(str(part) for part in version)

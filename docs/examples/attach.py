@@ -2,6 +2,7 @@
 
 import sys
 import uuid
+from datetime import UTC, datetime, timedelta
 
 from oslo_config import cfg
 
@@ -16,12 +17,16 @@ attachment = {
     "connection_info": {"driver_volume_type": "local", "data": {"device_path": device_path}},
     "disk": {"bus": "virtio", "discard": "unmap"},
 }
-# Write request_id down before you send: with it you can ask, or send again, after a crash of yours.
+# Write both down before you send: with them, and the same attachment, you can send again after a
+# crash of yours, and are told how it stands.
 request_id = str(uuid.uuid4())
+not_after = datetime.now(UTC) + timedelta(hours=1)
 
 try:
     with AgentClient(cfg.CONF, host, url=url) as agent:
-        answer = agent.attach(attachment, request_id=request_id, deadline_seconds=300)
+        answer = agent.attach(
+            attachment, request_id=request_id, not_after=not_after, deadline_seconds=300
+        )
         if not answer.closed:
             answer = agent.wait(request_id, timeout_seconds=330)
         if answer.state != "done":

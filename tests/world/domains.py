@@ -46,7 +46,7 @@ class Guest:
     what QEMU found when it opened the disk of a target name, or was told since; ``copies`` how many
     turns the copy of one has had; ``astray`` the source that QEMU has of one, where libvirt says
     another; ``errors`` of the disks for which QEMU has paused it. ``is_held``: somebody has paused
-    it."""
+    it. ``is_back``: it stood when a migration was called off."""
 
     instance_id: str
     name: str
@@ -54,6 +54,7 @@ class Guest:
     live: str | None
     is_paused: bool = False
     is_held: bool = False
+    is_back: bool = False
     job: str | None = None
     attitude: Attitude = "cooperative"
     pending: list[str] = field(default_factory=list)
@@ -119,7 +120,11 @@ class SimulatedDomains:
     def all(self) -> Sequence[DomainLook]:
         def everyone() -> list[DomainLook]:
             looks = (self._look(instance_id) for instance_id in self.guests)
-            return [replace(look, job=None, is_held=False) for look in looks if look is not None]
+            return [
+                replace(look, job=None, is_held=False, is_back=False)
+                for look in looks
+                if look is not None
+            ]
 
         return self.call("all", everyone)
 
@@ -352,6 +357,7 @@ class SimulatedDomains:
             inactive_xml=guest.inactive,
             job=guest.job,
             is_held=guest.is_paused and guest.is_held,
+            is_back=not guest.is_paused and guest.is_back,
         )
 
     def _limits(self, instance_id: str, target_dev: str) -> dict[str, int | str]:

@@ -4,8 +4,10 @@ No agent of ours runs there: that one's part is told by whoever tells the story.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
+from agent.model.attachment import Attachment
 from agent.operations import VERBS
 from agent.ports import Prepared, Readiness, Sighting
 from tests.world.copied import copied
@@ -19,20 +21,25 @@ Answer = TypeVar("Answer")
 FAR_HOST = "far"
 FAR_URI = "qemu://far/system"
 
-_SAME = ("is_silent", "lacks", "leased", "shows", "given_up", "verbs")
+_SAME = ("is_silent", "lacks", "leased", "otherwise", "shows", "given_up", "verbs")
 
 
 class Far:
     """Implements ports.Peers. ``is_silent``: the agent there does not answer. ``lacks``: sources
     that its QEMU does not find. ``leased``: what it has prepared, {attachment: migration}.
-    ``shows``: bytes that volumes of those have there. ``given_up``: migrations from there that have
-    failed."""
+    ``otherwise``: what of those is not as it is here, as fields of Prepared. ``shows``: bytes that
+    volumes of those have there. ``given_up``: migrations from there that have failed."""
 
-    def __init__(self, instants: Instants, road: Road) -> None:
+    def __init__(
+        self, instants: Instants, road: Road, here: Callable[[str], Attachment | None]
+    ) -> None:
+        """``here`` tells an attachment of this host."""
         self._instants = instants
+        self._here = here
         self.is_silent = False
         self.lacks: frozenset[str] = frozenset()
         self.leased: dict[str, str] = {}
+        self.otherwise: dict[str, dict[str, Any]] = {}
         self.shows: dict[str, int] = {}
         self.given_up: frozenset[str] = frozenset()
         self.verbs = frozenset(VERBS)
@@ -54,8 +61,9 @@ class Far:
         def ask() -> Readiness:
             seen = self._sighting(instance_id)
             prepared = {
-                one: Prepared(migration_id, self.shows.get(one, 0))
+                one: self._prepared(here, migration_id)
                 for one, migration_id in self.leased.items()
+                if (here := self._here(one)) is not None
             }
             return Readiness(self.verbs, self.domains.libvirt, seen, prepared)
 
@@ -66,6 +74,17 @@ class Far:
             return migration_id in self.given_up
 
         return self._call("ask whether a peer has given up", host, ask)
+
+    def _prepared(self, here: Attachment, migration_id: str) -> Prepared:
+        one = here.attachment_id
+        same = Prepared(
+            migration_id,
+            self.shows.get(one, 0),
+            here.volume_id,
+            here.multiattach,
+            "ro" if here.read_only else "rw",
+        )
+        return replace(same, **self.otherwise.get(one, {}))
 
     def _sighting(self, instance_id: str) -> Sighting:
         found = self.domains.look(instance_id)

@@ -169,6 +169,7 @@ class Road:
         trip = self.trips[instance_id]
         assert trip.phase not in POST_COPY, "the guest runs over there"
         guest = self.hosts[trip.source].guests[instance_id]
+        guest.is_back = guest.is_paused and not guest.is_held
         guest.job, guest.is_paused = None, guest.is_held
         trip.abandoned = True
         if not self.is_cut:

@@ -25,6 +25,7 @@ from agent.guest.xml import XmlElement
 from agent.journal.book import Book
 from agent.journal.record import Held, Record
 from agent.journal.store import FILE_NAME, Journal
+from agent.model.attachment import Attachment
 from agent.model.outcome import CLOSED
 from agent.operations.admit import Policy
 from agent.ports import Clock, Host
@@ -162,7 +163,7 @@ class World:
         self.secrets = SimulatedSecrets(self.instants, lambda: self.domains.is_away)
         self.road = Road()
         self.migrations = RoadMigrations(self.instants, self.domains, self.road, HERE_URI)
-        self.far = Far(self.instants, self.road)
+        self.far = Far(self.instants, self.road, self._attachment)
         self.storage = SimulatedConnectors(self.instants, self.locks, self.domains.in_use)
         self.tasks: Tasks = Tasks()
         self.policy = Policy()
@@ -314,6 +315,10 @@ class World:
         if not ends:
             return None
         return self.clock.monotonic() + max(min(ends) - self.clock.now(), LEASE_SECONDS)
+
+    def _attachment(self, attachment_id: str) -> Attachment | None:
+        held = self.journal.read(lambda book: book.attachment(attachment_id))
+        return None if held is None else held.attachment
 
     def leased(self) -> list[Held]:
         return self.journal.read(lambda book: book.leased())

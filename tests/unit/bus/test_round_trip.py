@@ -31,7 +31,7 @@ from agent.model.request import AttachRequest, DetachRequest
 from agent.ports import Prepared, Readiness, Sighting
 from agent.steps.move import MoveInstance
 from tests.desk import RecordingDesk, new_id
-from tests.samples import INSTANCES, attachment_payload
+from tests.samples import INSTANCES, VOLUMES, attachment_payload
 
 oslo_messaging: Any = import_module("oslo_messaging")  # after agent.bus: see there
 
@@ -176,7 +176,8 @@ class TestPeers:
         """An older agent has no leases, and does not say so. What is being given back is not ready,
         whatever its lease says."""
         lease = {"replaces": "att-1", "migration_id": "mig-1"}
-        kept = {"lease": lease, "promised": True, "device": {"size_bytes": 1 << 30}}
+        about = {"volume_id": VOLUMES[0], "multiattach": True, "access_mode": "ro"}
+        kept = {"lease": lease, "promised": True, "device": {"size_bytes": 1 << 30}, **about}
         withdrawn = {**kept, "lease": {**lease, "replaces": "att-2"}, "promised": False}
         desk.answers["describe"] = {"verbs": ["migrate"], "libvirt": "9.0.0"}
         desk.answers["get_instance"] = {"present": False, "state": None, "job": None}
@@ -185,7 +186,7 @@ class TestPeers:
             frozenset({"migrate"}),
             (9, 0, 0),
             Sighting(state=None),
-            {"att-1": Prepared("mig-1", 1 << 30)},
+            {"att-1": Prepared("mig-1", 1 << 30, VOLUMES[0], True, "ro")},
         )
 
     def test_while_its_libvirt_is_away_it_is_not_ready(

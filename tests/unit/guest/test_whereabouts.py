@@ -7,18 +7,24 @@ import pytest
 from agent.guest.whereabouts import Where, whereabouts
 from agent.ports import DomainLook, DomainState, Sighting
 
+
+def guest(state: DomainState, *, is_back: bool = False) -> DomainLook:
+    return DomainLook(
+        instance_id="i",
+        name="guest",
+        state=state,
+        live_xml=None if state == "shutoff" else "<domain/>",
+        inactive_xml=None,
+        is_back=is_back,
+    )
+
+
 HERE: dict[str, DomainLook | None] = {
     "nothing": None,
-    **{
-        state: DomainLook(
-            instance_id="i",
-            name="guest",
-            state=state,
-            live_xml=None if state == "shutoff" else "<domain/>",
-            inactive_xml=None,
-        )
-        for state in ("running", "paused", "shutoff")
-    },
+    "running": guest("running"),
+    "back": guest("running", is_back=True),
+    "paused": guest("paused"),
+    "shutoff": guest("shutoff"),
 }
 
 THERE: dict[str, Sighting | None] = {
@@ -32,9 +38,10 @@ THERE: dict[str, Sighting | None] = {
 }
 
 TABLE: dict[tuple[str, str], Where] = {
-    **{("running", there): "here" for there in THERE},
-    ("running", "running"): "both",
-    ("running", "fetching"): "both",
+    **{(here, there): "here" for here in ("running", "back") for there in THERE},
+    ("back", "unknown"): "unknown",
+    **{(here, "running"): "both" for here in ("running", "back")},
+    **{(here, "fetching"): "both" for here in ("running", "back")},
     **{(here, "nothing"): "here" for here in ("paused", "shutoff")},
     ("nothing", "nothing"): "nowhere",
     **{(here, "running"): "there" for here in ("paused", "shutoff", "nothing")},
@@ -56,8 +63,10 @@ def test_where_it_is(here: str, there: str) -> None:
     assert whereabouts(HERE[here], THERE[there]) == TABLE[here, there]
 
 
-def test_a_host_that_is_silent_never_has_a_guest_that_runs_here() -> None:
+def test_a_host_that_is_silent_may_have_a_guest_whose_switch_was_called_off() -> None:
+    """libvirt lets it go on here where no answer comes, and it may have been started there."""
     assert whereabouts(HERE["running"], None) == "here"
+    assert whereabouts(HERE["back"], None) == "unknown"
 
 
 def state_of(look: DomainLook | None) -> DomainState | None:

@@ -10,7 +10,7 @@ from os_brick.initiator.linuxscsi import LinuxSCSI
 from agent.model.attachment import Attachment
 from agent.model.connection import ADDRESSING_MODES
 from tests.samples import attachment_payload
-from tests.unit.model.test_refusals import NVME, OLD_NVME, UNREADABLE, connection
+from tests.unit.model.test_refusals import ISCSI, NVME, OLD_NVME, UNREADABLE, connection
 
 
 def os_brick_reads(different: dict[str, Any]) -> None:
@@ -39,7 +39,7 @@ def test_what_is_refused_it_does_not_read(different: dict[str, Any], why: str) -
         connection("nvmeof", NVME, vol_uuid="{aaaaaaaa-0000-4000-8000-000000000001}"),
         connection("nvmeof", OLD_NVME, vol_uuid="anything"),
         *(
-            connection("iscsi", {"target_portal": "p", "target_iqn": "i", "target_lun": 1, **mode})
+            connection("iscsi", {**ISCSI, **mode})
             for mode in ({"addressing_mode": mode} for mode in (*ADDRESSING_MODES, ""))
         ),
     ],

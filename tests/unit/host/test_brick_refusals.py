@@ -273,6 +273,17 @@ class TestTrail:
         assert sum("mount" in command for command in ran) == 1
         assert trail.closed_ways == {"192.0.2.1:3260", "192.0.2.40:/vols"}
 
+    def test_a_session_that_never_gets_its_name_is_not_waited_for(self) -> None:
+        """os-brick logs in until iscsiadm lists it, and iscsiadm says each time that it is in."""
+        trail, ran = self.trail(fails=False)
+        for _ in range(5):
+            trail.execute(*LOGIN[1])
+        with pytest.raises(ProcessExecutionError, match="no session has the name"):
+            trail.execute(*LOGIN[1])
+        assert sum("--login" in command for command in ran) == 5
+        assert not trail.reached
+        assert "after 5 logins" in str(trail.reason)
+
     def test_a_mount_and_what_it_starts_end_in_time(self) -> None:
         trail, ran = self.trail(fails=False)
         trail.execute(*MOUNT)

@@ -14,17 +14,17 @@ from tests.samples import VOLUMES, attachment, attachment_payload
 PROTOCOLS: list[tuple[str, dict[str, Any], tuple[str, ...], str]] = [
     (
         "iscsi",
-        {"target_portal": "p", "target_iqn": "iqn-1", "target_lun": 1},
+        {"target_portal": "p.example:1", "target_iqn": "iqn-1", "target_lun": 1},
         ("iqn-1",),
         "scsi",
     ),
     (
         "iser",
         {
-            "target_portal": "p",
+            "target_portal": "p.example:1",
             "target_iqn": "iqn-2",
             "target_lun": 1,
-            "target_portals": ["p", "q"],
+            "target_portals": ["p.example:1", "q.example:1"],
             "target_iqns": ["iqn-2", "iqn-1"],
             "target_luns": [1, 1],
         },

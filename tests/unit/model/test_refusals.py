@@ -116,7 +116,9 @@ WRONG_ATTACHMENTS: list[tuple[str, dict[str, Any], str]] = [
     ("data", connection("iscsi", ISCSI, target_luns=[1]), "the same length"),
     (
         "data",
-        connection("iscsi", {}, target_portals=["a", "b"], target_iqns=["c"], target_luns=[1]),
+        connection(
+            "iscsi", {}, target_portals=["a.b:1", "c.d:1"], target_iqns=["c"], target_luns=[1]
+        ),
         "the same length",
     ),
     ("target_luns.0", connection("iscsi", ISCSI, target_luns=[CANARY]), "integer"),
@@ -201,6 +203,38 @@ UNREADABLE: list[tuple[dict[str, Any], str]] = [
 ]
 """By os-brick, which raises what it raises: tests/unit/host/test_brick_reads.py."""
 
+TRAPS: list[tuple[dict[str, Any], str]] = [
+    *(
+        (connection("iscsi", ISCSI, target_portal=portal), "a portal must be ADDRESS:PORT")
+        for portal in (
+            "",
+            "array:3260",
+            "::1:3260",
+            "192.0.2.1:3260,1",
+            "192.0.2.1:",
+            " 192.0.2.1",
+            "[::ffff:192.0.2.1]:1",
+        )
+    ),
+    (
+        connection(
+            "iser",
+            ISCSI,
+            target_portals=["192.0.2.1:3260", "array"],
+            target_iqns=["iqn.2026-01.example:1"] * 2,
+            target_luns=[1, 1],
+        ),
+        "a portal must be ADDRESS:PORT",
+    ),
+    (connection("iscsi", ISCSI, target_iqn=""), "an IQN must not be empty"),
+    (connection("iscsi", ISCSI, auth_method="CHAP"), "auth_method CHAP needs auth_username"),
+    (
+        connection("iscsi", ISCSI, auth_method="CHAP", auth_username="u", auth_password=""),
+        "auth_method CHAP needs auth_username",
+    ),
+]
+"""os-brick logs in for ever, or to all nodes of a portal, or changes half a node record."""
+
 CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"disk": {"io": "native", "cache": "writeback"}}, "io native needs"),
     ({"disk": {"io": "native", "cache": "default"}}, "io native needs"),
@@ -218,6 +252,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         )
         for policy in ("stop", "enospace")
     ),
+    (connection("iscsi", ISCSI, target_portal="192.0.2.1"), "a portal without a port needs"),
     ({"max_writers": 1}, "max_writers needs multiattach"),
     (
         {"initiator": "instance", **connection("local", {"device_path": "/dev/x"})},
@@ -319,7 +354,7 @@ def test_a_wrong_field_is_named_and_its_value_is_not(
     assert not re.search(r"instance of|[a-z][A-Z]", detail), "a class is named"
 
 
-@pytest.mark.parametrize(("different", "why"), UNREADABLE)
+@pytest.mark.parametrize(("different", "why"), [*UNREADABLE, *TRAPS])
 def test_what_os_brick_cannot_read_is_refused_and_read_back(
     different: dict[str, Any], why: str
 ) -> None:

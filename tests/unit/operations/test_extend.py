@@ -223,3 +223,13 @@ def test_each_guest_is_told_in_its_own_turn(two: World) -> None:
     assert two.record(request_id(1)).state == "done"
     calls = [name for name in two.instants.passed if name == "after resize"]
     assert len(calls) == 2
+
+
+def test_a_guest_is_told_of_what_its_qemu_has_seen_already(world: World) -> None:
+    """It was opened as large by a QEMU that had the guest come from another host."""
+    attached(world)
+    grown(2 * GIB)(world)
+    world.domains.guests[ONE].sizes["vda"] = 2 * GIB
+    [row] = ask(world, extend(1, 2 * GIB))["result"]
+    assert row["guest_size_bytes"] == 2 * GIB
+    assert "after resize" in world.instants.passed

@@ -310,6 +310,29 @@ class TestMigrateRequest:
         source.far.shows["att-1"] = 2 * GIB
         assert ask(source, migrate(3, 1))["state"] == "done"
 
+    @pytest.mark.parametrize(
+        ("name", "there"),
+        [("volume_id", VOLUMES[4]), ("multiattach", True), ("access_mode", "ro")],
+        ids=str,
+    )
+    def test_what_was_prepared_must_be_what_the_guest_has(
+        self, source: World, name: str, there: object
+    ) -> None:
+        source.far.otherwise["att-1"] = {name: there}
+        code, detail = failed(source, migrate(1, 1))
+        assert (code, f"{name} {there}" in detail) == ("invalid", True)
+        assert "start-migration" not in " ".join(source.instants.passed)
+
+    @pytest.mark.parametrize("half", ["live", "inactive"])
+    def test_a_device_that_nobody_named_keeps_it_here(self, source: World, half: str) -> None:
+        """Over there the path may be another tenant's volume."""
+        guest = source.domains.guests[ONE]
+        disk = "<disk type='block'><source dev='/dev/dm-3'/><target dev='vdz'/></disk>"
+        setattr(guest, half, getattr(guest, half).replace("</devices>", f"{disk}</devices>"))
+        code, detail = failed(source, migrate(1, 1))
+        assert (code, "vdz (/dev/dm-3)" in detail) == ("unsupported", True)
+        assert "start-migration" not in " ".join(source.instants.passed)
+
     def test_every_attachment_goes_along(self, source: World) -> None:
         code, detail = refused(source, migrate(1))
         assert (code, "att-1" in detail) == ("invalid", True)
@@ -430,6 +453,37 @@ class TestWhileItGoes:
         assert source.far.domains.guests[ONE].is_paused
         assert source.storage.devices
 
+    def test_called_off_so_late_that_it_may_run_there_is_told_by_that_host_alone(
+        self, source: World
+    ) -> None:
+        """libvirt lets the guest go on here where no answer comes to the switch."""
+        source.far.is_silent = True
+        source.road.is_cut = True
+        source.domains.guests[ONE].is_paused = True
+        let_pass(120)(source)
+        assert source.record(request_id(1)).state == "unsettled"
+        source.far.is_silent = False
+        let_pass(120)(source)
+        assert source.record(request_id(1)).state == "undone"
+        assert source.storage.devices
+
+    def test_called_off_before_the_guest_stood_it_never_left(self, source: World) -> None:
+        source.far.is_silent = True
+        source.road.is_cut = True
+        let_pass(10)(source)
+        assert source.record(request_id(1)).state == "undone"
+
+    def test_that_it_stands_here_since_is_told(self, source: World) -> None:
+        source.road.trips.clear()
+        source.domains.guests[ONE].job = None
+        source.domains.guests[ONE].is_paused = True
+        del source.far.domains.guests[ONE]
+        let_pass(30)(source)
+        answer = source.record(request_id(1)).answer()
+        assert answer.state == "undone"
+        assert answer.error is not None
+        assert "virsh resume" in answer.error.detail
+
     def test_two_that_run_are_told_at_once(self, source: World) -> None:
         source.road.trips.clear()
         source.domains.guests[ONE].job = source.far.domains.guests[ONE].job = None
@@ -521,7 +575,7 @@ class TestMoved:
         attached(world, 2, volume=2)
         world.far.leased["att-2"] = "mig-1"
         rows = list[dict[str, Any]]()
-        world.meanwhile["before start-migration"] = lambda w: rows.extend(asked(w, entry()))
+        world.meanwhile["before descriptions"] = lambda w: rows.extend(asked(w, entry()))
         ask(world, migrate(1, 2))
         assert [row["error"]["code"] for row in rows] == ["busy"]
 

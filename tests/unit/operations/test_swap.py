@@ -229,6 +229,18 @@ def test_a_pivot_that_ends_while_it_is_looked_for_has_happened(
     assert PivotDisk(part.attachment).happened(scene)
 
 
+def test_of_a_domain_that_went_with_the_pivot_nobody_says_that_it_did_not_happen(
+    world: World,
+) -> None:
+    """Who was told "undone" would delete the volume that has the last writes."""
+    attached(world)
+    world.meanwhile["after pivot"] = lambda w: w.domains.guests.pop(ONE)
+    answer = ask(world, swap(1))
+    assert answer["state"] == "unsettled"
+    assert "either volume may have the last writes" in answer["error"]["detail"]
+    assert len(world.storage.devices) == 2
+
+
 def test_what_was_pivoted_by_hand_is_not_cancelled_in_silence(world: World) -> None:
     """Who was told "cancelled" would take the new volume from under the guest."""
     copied(world)

@@ -408,7 +408,8 @@ class Clock(Protocol):
 
 @dataclass(frozen=True)
 class Promise:
-    """Who counts on a volume being connected here, by the journal's word."""
+    """Who counts on a volume being connected here, by the journal's word. ``targets`` where no
+    device is known: by what it may be connected now."""
 
     volume_id: str
     attachment_id: str
@@ -416,6 +417,7 @@ class Promise:
     multiattach: bool
     operation_id: str | None
     device: Device | None
+    targets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -188,10 +188,12 @@ class Book:
         """Who counts on a volume: attachments, and operations that promise, except one."""
         rows = self._db.execute(
             """
-            SELECT volume_id, attachment_id, instance_id, multiattach, NULL, device
+            SELECT volume_id, attachment_id, instance_id, multiattach, NULL, device,
+                CASE WHEN device IS NULL THEN attachment END
             FROM attachments WHERE promised
             UNION ALL
-            SELECT volume_id, attachment_id, instance_id, multiattach, operation_id, device
+            SELECT volume_id, attachment_id, instance_id, multiattach, operation_id, device,
+                CASE WHEN device IS NULL THEN attachment END
             FROM operation_parts WHERE open = 1 AND promised AND operation_id != ?
             """,
             (besides,),

@@ -81,7 +81,12 @@ def promise_of(
     multiattach: int,
     operation_id: str | None,
     device: str | None,
+    attachment: str | None,
 ) -> Promise:
+    """``attachment``: where there is no device."""
+    targets = (
+        () if attachment is None else Attachment.model_validate_json(attachment).connection.targets
+    )
     return Promise(
         volume_id=volume_id,
         attachment_id=attachment_id,
@@ -89,6 +94,7 @@ def promise_of(
         multiattach=bool(multiattach),
         operation_id=operation_id,
         device=device_of(device),
+        targets=targets,
     )
 
 

@@ -30,10 +30,9 @@ def plan_detach(record: Record) -> Plan:
 
 
 def alias_of(part: Part) -> str:
-    """Of one that has ended as it was plugged, unless it is known to be another's by now."""
-    if part.attachment is not None:
-        return part.attachment.alias
-    return str(part.known.get("alias", f"{USER_ALIAS}{part.attachment_id}"))
+    """As it was plugged, unless it has ended and that is known to be another's by now."""
+    own = f"{USER_ALIAS}{part.attachment_id}" if part.attachment is None else part.attachment.alias
+    return str(part.known.get("alias", own))
 
 
 def host_side(

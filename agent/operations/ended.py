@@ -9,10 +9,12 @@ from agent.model.mark import USER_ALIAS
 
 
 def known_of_ended(book: Book, part: Part) -> dict[str, Any]:
-    """Nothing of an attachment that is known, or was never seen."""
-    ended = None if part.attachment else book.fence(part.attachment_id)
-    if ended is None:
+    """Nothing of an attachment that is in place, or was never seen."""
+    ended = book.fence(part.attachment_id)
+    if ended is None or book.attachment(part.attachment_id) is not None:
         return {}
+    if part.attachment is not None:
+        return _inherited(book, part) if part.role == "leaves" else {}
     if ended.volume_id is not None:
         lane = book.presence(ended.volume_id).lane
         return {"source": ended.source, "lane": lane, **_inherited(book, part)}

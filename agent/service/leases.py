@@ -15,7 +15,7 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
-from agent.errors import AgentError
+from agent.errors import AgentError, Busy, Unavailable
 from agent.guest.domain_xml import DiskFacts, Note
 from agent.journal.book import Book
 from agent.journal.record import Held, Lease, Record
@@ -113,7 +113,10 @@ class Leases:
             self._journal.write(lambda book: _wait(book, rows, waiting_for))
 
     def _arrived(self, row: Held, look: DomainLook) -> bool:
-        """Has the guest the volume?  Then it is its attachment from now on."""
+        """Has the guest the volume?  Then it is its attachment from now on.
+
+        Raises Unavailable, Busy: it is noted later. The note that came along says that the disk is
+        the attachment's over there, whoever asks for ours would not find it."""
         guest = halves(look)
         disk = self._disk_of(row, guest)
         if disk is None:
@@ -123,7 +126,9 @@ class Leases:
         where = (attachment.attachment_id, attachment.instance_id, attachment.alias)
         try:
             NoteInDomain(*where, note).apply(Scene(self._host, "", {}))
-        except AgentError as error:  # as of an attach: the disk is there, and the note is a help
+        except (Unavailable, Busy):
+            raise
+        except AgentError as error:  # there will be none
             LOG.warning("%s: no note in its domain: %s", attachment.attachment_id, error)
         shown = guest.shown(attachment.alias)
         assert shown is not None, "it was found just now"

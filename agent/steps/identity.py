@@ -26,7 +26,16 @@ class VerifyIdentity(Step):
         device = scene.device
         assert device is not None, "connect-volume comes first"
         host, operation_id = scene.host, scene.operation_id
-        prove(host.journal, host.connectors, self.attachment, device, besides=operation_id)
+        known = host.journal.device_of(self.attachment.attachment_id)
+        is_known = known is not None and same_device(known.identity, device.identity)
+        prove(
+            host.journal,
+            host.connectors,
+            self.attachment,
+            device,
+            besides=operation_id,
+            earlier=known if is_known else None,
+        )
         return {}
 
 
@@ -45,6 +54,13 @@ def prove(
     still be that one. It may have grown. Raises WrongDevice, once the device is quarantined;
     ReadOnlyDevice, Unsupported."""
     wrong = why_another(journal, connectors, attachment, device, besides=besides, earlier=earlier)
+    asked = list(_not_as_asked(attachment, device, earlier))
+    if asked and wrong == asked and _is_counted_on(journal, attachment, device, besides):
+        raise WrongDevice(
+            f"others count on volume {attachment.volume_id} here, as {device.shown} of "
+            f"{device.size_bytes} bytes, which the request says otherwise: {'; '.join(asked)}; it "
+            "was not plugged, and stays as it is for them: see identity and size_bytes"
+        )
     if wrong:
         reason = f"{device.path}: {'; '.join(wrong)}"
         journal.quarantine(attachment.volume_id, device, reason)
@@ -67,7 +83,8 @@ def why_another(
 ) -> list[str]:
     """Why the device is not the volume, in words; empty: it is.  As prove; quarantines nothing."""
     return [
-        *_unexpected(attachment, device, earlier),
+        *_not_as_seen(device, earlier),
+        *_not_as_asked(attachment, device, earlier),
         *_known_otherwise(journal, connectors, attachment, device, besides),
     ]
 
@@ -86,14 +103,26 @@ def refuse_unfit(attachment: Attachment, device: Device) -> None:
         )
 
 
-def _unexpected(attachment: Attachment, device: Device, earlier: Device | None) -> Iterator[str]:
-    """What the request, or an earlier connect, said that the device does not show, and what was
-    seen when it was connected."""
+def _is_counted_on(journal: Promises, attachment: Attachment, device: Device, besides: str) -> bool:
+    """Is it known to be the volume, by what somebody else was given?"""
+    return any(
+        promise.volume_id == attachment.volume_id
+        and promise.device is not None
+        and same_device(promise.device.identity, device.identity)
+        for promise in journal.promises(besides)
+    )
+
+
+def _not_as_seen(device: Device, earlier: Device | None) -> Iterator[str]:
+    """When it was connected, now or before."""
     yield from device.doubts
-    if attachment.identity is not None:
-        yield from same_identity(attachment.identity.expected(), device.identity)
     if earlier is not None and not same_device(earlier.identity, device.identity):
         yield f"it is {device.shown}, and was {earlier.shown} before"
+
+
+def _not_as_asked(attachment: Attachment, device: Device, earlier: Device | None) -> Iterator[str]:
+    if attachment.identity is not None:
+        yield from same_identity(attachment.identity.expected(), device.identity)
     wanted, found = attachment.size_bytes, device.size_bytes
     if wanted is not None and (found < wanted or (found > wanted and earlier is None)):
         yield f"size is {found} bytes, expected {wanted}"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from agent.errors import WrongDevice
+from agent.errors import Busy, WrongDevice
 from agent.model.attachment import Attachment
 from agent.model.device import DEGRADED, Device, Disconnected, conflict, same_device
 from agent.model.guest_iscsi import is_guests_own
@@ -134,24 +134,27 @@ def disconnect_unless_used(scene: Scene, attachment: Attachment, device: Device 
         stays = _why_quarantined_stays(host, volume_id)
         if stays:
             return {"disconnected": False, "warnings": stays}
-        if device is None and not never_came:
-            device = host.connectors.find(attachment.connection)
-        others = [] if device is None else _others(host, volume_id, device)
-        if others:
-            host.journal.disconnected(volume_id)
-            return {"disconnected": True, "warnings": others}
-        source = source_of(scene, attachment, device)
+        found = None if never_came else _found(host, attachment, device)
+        others = _others(host, volume_id, found)
+        source = source_of(scene, attachment, found)
         # What a guest reaches by itself nobody shares with it, and each is mapped by itself.
-        is_shared = attachment.initiator == "host"
+        is_shared = attachment.initiator == "host" and not others
         if is_shared and users(host, volume_id, source, besides=scene.operation_id):
             return {"disconnected": False}
         gone = Disconnected()
-        if not never_came:
+        if not (never_came or others):
             with host.locks.targets(attachment.connection.targets):
-                gone = host.connectors.disconnect(attachment, device)
+                # Who had the lock before may have brought another volume to the same address.
+                found = _found(host, attachment, device)
+                others = _others(host, volume_id, found)
+                if not others:
+                    _refuse_unclear(host, attachment, device, found)
+                    gone = host.connectors.disconnect(attachment, found)
         host.journal.disconnected(volume_id)
-        if gone.awaiting_unmap and device is not None:
-            host.journal.leave_behind(volume_id, device)
+        if others:
+            return {"disconnected": True, "warnings": others}
+        if gone.awaiting_unmap and found is not None:
+            host.journal.leave_behind(volume_id, found)
     return {"disconnected": True, "awaiting_unmap": gone.awaiting_unmap}
 
 
@@ -171,9 +174,31 @@ def _warned(scene: Scene, device: Device) -> list[str]:
     return [*told, f"{device.degraded}; it is watched until complete"] if device.degraded else told
 
 
-def _others(host: Host, volume_id: str, device: Device) -> list[str]:
+def _found(host: Host, attachment: Attachment, device: Device | None) -> Device | None:
+    return host.connectors.find(attachment.connection) if device is None else device
+
+
+def _refuse_unclear(
+    host: Host, attachment: Attachment, device: Device | None, found: Device | None
+) -> None:
+    """Raises Busy: whose it is that came to the address is not written down yet."""
+    if device is not None or found is None:
+        return
+    ours = set(attachment.connection.targets)
+    for promise in host.journal.promises(besides=""):
+        if promise.volume_id != attachment.volume_id and not ours.isdisjoint(promise.targets):
+            raise Busy(
+                f"{found.path} is at the address of volume {attachment.volume_id}, and may be that "
+                f"of volume {promise.volume_id}, which is being connected: looked at again when "
+                "that has ended"
+            )
+
+
+def _others(host: Host, volume_id: str, device: Device | None) -> list[str]:
     """As warnings: who else's the device is. It is at the address of our volume by a number that
     was given away again, or never became ours: not to be touched."""
+    if device is None:
+        return []
     theirs = {
         promise.volume_id
         for promise in host.journal.promises(besides="")

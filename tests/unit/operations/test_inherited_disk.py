@@ -92,6 +92,14 @@ def test_who_ended_does_not_take_it_away(world: World) -> None:
     assert disks(world)[1] == ["ua-att-1"]
 
 
+def test_nor_with_the_whole_of_what_it_was(world: World) -> None:
+    """A domain that was defined anew since has no note of ours."""
+    inherit(world, is_noted=False)
+    again = detach(1, 1, attachment=attachment(1))
+    assert ask(world, again)["result"]["disconnected"] is False
+    assert disks(world) == HAS
+
+
 def test_the_note_tells_whose_it_is_when_the_journal_is_lost(world: World) -> None:
     inherit(world)
     lose_journal(world)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from agent.errors import PlugRefused
+from agent.errors import Busy, PlugRefused
 from agent.guest.domain_xml import parse_domain
 from agent.service.leases import COMING_SECONDS, LEASE_SECONDS
 from agent.steps.lease import COMES
@@ -616,6 +616,25 @@ class TestArrived:
         monkeypatch.setattr(world.domains, "note", refuses)
         world.run()
         assert world.leased() == []
+
+    def test_it_is_its_attachment_once_that_is_noted(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The note that it brings along says that the disk is the attachment's over there."""
+        prepared(world)
+        comes(world)
+
+        def occupied(instance_id: str, metadata_xml: str) -> None:
+            raise Busy("simulated: another job")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(world.domains, "note", occupied)
+            with pytest.raises(Busy):
+                world.run()
+        assert world.leased()
+        world.look_at_leases()
+        assert world.leased() == []
+        assert ask(world, detach(2, 1))["result"]["disconnected"] is True
 
     def test_while_it_comes_it_is_looked_for_often(self, world: World) -> None:
         prepared(world)

@@ -11,7 +11,8 @@ from agent.saga.plan import Scene
 from agent.steps.identity import why_another
 from agent.steps.volume import ConnectVolume
 from tests.unit.saga.stories import ONE, SHARED, TWO, destroy
-from tests.world.story import TARGET, VOLUMES, attach, attached, attachment, request_id
+from tests.unit.saga.stories_of_changes import GIB, grown
+from tests.world.story import TARGET, VOLUMES, attach, attached, attachment, extend, request_id
 from tests.world.world import World
 
 
@@ -47,6 +48,31 @@ def test_another_size_is_another_device(world: World) -> None:
     assert state == "undone"
     assert f"size is {1 << 30} bytes, expected {1 << 31}" in detail
     assert list(quarantined(world)) == [VOLUMES[0]]
+
+
+def test_what_an_older_request_says_of_a_volume_in_use_is_refused_and_nothing_else(
+    world: World,
+) -> None:
+    """It was extended before: another guest has it, and keeps it."""
+    world.domains.add(TWO)
+    attached(world, 1, **SHARED, size_bytes=1 << 30)
+    attach(2, 2, instance=2, **SHARED, size_bytes=1 << 29)(world)
+    world.run()
+    record = world.record(request_id(2))
+    assert record.cause is not None
+    assert (record.state, record.cause.code) == ("undone", "wrong-device")
+    assert quarantined(world) == {}
+
+
+def test_the_same_attachment_may_be_asked_for_with_the_size_that_it_had(world: World) -> None:
+    """So the audit advises where a half of it is missing."""
+    attached(world, 1, size_bytes=GIB)
+    grown(2 * GIB)(world)
+    extend(2, 2 * GIB)(world)
+    world.run()
+    attach(3, 1, size_bytes=GIB)(world)
+    world.run()
+    assert world.record(request_id(3)).state == "done"
 
 
 def test_a_lun_must_take_scsi_commands(world: World) -> None:

@@ -2,12 +2,13 @@
 
 import json
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any, Never
 
 import pytest
 
-from agent.errors import ConnectFailed, WrongDevice
+from agent.errors import Busy, ConnectFailed, WrongDevice
 from agent.journal.store import FILE_NAME
 from agent.model.attachment import Attachment
 from agent.model.device import Device
@@ -15,7 +16,7 @@ from agent.saga.plan import Scene
 from agent.steps.identity import VerifyIdentity
 from agent.steps.volume import ConnectVolume, disconnect_unless_used
 from tests.unit.saga.stories import leftover, path_missing
-from tests.world.storage import Lun
+from tests.world.storage import HostDevice, Lun
 from tests.world.story import TARGET, VOLUMES, attach, attached, attachment, request_id
 from tests.world.world import World
 
@@ -79,6 +80,44 @@ def test_what_another_volume_has_by_now_stays(world: World) -> None:
     learnt = disconnect_unless_used(scene(world), Attachment.parse(attachment(1)), None)
     assert (TARGET, 1) in world.storage.devices
     assert learnt["warnings"] == [f"{device.path} is the device of volume {VOLUMES[1]}: it stays"]
+
+
+def comes_while_the_lock_is_waited_for(
+    world: World, monkeypatch: pytest.MonkeyPatch, device: HostDevice
+) -> None:
+    """The array has given our number away, and who had the target's lock has connected it."""
+    targets = world.locks.targets
+
+    @contextmanager
+    def after_somebody(names: Sequence[str]) -> Iterator[None]:
+        with targets(names):
+            world.storage.devices[TARGET, 1] = device
+            yield
+
+    monkeypatch.setattr(world.locks, "targets", after_somebody)
+
+
+def test_nor_is_it_taken_where_it_came_in_the_last_moment(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attached(world, 2, volume=2)
+    (device,) = world.storage.devices.values()
+    comes_while_the_lock_is_waited_for(world, monkeypatch, device)
+    learnt = disconnect_unless_used(scene(world), Attachment.parse(attachment(1)), None)
+    assert (TARGET, 1) in world.storage.devices
+    assert learnt["warnings"] == [f"{device.path} is the device of volume {VOLUMES[1]}: it stays"]
+
+
+def test_nor_where_it_is_not_written_down_yet_whose_it_is(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attached(world, 2, volume=2)
+    (device,) = world.storage.devices.values()
+    comes_while_the_lock_is_waited_for(world, monkeypatch, device)
+    world.journal.write(lambda book: book._db.execute("UPDATE attachments SET device = NULL"))
+    with pytest.raises(Busy, match=f"may be that of volume {VOLUMES[1]}"):
+        disconnect_unless_used(scene(world), Attachment.parse(attachment(1)), None)
+    assert (TARGET, 1) in world.storage.devices
 
 
 UNREADABLE = {

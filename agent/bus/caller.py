@@ -102,6 +102,7 @@ class Caller:
         self._connect(deadline)
         held_seconds = arguments.get("timeout_seconds", 0.0)
         try_seconds = self._monitor_seconds if method in SLOW else self._first_seconds
+        trouble: Unreachable | None = None
         while True:
             context = self._context(topic, method, held_seconds, try_seconds)
             try:
@@ -110,7 +111,11 @@ class Caller:
                     raise oslo_messaging.MessagingTimeout
                 return dict(answer)
             except oslo_messaging.MessageUndeliverable:
-                raise self._nobody() from None
+                if trouble is None:
+                    raise self._nobody() from None
+                # It was there, and may have taken an earlier try; its queue comes back with it.
+                trouble = self._silence(topic, method)
+                self._closed.wait(RETRY_SECONDS)
             except oslo_messaging.RemoteError as error:
                 raise self._failed(method, error) from None
             except oslo_messaging.MessagingTimeout:

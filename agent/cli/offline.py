@@ -42,7 +42,7 @@ def audit_here(settings: Settings, screen: Screen, book: Book) -> dict[str, Any]
     looks, secrets = _asked(settings)
     screen.note(
         f"note: libvirt at {settings.libvirt_uri} was asked directly; devices were looked for by "
-        "path, their identities were not compared"
+        "path, their identities were not compared; what awaits its unmap was not looked for"
     )
     found = compare(book.attachments(), book.open_operations(), looks, PathsOnly(), secrets)
     found["findings"] += quarantine_of(book)

@@ -341,11 +341,13 @@ class Book:
 
     # retention
 
-    def prune(self, closed_before: float) -> int:
-        """Drop closed records; a fence goes once it is as old and nothing here needs it, and a
-        volume with its last fence, unless it may still be here."""
+    def prune(self, closed_before: float, now: float) -> int:
+        """Drop closed records whose request is not valid any more; a fence goes once it is as old
+        and nothing here needs it, and a volume with its last fence, unless it may still be here."""
         gone = self._db.execute(
-            "DELETE FROM operations WHERE open = 0 AND updated_at < ?", (closed_before,)
+            "DELETE FROM operations WHERE open = 0 AND updated_at < ?"
+            " AND json_extract(body, '$.not_after') < ?",
+            (closed_before, now),
         ).rowcount
         self._db.execute(
             "DELETE FROM operation_parts"

@@ -53,9 +53,10 @@ class Upkeep:
         if was_set:
             LOG.warning("somebody has set the clock: old operations are dropped an hour later")
             return
-        oldest = self._clock.now() - self._retention_seconds
+        now = self._clock.now()
+        oldest = now - self._retention_seconds
         try:
-            gone = self._journal.write(lambda book: book.prune(oldest))
+            gone = self._journal.write(lambda book: book.prune(oldest, now))
         except AgentError as error:
             LOG.error("old operations stay in the journal: %s", error.detail)
             return

@@ -27,6 +27,10 @@ Queues = Annotated[StrictInt, Field(ge=1, le=1024)]
 """QEMU 7.2 takes a request for one more and dies of it, and the guest with it."""
 
 
+QEMUS_SECTOR_BYTES = 512
+"""What a guest sees where nobody says otherwise, whatever the device has (blkconf_blocksizes)."""
+
+
 class BlockSize(Value):
     """Sizes in bytes that the guest shall see; ``physical`` not given is as ``logical``."""
 
@@ -168,6 +172,14 @@ class Disk(Value):
     error_policy: Literal["report", "stop", "ignore", "enospace"] | None = None
     reservations: Literal["managed"] | None = None
     iotune: IoTune | None = None
+
+    @property
+    def sector_bytes(self) -> int | None:
+        """As the guest sees them; None: as the device has them."""
+        if self.type == "lun":
+            return None
+        asked = None if self.block_size is None else self.block_size.logical
+        return asked or QEMUS_SECTOR_BYTES
 
     @model_validator(mode="after")
     def _wishes_that_go_together(self) -> "Disk":

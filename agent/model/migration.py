@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from pydantic import StrictBool, model_validator
+from pydantic import StrictBool, ValidationInfo, model_validator
 
-from agent.model.value import Positive, Value
+from agent.model.value import Positive, Value, is_asked
 
 Phase = Literal["setup", "precopy", "switchover", "postcopy", "postcopy-failed"]
 """Where the guest runs: here, up to switchover, in which it runs nowhere; over there in postcopy;
@@ -14,6 +14,11 @@ nowhere when that has failed."""
 OnTimeout = Literal["abort", "post_copy", "pause"]
 
 _MIB: Final = 1024 * 1024
+
+MOST_CONNECTIONS: Final = 255
+MOST_DOWNTIME_MILLISECONDS: Final = 2_000_000
+"""Of QEMU's multifd-channels and downtime-limit (migrate_params_check): more is refused once the
+guest is on its way."""
 
 
 class MigrationOptions(Value):
@@ -37,7 +42,14 @@ class MigrationOptions(Value):
     on_timeout: OnTimeout = "abort"
 
     @model_validator(mode="after")
-    def _is_allowed(self) -> "MigrationOptions":
+    def _is_allowed(self, info: ValidationInfo) -> "MigrationOptions":
+        most = {
+            "parallel_connections": MOST_CONNECTIONS,
+            "max_downtime_milliseconds": MOST_DOWNTIME_MILLISECONDS,
+        }
+        for name, limit in most.items() if is_asked(info) else ():
+            if (getattr(self, name) or 0) > limit:
+                raise ValueError(f"{name}: QEMU takes at most {limit}")
         if self.on_timeout == "post_copy" and not self.post_copy:
             raise ValueError("on_timeout is post_copy: that needs post_copy true as well")
         if self.downtime_steps > 1 and self.max_downtime_milliseconds is None:

@@ -36,7 +36,9 @@ def keep_leased(book: Book, record: Record) -> None:
             source_host=record.known["source_host"],
             expires_at=_expires_at(record),
         )
-        disk = {"live": False, "persistent": False}
+        # Where it will be, and by what it is found, the instance brings along.
+        disk = {"target_dev": None, "alias": None, "serial": None, "address": None}
+        disk |= {"live": False, "persistent": False}
         book.keep(Held(part.attachment, record.operation_id, part.device, disk, lease=lease))
 
 

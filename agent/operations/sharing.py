@@ -36,6 +36,14 @@ def _refuse_beside(attachment: Attachment, other: Attachment) -> None:
             "encryption, this attachment asks for the other: both must ask for the same; "
             "nothing was touched"
         )
+    sizes = attachment.disk.sector_bytes, other.disk.sector_bytes
+    if None not in sizes and len(set(sizes)) > 1:
+        raise SharingConflict(
+            f"instance {other.instance_id} (attachment {other.attachment_id}) sees sectors of "
+            f"{sizes[1]} bytes on volume {attachment.volume_id}, and this attachment asks for "
+            f"{sizes[0]} (disk.block_size): what one writes the other would not find; nothing was "
+            "touched"
+        )
     if attachment.initiator != other.initiator:
         raise SharingConflict(
             f"instance {other.instance_id} (attachment {other.attachment_id}) "

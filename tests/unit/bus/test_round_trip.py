@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from oslo_config import cfg
 
-from agent.bus.client import AgentClient, Refused
+from agent.bus.client import AgentClient, Refused, Unreachable
 from agent.bus.peers import BusPeers
 from agent.bus.servers import Servers
 from agent.bus.transport import rpc_transport
@@ -70,6 +70,43 @@ def desk(served: RecordingDesk) -> RecordingDesk:
     served.queries.clear()
     served.answers.clear()
     return served
+
+
+class Answers:
+    """Of an RPC client that gets one after the other, or meets it."""
+
+    def __init__(self, *answers: dict[str, Any] | Exception) -> None:
+        self._answers = list(answers)
+
+    def prepare(self, **how: Any) -> "Answers":
+        return self
+
+    def call(self, context: Any, method: str, **arguments: Any) -> dict[str, Any]:
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class TestNobody:
+    """The broker has no queue of that host."""
+
+    def test_from_the_first_nothing_was_sent(
+        self, client: AgentClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        gone = oslo_messaging.MessageUndeliverable(None, None, None, None)
+        monkeypatch.setattr(client._caller, "_rpc", Answers(gone))
+        with pytest.raises(Unreachable, match="nothing was sent"):
+            client.attach(attachment_payload())
+
+    def test_after_a_try_without_an_answer_nobody_knows_and_it_is_sent_again(
+        self, client: AgentClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        silence = oslo_messaging.MessagingTimeout()
+        gone = oslo_messaging.MessageUndeliverable(None, None, None, None)
+        done = {"operation_id": new_id(), "verb": "attach", "state": "done"}
+        monkeypatch.setattr(client._caller, "_rpc", Answers(silence, gone, done))
+        assert client.attach(attachment_payload()).state == "done"
 
 
 def test_attach_sends_a_request_that_the_agent_parses(

@@ -12,6 +12,7 @@ from oslo_config import generator
 from agent import errors
 from agent.conf import OPTIONS
 from agent.errors import AgentError
+from agent.host.libvirt_abilities import SINCE
 from agent.operations import VERBS
 from tests.unit.house.source import ROOT, modules
 
@@ -55,6 +56,10 @@ class TestWire:
         missing = [kind for kind in map("".join, sorted(kinds)) if f"``{kind}``" not in explained]
         assert len(kinds) > 10
         assert missing == []
+
+    def test_every_ability_that_may_be_missing_is_explained(self) -> None:
+        wire = (DOCS / "wire.rst").read_text()
+        assert [ability for ability in SINCE if f"\n``{ability}`` " not in wire] == []
 
     @pytest.mark.parametrize("error", error_classes(), ids=lambda cls: cls.__name__)
     def test_it_says_what_it_means(self, error: type[AgentError]) -> None:

@@ -53,7 +53,7 @@ def record(number: int = 1, **different: Any) -> Record:
         "commit": 1,
         "created_at": 100.0,
         "updated_at": 100.0,
-        "not_after": 9e9,
+        "not_after": 8e9,
     }
     return Record(**{**fields, **different})
 

@@ -275,9 +275,9 @@ class TestVolumes:
                 "att-1", newest=None, detached=None, now=300.0, volume_id=VOLUMES[0]
             )
         )
-        journal.write(lambda book: book.prune(closed_before=200.0))
+        journal.write(lambda book: book.prune(200.0, now=9e9))
         assert journal.read(rows) == 1
-        journal.write(lambda book: book.prune(closed_before=400.0))
+        journal.write(lambda book: book.prune(400.0, now=9e9))
         assert journal.read(rows) == is_known
 
 
@@ -302,7 +302,7 @@ class TestRetention:
     """Everything below was written at 100; what closed before 200 is dropped."""
 
     def prune(self, journal: Journal) -> int:
-        return journal.write(lambda book: book.prune(closed_before=200.0))
+        return journal.write(lambda book: book.prune(200.0, now=9e9))
 
     def test_closed_ones_go_and_open_ones_stay(self, journal: Journal) -> None:
         for number, state in ((1, "done"), (2, "running"), (3, "unsettled"), (4, "undone")):
@@ -311,6 +311,12 @@ class TestRetention:
         assert self.prune(journal) == 2
         left = journal.read(lambda book: book.operations())
         assert [row.operation_id for row in left] == [operation_id(2), operation_id(3)]
+
+    def test_what_may_be_sent_again_stays(self, journal: Journal) -> None:
+        """The retention time was longer when it was accepted."""
+        journal.write(lambda book: book.add(record(state="done", not_after=500.0)))
+        assert journal.write(lambda book: book.prune(200.0, now=400.0)) == 0
+        assert journal.write(lambda book: book.prune(200.0, now=600.0)) == 1
 
     def test_what_closed_lately_stays(self, journal: Journal) -> None:
         journal.write(lambda book: book.add(record(state="done", updated_at=200.0)))

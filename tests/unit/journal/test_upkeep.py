@@ -26,7 +26,7 @@ def test_what_closed_before_the_retention_goes_once_an_hour(tmp_path: Path) -> N
     with opened(tmp_path, clock) as journal:
         upkeep = Upkeep(journal, clock, retention_seconds=DAY)
         for number, age in ((1, 2 * DAY), (2, DAY - PRUNE_EVERY_SECONDS * 3 / 2), (3, 0.0)):
-            row = record(number, state="done", updated_at=clock.time - age)
+            row = record(number, state="done", updated_at=clock.time - age, not_after=0.0)
             journal.write(lambda book, row=row: book.add(row))
 
         def left() -> list[str]:

@@ -29,6 +29,8 @@ def test_a_bandwidth_is_never_rounded_to_no_limit(
     [
         {"bandwidth_bytes_per_second": 0},
         {"parallel_connections": 0},
+        {"parallel_connections": 256},
+        {"max_downtime_milliseconds": 2_000_001},
         {"auto_converge": 1},
         {"max_downtime_milliseconds": "300"},
         {"on_timeout": "pray"},

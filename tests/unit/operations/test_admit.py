@@ -91,7 +91,9 @@ def test_after_the_retention_a_replay_is_expired_and_not_done_again(world: World
     ask = attach(1, envelope={"not_after": moment(10)})
     accepted(world, ask)
     world.clock.seconds += 31 * 86400
-    world.journal.write(lambda book: book.prune(world.clock.seconds - 30 * 86400))
+    world.journal.write(
+        lambda book: book.prune(world.clock.seconds - 30 * 86400, world.clock.seconds)
+    )
     assert refused(world, ask) == "expired"
     assert world.storage.connects == 1
 
@@ -208,7 +210,7 @@ def test_a_fence_outlives_an_operation_that_is_open_for_longer_than_records(worl
     guest_is("stubborn")(world)
     accepted(world, detach(1, generation=5))
     let_pass(3600)(world)
-    world.journal.write(lambda book: book.prune(world.clock.seconds))
+    world.journal.write(lambda book: book.prune(world.clock.seconds, world.clock.seconds))
     reset(world)
     world.run()
     assert refused(world, attach(2, generation=5)) == "stale"

@@ -24,6 +24,19 @@ def detail(world: World, ask: Any) -> str:
     return str(sent(world, ask)["error"]["detail"])
 
 
+class TestSectors:
+    def test_two_sizes_of_them_on_one_volume_are_refused(self, crowd: World) -> None:
+        accepted(crowd, attach(1, 1, **SHARED))
+        other = attach(2, 2, instance=2, disk={"block_size": {"logical": 4096}}, **SHARED)
+        assert refused(crowd, other) == "sharing-conflict"
+        assert "sectors of 512 bytes" in detail(crowd, other)
+
+    def test_the_same_said_in_two_ways_is_the_same(self, crowd: World) -> None:
+        accepted(crowd, attach(1, 1, **SHARED))
+        same = {"block_size": {"logical": 512, "physical": 4096}}
+        accepted(crowd, attach(2, 2, instance=2, disk=same, **SHARED))
+
+
 class TestWriters:
     def test_one_more_than_the_limit_is_refused_and_names_them(self, crowd: World) -> None:
         accepted(crowd, attach(1, 1, max_writers=2, **SHARED))

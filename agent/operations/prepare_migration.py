@@ -37,8 +37,8 @@ def keep_leased(book: Book, record: Record) -> None:
             expires_at=_expires_at(record),
         )
         # Where it will be, and by what it is found, the instance brings along.
-        disk = {"target_dev": None, "alias": None, "serial": None, "address": None}
-        disk |= {"live": False, "persistent": False}
+        unknown = dict.fromkeys(("target_dev", "alias", "serial", "address"))
+        disk = {**unknown, "live": False, "persistent": False}
         book.keep(Held(part.attachment, record.operation_id, part.device, disk, lease=lease))
 
 

@@ -310,6 +310,12 @@ def quarantined(world: World) -> None:
     assert list(world.journal.read(lambda book: book.quarantined())) == [VOLUMES[0]]
 
 
+def quarantined_or_gone(world: World) -> None:
+    """By whether anybody counted on the volume still when it was found to be another."""
+    if any(device.volume_id == VOLUMES[0] for device in world.storage.devices.values()):
+        quarantined(world)
+
+
 def still_defined(world: World) -> None:
     inactive = world.domains.guests[ONE].inactive
     assert inactive is not None
@@ -1058,7 +1064,7 @@ CHAINS = (
             ),
         ),
         (DONE, DONE, UNDONE),
-        quarantined,
+        quarantined_or_gone,
     ),
 )
 

@@ -258,7 +258,11 @@ class TestTime:
         world.start()
         other = {
             "driver_volume_type": "iscsi",
-            "data": {"target_portal": "p:3260", "target_iqn": "iqn.sim:other", "target_lun": 4},
+            "data": {
+                "target_portal": "p.example:3260",
+                "target_iqn": "iqn.sim:other",
+                "target_lun": 4,
+            },
         }
         world.storage.luns["iqn.sim:other", 4] = Lun(VOLUMES[3])
         attached(world, 4, volume=4, connection_info=other)

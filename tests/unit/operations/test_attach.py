@@ -3,7 +3,7 @@
 import pytest
 
 from tests.unit.saga.stories import ONE, lose_half
-from tests.world.story import attach, request_id
+from tests.world.story import attach, attached, attachment, request_id
 from tests.world.world import World
 
 
@@ -70,3 +70,22 @@ def test_a_missing_half_is_completed_in_the_other_ones_place(world: World, half:
     attach(2, disk={"bus": "scsi"})(world)
     world.run()
     assert world.record(request_id(2)).result == first
+
+
+def test_the_same_again_brings_the_way_that_is_taken_from_now_on(world: World) -> None:
+    """The storage has another portal and another password since."""
+    attached(world, 1)
+    same = attachment(1)
+    data = {**same["connection_info"]["data"], "target_portal": "192.0.2.7:3260"}
+    info = {**same["connection_info"], "data": {**data, "auth_password": "anders"}}
+    attach(1, connection_info=info)(world)
+    world.run()
+    assert world.record(request_id(1)).state == "done"
+    held = world.journal.read(lambda book: book.attachment("att-1"))
+    assert held is not None
+    kept = held.attachment.connection.properties()
+    assert (kept["target_portal"], kept["auth_password"]) == ("192.0.2.7:3260", "anders")
+    world.lose_power()
+    world.start()
+    world.run()
+    assert world.journal.read(lambda book: book.attachment("att-1")) == held

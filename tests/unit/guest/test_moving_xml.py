@@ -11,6 +11,7 @@ from agent.guest.moving_xml import (
     has_block_job,
     moved_xml,
     parse_part,
+    unnamed_devices,
     why_it_stays,
 )
 from agent.guest.placement import Place
@@ -40,7 +41,13 @@ LUKS = {"format": "luks", "secret_file": "/run/key"}
 
 @pytest.mark.parametrize(
     "different",
-    [{}, {"multiattach": True}, {"access_mode": "ro"}, {"encryption": LUKS}],
+    [
+        {},
+        {"multiattach": True},
+        {"access_mode": "ro"},
+        {"encryption": LUKS},
+        {"disk": {"bus": "scsi", "type": "lun"}},
+    ],
     ids=str,
 )
 def test_it_is_as_if_it_had_been_plugged_over_there(different: dict[str, object]) -> None:
@@ -81,6 +88,24 @@ def test_credentials_beside_the_source_do_not_stay() -> None:
     )
     moved = moved_xml(domain(old), {"ua-att-1": host_side_xml(attachment(), THERE)})
     assert "<auth" not in moved
+
+
+@pytest.mark.parametrize(("here", "there"), [(LUKS, None), (None, LUKS)], ids=["lost", "new"])
+def test_encryption_neither_comes_nor_goes_on_the_way(here: object, there: object) -> None:
+    """The guest would write plaintext over the header, or read what is encrypted."""
+    disk = disk_xml(attachment(encryption=here), HERE, PLACE)
+    part = host_side_xml(attachment(encryption=there), THERE)
+    with pytest.raises(Invalid, match="one is encrypted and the other is not"):
+        moved_xml(domain(disk), {"ua-att-1": part})
+
+
+def test_devices_that_nobody_names() -> None:
+    ours = disk_xml(attachment(), HERE, PLACE)
+    empty = '<disk type="block" device="cdrom"><target dev="sda"/></disk>'
+    file = '<disk type="file" device="disk"><source file="/x"/><target dev="vdy"/></disk>'
+    other = '<disk type="block" device="disk"><source dev="/dev/dm-3"/><target dev="vdz"/></disk>'
+    found = unnamed_devices(domain(ours, empty, file, other), {"ua-att-1"})
+    assert found == ["vdz (/dev/dm-3)"]
 
 
 def test_a_disk_that_this_half_does_not_have_is_no_trouble() -> None:

@@ -1,0 +1,48 @@
+"""What this host itself does with a block device: a guest that writes to it would destroy both.
+
+A device counts with its partitions and with what is built on them (LVM, md, device-mapper). That
+something is built on it is no use yet: udev does so by itself with what guests have written.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+PROC = Path("/proc")
+SYS = Path("/sys")
+
+
+def use_by_host(node: str, proc: Path = PROC, sys: Path = SYS) -> str | None:
+    """In words; None: the host does nothing with it. ``node`` is the kernel's, as /dev/sdx."""
+    blocks = sys / "class" / "block"
+    names = frozenset(_with_what_is_built_on(os.path.basename(node), blocks))
+    numbers = frozenset(_read(blocks / name / "dev") for name in names) - {""}
+    for line in _read(proc / "self" / "mountinfo").splitlines():
+        fields, _, source = line.partition(" - ")
+        number, where = fields.split()[2], fields.split()[4]
+        # btrfs gives its mounts a number that no device has.
+        if number in numbers or _name_of(source.split()[1]) in names:
+            return f"mounted at {where}"
+    for line in _read(proc / "swaps").splitlines()[1:]:
+        if _name_of(line.split()[0]) in names:
+            return f"swap ({line.split()[0]})"
+    return None
+
+
+def _with_what_is_built_on(name: str, blocks: Path) -> Iterator[str]:
+    yield name
+    partitions = [path.parent.name for path in (blocks / name).glob("*/partition")]
+    holders = [path.name for path in (blocks / name / "holders").glob("*")]
+    for other in (*partitions, *holders):
+        yield from _with_what_is_built_on(other, blocks)
+
+
+def _name_of(path: str) -> str:
+    return os.path.basename(os.path.realpath(path)) if path.startswith("/") else ""
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:  # it has gone, or there is no such file on this kernel
+        return ""

@@ -15,10 +15,10 @@ import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from mmap import PAGESIZE
 from pathlib import Path
 
 from agent.host.far_files import FarFiles
+from agent.host.sysfs import content, entries, text
 from agent.model.device import conflict, plain_identity
 
 SECTOR_BYTES = 512
@@ -121,7 +121,7 @@ class BlockDevices:
 
     def map_name(self, node: str) -> str:
         """What device-mapper calls a map, and its tools take: ``mpatha`` of /dev/dm-3."""
-        return _text(self._block(node), "dm/name")
+        return text(self._block(node), "dm/name")
 
     def at(self, pattern: str) -> list[Found]:
         """What is at an address: ``pattern`` of names in /dev/disk/by-path."""
@@ -154,8 +154,8 @@ class BlockDevices:
         return Found(
             node=node,
             identity=self._identity(number, node),
-            size_bytes=int(_text(facts, "size") or 0) * SECTOR_BYTES,
-            read_only=_text(facts, "ro") == "1",
+            size_bytes=int(text(facts, "size") or 0) * SECTOR_BYTES,
+            read_only=text(facts, "ro") == "1",
             scsi=self._is_scsi(facts),
             paths=len(working := self._working(facts)),
             ways=frozenset(way for path in working if (way := self._way(path))),
@@ -188,7 +188,7 @@ class BlockDevices:
         """Make the kernel read identity and size anew: it caches them for as long as the device
         is there, and a LUN may have been given to another volume since (CVE-2023-2088)."""
         facts = self._block(found.node)
-        for path in (facts, *_entries(facts / "slaves")):
+        for path in (facts, *entries(facts / "slaves")):
             try:
                 (path / "device" / "rescan").write_text("1")
             except OSError:  # not SCSI; or a dead path, which then says nothing new
@@ -196,14 +196,14 @@ class BlockDevices:
 
     def holders(self, node: str) -> tuple[str, ...]:
         """Block devices that are built on this one: their kernel names."""
-        return tuple(entry.name for entry in _entries(self._block(node) / "holders"))
+        return tuple(entry.name for entry in entries(self._block(node) / "holders"))
 
     def controllers(self, nqn: str) -> list[Controller]:
         """Of this NVMe subsystem, live or not."""
         return [
             Controller(path.name, self._way(path), tuple(sorted(path.glob("nvme*n*"))))
-            for path in _entries(self._sys / "class" / "nvme-fabrics" / "ctl")
-            if _text(path, "subsysnqn") == nqn
+            for path in entries(self._sys / "class" / "nvme-fabrics" / "ctl")
+            if text(path, "subsysnqn") == nqn
         ]
 
     def namespace(self, shown: Path) -> Found | None:
@@ -223,13 +223,13 @@ class BlockDevices:
 
     def iscsi_portals(self, iqn: str) -> set[str]:
         """Of the sessions with this target that are there, as iscsiadm writes them."""
-        entries = _entries(self._sys / "class" / "iscsi_session")
-        sessions = [self._session(entry.name.removeprefix("session")) for entry in entries]
+        there = entries(self._sys / "class" / "iscsi_session")
+        sessions = [self._session(entry.name.removeprefix("session")) for entry in there]
         return {_bracketed(portal) for portal, target in sessions if target == iqn}
 
     def has_fc_host(self) -> bool:
         """Is there a Fibre Channel HBA?"""
-        return bool(_entries(self._sys / "class" / "fc_host"))
+        return bool(entries(self._sys / "class" / "fc_host"))
 
     # sysfs
 
@@ -254,14 +254,14 @@ class BlockDevices:
         return 0 if Path(node).name.startswith("dm-") else 1
 
     def _numbers(self) -> Iterator[str]:
-        for entry in _entries(self._sys / "class" / "block"):
-            number = _text(entry, "dev")
+        for entry in entries(self._sys / "class" / "block"):
+            number = text(entry, "dev")
             if number and not (entry / "partition").exists():
                 yield number
 
     def _node(self, number: str) -> str | None:
         """From the kernel, since /dev/mapper/x may be a node of its own."""
-        for line in _text(self._facts(number), "uevent").splitlines():
+        for line in text(self._facts(number), "uevent").splitlines():
             if line.startswith("DEVNAME="):
                 return str(self._dev / line.removeprefix("DEVNAME="))
         return None
@@ -273,16 +273,16 @@ class BlockDevices:
         if _GLOBAL.match(wwid):
             yield f"wwid {plain_identity(wwid)}"
         backing = self._backing_file(facts)
-        if backing and _text(facts, "loop/offset") in ("", "0"):
+        if backing and text(facts, "loop/offset") in ("", "0"):
             yield from self.names(backing)
 
     def _identity(self, number: str, node: str) -> dict[str, str]:
         facts = self._facts(number)
         wwid = self._wwid(facts)
         numbers = {
-            "nguid": _text(facts, "nguid"),
-            "eui64": _text(facts, "eui"),
-            "uuid": _text(facts, "uuid"),
+            "nguid": text(facts, "nguid"),
+            "eui64": text(facts, "eui"),
+            "uuid": text(facts, "uuid"),
         }
         if not any(_is_number(value) for value in numbers.values()) and _GLOBAL.match(wwid):
             numbers["wwn"] = wwid
@@ -292,7 +292,7 @@ class BlockDevices:
         serial = self._serial(facts)
         if serial:
             identity["serial"] = serial
-        mapped = _text(facts, "dm/uuid")
+        mapped = text(facts, "dm/uuid")
         if not identity and mapped:
             identity["uuid"] = mapped  # as LVM writes it, where case counts
         return identity or {"path": self._described(facts, node)}
@@ -302,13 +302,13 @@ class BlockDevices:
         return f"{node} ({backing})" if backing else node
 
     def _backing_file(self, facts: Path) -> str:
-        return _text(facts, "loop/backing_file")
+        return text(facts, "loop/backing_file")
 
     def _wwid(self, facts: Path) -> str:
         """As sysfs writes it, also for a multipath map, where 3 stands for NAA and 2 for EUI-64."""
-        kind, _, mapped = _text(facts, "dm/uuid").partition("-")
+        kind, _, mapped = text(facts, "dm/uuid").partition("-")
         if kind != "mpath":
-            return _text(facts, "device/wwid") or _text(facts, "wwid")
+            return text(facts, "device/wwid") or text(facts, "wwid")
         prefix = {"3": "naa.", "2": "eui."}.get(mapped[:1])
         return f"{prefix}{mapped[1:]}" if prefix else mapped
 
@@ -317,28 +317,28 @@ class BlockDevices:
         all its namespaces share. A multipath map's is that of its paths; what else is built on a
         device is not that device."""
         for path in _paths(facts)[:1] if _is_map(facts) else [facts]:
-            page = _bytes(path, "device/vpd_pg80")
+            page = content(path, "device/vpd_pg80")
             if page:
                 return page[4:].split(b"\0")[0].decode("ascii", "replace").strip()
-        return _text(facts, "serial")
+        return text(facts, "serial")
 
     def _is_scsi(self, facts: Path) -> bool:
         """Multipath hands SCSI commands on to a path; other maps do not."""
         paths = _paths(facts) if _is_map(facts) else [facts]
-        return bool(paths) and all(_text(path, "device/scsi_level") for path in paths)
+        return bool(paths) and all(text(path, "device/scsi_level") for path in paths)
 
     def _working(self, facts: Path) -> list[Path]:
         """Paths that work now: of a multipath map, or of an NVMe subsystem's head device."""
         if _is_map(facts):
-            return [path for path in _paths(facts) if _text(path, "device/state") == "running"]
+            return [path for path in _paths(facts) if text(path, "device/state") == "running"]
         subsystem = facts.resolve().parent
         if subsystem.name.startswith("nvme-subsys"):
-            return [entry for entry in _entries(subsystem) if _text(entry, "state") == "live"]
+            return [entry for entry in entries(subsystem) if text(entry, "state") == "live"]
         return [facts]
 
     def _way(self, path: Path) -> str | None:
         """The portal of an NVMe controller, or of the iSCSI session of a SCSI device."""
-        address = dict(part.partition("=")[::2] for part in _text(path, "address").split(","))
+        address = dict(part.partition("=")[::2] for part in text(path, "address").split(","))
         if "traddr" in address:
             return f"{address['traddr']}:{address.get('trsvcid', '')}"
         session = re.search(r"/session(\d+)/", str(path.resolve()))
@@ -348,8 +348,8 @@ class BlockDevices:
         """Portal and IQN."""
         iscsi = self._sys / "class"
         connection = iscsi / "iscsi_connection" / f"connection{number}:0"
-        portal = ":".join(_text(connection, f"persistent_{part}") for part in ("address", "port"))
-        return portal, _text(iscsi, f"iscsi_session/session{number}/targetname")
+        portal = ":".join(text(connection, f"persistent_{part}") for part in ("address", "port"))
+        return portal, text(iscsi, f"iscsi_session/session{number}/targetname")
 
 
 def _bracketed(portal: str) -> str:
@@ -358,12 +358,12 @@ def _bracketed(portal: str) -> str:
 
 
 def _is_map(facts: Path) -> bool:
-    return _text(facts, "dm/uuid").startswith("mpath-")
+    return text(facts, "dm/uuid").startswith("mpath-")
 
 
 def _paths(facts: Path) -> list[Path]:
     """Of a multipath map, working or not."""
-    return _entries(facts / "slaves")
+    return entries(facts / "slaves")
 
 
 def _is_empty_map(facts: Path) -> bool:
@@ -373,28 +373,3 @@ def _is_empty_map(facts: Path) -> bool:
 def _is_number(value: str) -> bool:
     """Zeros are how a namespace says that it has none."""
     return bool(plain_identity(value).strip("0"))
-
-
-def _text(facts: Path, attribute: str) -> str:
-    return _bytes(facts, attribute).decode("utf-8", "replace").strip()
-
-
-def _bytes(facts: Path, attribute: str) -> bytes:
-    """sysfs gives an attribute in one page. Plain calls: a file object costs three times that."""
-    try:
-        descriptor = os.open(f"{facts}/{attribute}", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:  # an attribute that this kind of device does not have
-        return b""
-    try:
-        return os.read(descriptor, PAGESIZE)
-    except OSError:  # one that says nothing now
-        return b""
-    finally:
-        os.close(descriptor)
-
-
-def _entries(directory: Path) -> list[Path]:
-    try:
-        return sorted(directory.iterdir())
-    except OSError:
-        return []

@@ -12,7 +12,7 @@ from agent.errors import ConnectFailed
 from agent.host.brick_locks import OsBrickLocks
 from agent.host.brick_trail import Execute, Trail
 from agent.host.identity import BlockDevices
-from agent.model.connection import Connection, NvmeConnection
+from agent.model.connection import Connection
 from agent.model.device import Device, Disconnected
 
 LOG = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class Leftovers:
         left = self._devices.find(device.identity) if device else None
         if left is None:
             return Disconnected()
-        if isinstance(connection, NvmeConnection):
+        if connection.stays_until_unmapped:
             return Disconnected(awaiting_unmap=True)
         holders = ", ".join(self._devices.holders(left))
         raise ConnectFailed(

@@ -141,6 +141,12 @@ class Connection(Value):
         """The uuid of a secret that the operator must have given libvirt."""
         return None
 
+    @property
+    def stays_until_unmapped(self) -> bool:
+        """Does the device stay after a disconnect that went well, until the storage side unmaps the
+        volume?"""
+        return False
+
     def properties(self) -> dict[str, Any]:
         """A fresh dict for os-brick, secrets included; os-brick changes what it is given."""
         return self.data.reveal()
@@ -373,6 +379,11 @@ class NvmeConnection(Connection):
         return len(self.data.portals or ()) or 1
 
     @property
+    def stays_until_unmapped(self) -> bool:
+        """A namespace cannot be removed from this side while others use its subsystem."""
+        return True
+
+    @property
     def ways(self) -> frozenset[str]:
         data = self.data
         if data.portals is None:
@@ -581,6 +592,14 @@ class VendorConnection(Connection):
         if self.driver_volume_type not in MOUNTED_PROTOCOLS:
             return None
         return str(self.properties()["export"])
+
+    @property
+    def stays_until_unmapped(self) -> bool:
+        """os-brick unmaps a PowerFlex volume by itself only where nobody told it this host's
+        ``sdc_guid``, and of LightOS it takes back the note by which the namespace was reached."""
+        if self.driver_volume_type == "scaleio":
+            return "sdc_guid" in self.data.__pydantic_extra__
+        return self.driver_volume_type == "lightos"
 
     @property
     def source_type(self) -> Literal["block", "file", "network"]:

@@ -65,8 +65,8 @@ class Device(Value):
 class Disconnected(Value):
     """The volume is off this host.
 
-    ``awaiting_unmap``: a namespace of a subsystem that other volumes use stays visible until the
-    storage side unmaps it; it is flushed and nothing uses it.
+    ``awaiting_unmap``: its device stays visible until the storage side unmaps it (NVMe, of a
+    subsystem that other volumes use; PowerFlex; LightOS); it is flushed and nothing uses it.
     """
 
     awaiting_unmap: bool = False

@@ -254,7 +254,9 @@ class BrickConnectors:
         if self._devices.is_far(device.path):
             return True  # by the table of mounts, as well
         found = self._devices.look(device.path)
-        return found is not None and device.identity.items() <= found.identity.items()
+        if found is None:
+            return False
+        return self._devices.shows(found.identity, found.node, device.identity)
 
     def header(self, device: Device) -> bytes:
         return read_header(device.path)

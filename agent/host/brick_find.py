@@ -39,7 +39,7 @@ class Finder:
             if own is None:
                 return device
             info = {"type": "block", "path": own}
-            return device.model_copy(update={"path": own, "device_info": info})
+            return Device.model_validate({**device.reveal(), "path": own, "device_info": info})
         return None
 
     def _blocks(self, connection: Connection) -> Sequence[Found]:

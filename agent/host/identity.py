@@ -19,7 +19,7 @@ from pathlib import Path
 
 from agent.host.far_files import FarFiles
 from agent.host.sysfs import content, entries, text
-from agent.model.device import conflict, plain_identity
+from agent.model.device import BACKED, conflict, plain_identity
 
 SECTOR_BYTES = 512
 """sysfs counts in these, whatever the device's own block size (kernel: sysfs-block, size)."""
@@ -231,6 +231,16 @@ class BlockDevices:
         """Is there a Fibre Channel HBA?"""
         return bool(entries(self._sys / "class" / "fc_host"))
 
+    def shows(self, found: Mapping[str, str], node: str, identity: Mapping[str, str]) -> bool:
+        """Does the device ``node``, which says ``found`` of itself, show all of this identity?
+
+        A name in /dev that is all of it may be a link: it must lead to the device now."""
+        if identity.items() <= found.items():
+            return True
+        name = identity.get("path", "")
+        is_link = "path" in found and name.startswith(f"{self._dev}/")
+        return is_link and os.path.realpath(name) == node
+
     # sysfs
 
     def _facts(self, number: str) -> Path:
@@ -242,7 +252,7 @@ class BlockDevices:
     def _is_it(self, number: str, node: str, identity: Mapping[str, str]) -> bool:
         """Has it all of the identity? A map has lost the serial with its paths: its WWN is all."""
         found = self._identity(number, node)
-        if identity.items() <= found.items():
+        if self.shows(found, node, identity):
             return True
         has_the_wwn = "wwn" in found and found["wwn"] == identity.get("wwn")
         return has_the_wwn and _is_empty_map(self._facts(number))
@@ -299,7 +309,7 @@ class BlockDevices:
 
     def _described(self, facts: Path, node: str) -> str:
         backing = self._backing_file(facts)
-        return f"{node} ({backing})" if backing else node
+        return f"{node}{BACKED}{backing})" if backing else node
 
     def _backing_file(self, facts: Path) -> str:
         return text(facts, "loop/backing_file")

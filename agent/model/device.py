@@ -4,13 +4,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import StrictStr
+from pydantic import StrictStr, model_validator
 
 from agent.model.value import Count, Value
 
 _PREFIX = re.compile(r"^(0x|naa\.|eui\.|uuid\.|t10\.)")
 DEGRADED = "degraded"
 """How the warning of a device with missing paths begins: ``degraded n/m``."""
+
+BACKED = " ("
+"""Between the name of a loop device and the file behind it, in its ``path`` identity."""
 
 _SAME_NUMBER = ("wwn", "nguid", "eui64", "uuid")
 _STRONGEST_FIRST = (*_SAME_NUMBER, "serial", "path")
@@ -21,13 +24,12 @@ class Device(Value):
 
     ``path`` is what the disk XML names and is stable (/dev/disk/by-id/…, never /dev/sdX);
     for a network disk it is ``rbd:pool/image``, or target and initiator. ``identity`` is what the
-    device says of itself
-    ({name: value}; names as in model.attachment.Identity, and ``path`` where it has nothing
-    better). ``device_info`` is os-brick's, handed back at disconnect: without it os-brick skips
-    the flush. ``scsi``: it takes SCSI commands, as a guest's ``lun`` must; None: nobody has looked.
-    ``paths_missing`` names the portals without one, where that is known. ``subsystem``: NVMe over
-    fabrics, its NQN, reached by ``portals``. ``doubts``: what was seen that says it is another
-    volume's.
+    device says of itself ({name: value}; names as in model.attachment.Identity, and ``path`` where
+    it has nothing better). ``device_info`` is os-brick's, handed back at disconnect: without it
+    os-brick skips the flush. ``scsi``: it takes SCSI commands, as a guest's ``lun`` must; None:
+    nobody has looked. ``paths_missing`` names the portals without one, where that is known.
+    ``subsystem``: NVMe over fabrics, its NQN, reached by ``portals``. ``doubts``: what was seen
+    that says it is another volume's.
     """
 
     path: StrictStr
@@ -42,6 +44,23 @@ class Device(Value):
     subsystem: StrictStr | None = None
     portals: tuple[StrictStr, ...] = ()
     doubts: tuple[StrictStr, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_the_name_that_lasts(cls, given: Any) -> Any:
+        """A device that says nothing of itself is the one that os-brick's own link leads to, and
+        not whatever has its kernel name after the next boot: also where an older agent wrote that.
+        """
+        if not isinstance(given, dict):
+            return given
+        path, identity = given.get("path"), given.get("identity")
+        info = given.get("device_info")
+        if not (
+            isinstance(identity, dict) and isinstance(info, dict) and set(identity) == {"path"}
+        ):
+            return given
+        is_link = path == info.get("path") and BACKED not in str(identity["path"])
+        return {**given, "identity": {"path": path}} if is_link else given
 
     @property
     def is_here(self) -> bool:

@@ -64,6 +64,18 @@ def test_a_device_of_the_host_is_found_by_its_path(tree: DeviceTree, mounts: Mou
     assert (found.path, found.scsi) == (node, True)
 
 
+def test_one_that_says_nothing_of_itself_is_known_by_the_link_that_is_named(
+    tree: DeviceTree, mounts: Mounts
+) -> None:
+    """As a connect would know it."""
+    tree.add("zd0", "230:0", {})
+    link = tree.link("zvol/pool/volume-1", "zd0")
+    found = find(tree, mounts, local(link))
+    assert found is not None
+    assert found.identity == {"path": link}
+    assert tree.devices.find(found.identity) == str(tree.dev / "zd0")
+
+
 def test_what_qemu_reaches_by_itself_is_where_the_request_says(
     tree: DeviceTree, mounts: Mounts
 ) -> None:

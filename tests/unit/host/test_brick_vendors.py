@@ -6,7 +6,7 @@ import pytest
 
 from agent.errors import ConnectFailed
 from agent.model.attachment import Attachment
-from agent.model.device import Device, Disconnected
+from agent.model.device import Device, Disconnected, same_device
 from tests.samples import attachment
 from tests.unit.host.test_brick_calls import UUID, Bench
 from tests.unit.host.test_brick_calls import bench as bench  # the fixture
@@ -59,3 +59,42 @@ class TestWhoUnmaps:
         device = connected(bench, asked)
         with pytest.raises(ConnectFailed, match="still on this host"):
             bench.connectors().disconnect(asked, device)
+
+
+class TestItsNameInTheKernel:
+    """A boot gives them out anew, and PowerFlex's devices say nothing else of themselves."""
+
+    @pytest.fixture
+    def after_a_boot(self, bench: Bench) -> tuple[Attachment, Device, str]:
+        """Ours has another name, and another volume has the one that ours had."""
+        powerflex(bench)
+        asked = volume("scaleio", POWERFLEX)
+        device = connected(bench, asked)
+        bench.tree.remove("scinia")
+        bench.tree.add("scinia", "252:16", {}, by_id=("emc-vol-1b2c-9999",))
+        powerflex(bench, "scinib")
+        return asked, device, str(bench.tree.dev / "scinib")
+
+    def test_does_not_say_which_one_is_ours(
+        self, bench: Bench, after_a_boot: tuple[Attachment, Device, str]
+    ) -> None:
+        asked, device, node = after_a_boot
+        assert bench.connectors().in_place(device)
+        assert bench.tree.devices.all_of(device.identity) == [node]
+        assert same_device(bench.connectors().connect(asked).identity, device.identity)
+
+    def test_is_not_what_is_looked_for(
+        self, bench: Bench, after_a_boot: tuple[Attachment, Device, str]
+    ) -> None:
+        _, device, _ = after_a_boot
+        bench.tree.remove("scinib")
+        assert not bench.connectors().in_place(device)
+        assert not bench.connectors().present(device)
+
+    def test_proves_nothing_of_a_device_that_says_who_it_is(
+        self, bench: Bench, after_a_boot: tuple[Attachment, Device, str]
+    ) -> None:
+        _, device, _ = after_a_boot
+        bench.tree.remove("scinib")
+        bench.tree.scsi("sdb", "8:16", UUID[:8], by_id=("emc-vol-1b2c-3a9f",))
+        assert not bench.connectors().present(device)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.model.device import plain_identity, same_device, same_identity
+from agent.model.device import Device, plain_identity, same_device, same_identity
 
 NGUID = "0123456789abcdef0123456789abcdef"
 
@@ -95,3 +95,24 @@ class TestSameDevice:
     ) -> None:
         assert not same_device(one, other)
         assert not same_device(other, one)
+
+
+class TestOfADeviceThatSaysNothingOfItself:
+    LINK = "/dev/storpool-byid/a1b2"
+
+    def device(self, path: str, kernel: str, info: str) -> Device:
+        row = {"path": path, "identity": {"path": kernel}, "size_bytes": 1}
+        return Device.model_validate({**row, "device_info": {"type": "block", "path": info}})
+
+    def test_an_older_agent_has_written_its_name_in_the_kernel(self) -> None:
+        row = self.device(self.LINK, "/dev/sp-3", self.LINK)
+        assert row.identity == {"path": self.LINK}
+
+    def test_a_name_that_is_not_its_makers_proves_nothing(self) -> None:
+        """Two disks of one model may share it."""
+        row = self.device("/dev/disk/by-id/scsi-SMAKER_MODEL", "/dev/sdb", "/dev/sdb")
+        assert row.identity == {"path": "/dev/sdb"}
+
+    def test_a_file_behind_it_is_more_than_a_name(self) -> None:
+        loop = "/dev/loop7 (/srv/volume-1)"
+        assert self.device("/dev/mine", loop, "/dev/mine").identity == {"path": loop}

@@ -39,6 +39,7 @@ from agent.host.brick_refusals import (
     reason_of,
 )
 from agent.host.brick_trail import PACKAGES, Execute, Trail
+from agent.host.brick_vendors import never_seen
 from agent.host.header import read_header
 from agent.host.identity import BlockDevices, Found
 from agent.host.local_paths import LocalPaths
@@ -190,11 +191,16 @@ class BrickConnectors:
             try:
                 told = self._asked.to_leave(connection, device)
                 if not self._is_anothers(attachment, told, device, today):
+                    connector = self._connector(connection, trail)
+                    if device is None:
+                        info = never_seen(connector, connection, told, self._devices, self._pause)
+                    else:
+                        info = device_info(connection, device, today)
                     self._locks.call(
                         connection.lane,
-                        self._connector(connection, trail).disconnect_volume,
+                        connector.disconnect_volume,
                         told,
-                        device_info(device, today),
+                        info,
                         check=lambda: self._usable_today(device),  # the lock was waited for
                     )
                 if isinstance(connection, SCSI) and device is not None:

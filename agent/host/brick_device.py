@@ -22,6 +22,7 @@ from agent.model.connection import (
     IscsiConnection,
     LocalConnection,
     NvmeConnection,
+    VendorConnection,
 )
 from agent.model.device import Device, conflict
 
@@ -225,13 +226,13 @@ def _refuse_different(device: Device, shown: Sequence[Found]) -> None:
         )
 
 
-def device_info(device: Device | None, today: str | None) -> dict[str, Any] | None:
+def device_info(connection: Connection, device: Device, today: str | None) -> dict[str, Any]:
     """os-brick's own answer of the connect, with a path that is true today: by it, and by how it
-    is written, os-brick decides what to flush. None: nothing ever went through the device."""
-    if device is None:
-        return None
+    is written, os-brick decides what to flush. A vendor's own link names the volume for ever."""
     then = device.device_info
     info = {key: value for key, value in then.items() if key != "path"}
+    if today is None and isinstance(connection, VendorConnection):
+        return dict(then) if then.get("path") == device.path else info
     if today is not None:
         known = (str(then.get("path")), device.path)
         info["path"] = next((path for path in known if os.path.realpath(path) == today), today)

@@ -540,6 +540,14 @@ UNFIT = {
 MOUNTED_PROTOCOLS = ("quobyte", "vzstorage", *UNFIT)
 """Those of them that mount an export and find the volume in it, a file."""
 
+NEEDED = {
+    "storpool": ("client_id", "volume"),
+    "lightos": ("uuid",),
+    "scaleio": ("scaleIO_volname",),
+    "huaweisdshypervisor": ("volume_id",),
+}
+"""Without these os-brick's disconnect ends with an error each time: also that of an undo."""
+
 VZSTORAGE_EXPORT = re.compile(r"((?:[^\s/]+:/)?[A-Za-z0-9_-]+)(?::(?!\S*:/)\S+)?")
 """[MDS1[,MDS2…]:/]CLUSTER[:PASSWORD]. A password with ``:/`` os-brick takes for something else."""
 
@@ -567,6 +575,14 @@ class VendorConnection(Connection):
                     "the password"
                 )
             extra["export"] = SecretStr(extra["export"])
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_left(self, info: ValidationInfo) -> "VendorConnection":
+        needed = NEEDED.get(self.driver_volume_type, ()) if is_asked(info) else ()
+        for key in needed:
+            if self.data.__pydantic_extra__.get(key) is None:
+                raise ValueError(f"data needs {key}")
         return self
 
     @field_validator("driver_volume_type")

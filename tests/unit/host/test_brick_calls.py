@@ -350,6 +350,30 @@ def test_the_kernel_asks_a_lun_again_who_it_is(bench: Bench) -> None:
     assert (bench.tree.sys / "class/block/sdb/device/rescan").read_text() == "1"
 
 
+@contextmanager
+def qemu_of_nobody(device: Path, directory: Path) -> Iterator[int]:
+    """A process that is called so and has the device open; its id."""
+    qemu = shutil.copy(shutil.which("cat") or "", directory / "qemu-of-nobody")
+    with (
+        device.open("rb") as node,
+        subprocess.Popen(
+            [qemu],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            pass_fds=[node.fileno()],
+        ) as process,
+    ):
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(b"runs")
+        assert process.stdout.read(4) == b"runs", "it has its name by now"
+        try:
+            yield process.pid
+        finally:
+            process.communicate()
+
+
 def lose_paths(bench: Bench) -> None:
     """The fabric was away for longer than the kernel waits: the map alone is left."""
     for name in ("sdb", "sdc"):
@@ -441,25 +465,10 @@ class TestDisconnect:
         """libvirt may have lost track of its guest, and that have a path of what is a map now."""
         case = next(case for case in CASES if case.name == name)
         asked, device = connected(bench, case)
-        qemu = shutil.copy(shutil.which("cat") or "", tmp_path / "qemu-of-nobody")
-        with (
-            (bench.tree.dev / "sdb").open("rb") as node,
-            subprocess.Popen(
-                [qemu],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                bufsize=0,
-                pass_fds=[node.fileno()],
-            ) as process,
-        ):
-            assert process.stdin
-            assert process.stdout
-            process.stdin.write(b"runs")
-            assert process.stdout.read(4) == b"runs", "it has its name by now"
-            with pytest.raises(AgentError, match=f"process {process.pid}"):
+        with qemu_of_nobody(bench.tree.dev / "sdb", tmp_path) as process_id:
+            with pytest.raises(AgentError, match=f"process {process_id}"):
                 bench.connectors(**case.options).disconnect(asked, device)
             assert bench.brick.calls == []
-            process.communicate()
         bench.brick.on_disconnect = bench.remove_everything
         bench.connectors(**case.options).disconnect(asked, device)
 

@@ -1,14 +1,18 @@
 """Vendors' connectors of os-brick: what they leave undone, and what they must be told."""
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from os_brick.initiator.connectors.storpool import StorPoolConnector
 
 from agent.errors import ConnectFailed
+from agent.host.brick import BrickConnectors
 from agent.model.attachment import Attachment
 from agent.model.device import Device, Disconnected, same_device
 from tests.samples import attachment
-from tests.unit.host.test_brick_calls import UUID, Bench
+from tests.unit.host.test_brick_calls import UUID, Bench, Recorder, qemu_of_nobody
 from tests.unit.host.test_brick_calls import bench as bench  # the fixture
 
 POWERFLEX = {"scaleIO_volname": "vol-1", "scaleIO_volume_id": "3a9f", "sdc_guid": "5F1C"}
@@ -31,8 +35,8 @@ def lightos(bench: Bench) -> None:
     bench.brick.info = {"type": "block", "path": path}
 
 
-def connected(bench: Bench, asked: Attachment) -> Device:
-    device = bench.connectors().connect(asked)
+def connected(bench: Bench, asked: Attachment, connectors: BrickConnectors | None = None) -> Device:
+    device = (connectors or bench.connectors()).connect(asked)
     bench.brick.calls.clear()
     return device
 
@@ -98,3 +102,72 @@ class TestItsNameInTheKernel:
         bench.tree.remove("scinib")
         bench.tree.scsi("sdb", "8:16", UUID[:8], by_id=("emc-vol-1b2c-3a9f",))
         assert not bench.connectors().present(device)
+
+
+class TestStorPool:
+    """Its connector detaches by the path that it is told, and ends with an error without one."""
+
+    @pytest.fixture
+    def asked(self, bench: Bench) -> Attachment:
+        bench.tree.add("sp-3", "252:0", {})
+        bench.brick.info = {
+            "type": "block",
+            "path": bench.tree.link("storpool-byid/a1b2", "sp-3"),
+        }
+        bench.tree.link("storpool/os--volume-v1", "sp-3")
+        return volume("storpool", {"volume": "v1", "client_id": 7, "access_mode": "rw"})
+
+    @pytest.fixture
+    def connectors(self, bench: Bench) -> BrickConnectors:
+        class StorPool(Recorder):
+            def get_volume_paths(self, properties: dict[str, Any]) -> list[str]:
+                return [str(bench.tree.dev / "storpool" / f"os--volume-{properties['volume']}")]
+
+        bench.brick = StorPool(bench.brick.info, on_disconnect=bench.remove_everything)
+        return bench.connectors()
+
+    def test_what_never_came_is_detached_by_its_name(self, bench: Bench, asked: Attachment) -> None:
+        """Or came, and os-brick could not say its name. By os-brick's own connector."""
+        sent: list[dict[str, Any]] = []
+
+        class Cluster(StorPoolConnector):  # type: ignore[misc]
+            def __init__(self, **options: Any) -> None:
+                self._config = {"SP_OURID": "7"}
+                self._volume_prefix = "os"
+                self._sp_api = SimpleNamespace(volumes_reassign_wait=sent.append)
+
+        connectors = bench.connectors(factory=lambda protocol, **options: Cluster(**options))
+        assert connectors.disconnect(asked, None) == Disconnected()
+        ours = {"volume": "os--volume-v1", "detach": ["7"], "force": False}
+        assert sent == [{"reassign": [ours]}]
+
+    def test_what_has_gone_is_detached_once_more(
+        self, bench: Bench, asked: Attachment, connectors: BrickConnectors
+    ) -> None:
+        """As after a kill between the disconnect and its note."""
+        device = connected(bench, asked, connectors)
+        bench.tree.remove("sp-3")
+        (bench.tree.dev / "storpool-byid/a1b2").unlink()
+        connectors.disconnect(asked, device)
+        assert bench.brick.of("disconnect_volume")[2] == device.device_info
+
+    def test_what_a_qemu_of_nobody_has_open_stays(
+        self, bench: Bench, asked: Attachment, connectors: BrickConnectors, tmp_path: Path
+    ) -> None:
+        """os-brick would detach it by force, from under a guest that libvirt has lost."""
+        with (
+            qemu_of_nobody(bench.tree.dev / "sp-3", tmp_path) as process_id,
+            pytest.raises(ConnectFailed, match=f"process {process_id}"),
+        ):
+            connectors.disconnect(asked, None)
+        assert [call[0] for call in bench.brick.calls] == ["factory"]
+
+
+def test_a_kernel_name_that_a_vendors_device_had_is_not_told(bench: Bench) -> None:
+    """LightOS: it may be another namespace's by now."""
+    lightos(bench)
+    asked = volume("lightos", LIGHTOS)
+    device = connected(bench, asked)
+    bench.remove_everything()
+    bench.connectors().disconnect(asked, device)
+    assert bench.brick.of("disconnect_volume")[2] == {"type": "block"}

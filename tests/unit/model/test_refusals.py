@@ -134,6 +134,11 @@ WRONG_ATTACHMENTS: list[tuple[str, dict[str, Any], str]] = [
     ("portals.0.0", connection("nvmeof", NVME, portals=[[4711, 1, "tcp"]]), "string"),
     ("export", connection("nfs", {"export": "h:/e\x00", "name": "v"}), "a character"),
     ("name", connection("nfs", {"export": "h:/e", "name": "v\x00"}), "a character"),
+    # vendors': without it os-brick cannot disconnect either
+    ("connection_info", connection("storpool", {"volume": "v"}), "data needs client_id"),
+    ("connection_info", connection("storpool", {"client_id": 1}), "data needs volume"),
+    ("connection_info", connection("lightos", {}), "data needs uuid"),
+    ("connection_info", connection("huaweisdshypervisor", {}), "data needs volume_id"),
     # nfs, rbd, local
     ("name", connection("nfs", {"export": "h:/e", "name": f"../{CANARY}"}), "plain file name"),
     ("name", connection("nfs", {"export": "h:/e", "name": ".."}), "plain file name"),
@@ -364,6 +369,16 @@ def test_what_os_brick_cannot_read_is_refused_and_read_back(
     assert detail.startswith(f"connection_info.data: {why}")
     assert CANARY not in detail
     assert Attachment.model_validate(payload).reveal() == payload
+
+
+def test_a_vendors_volume_that_an_older_agent_took_is_read_back() -> None:
+    payload = attachment_payload(**connection("lightos", {}))
+    assert Attachment.model_validate(payload).reveal() == payload
+
+
+def test_a_powerflex_volume_has_a_name() -> None:
+    detail = refusal(attachment_payload(**connection("scaleio", {"sdc_guid": "1"})))
+    assert detail.endswith("data needs scaleIO_volname")
 
 
 def test_so_is_that_of_an_extend() -> None:

@@ -268,7 +268,25 @@ def _contradictions(attachment: Attachment) -> list[str]:
     ]
     if attachment.initiator == "instance":
         rules += _limits_of_own_initiator(attachment)
+    elif attachment.identity is not None:
+        rules += _never_shown(attachment.identity, connection)
     return [message for broken, message in rules if broken]
+
+
+def _never_shown(identity: Identity, connection: Connection) -> list[tuple[bool, str]]:
+    """What would make the right device a wrong one, and quarantine its volume."""
+    return [
+        (
+            connection.source_type != "block",
+            f"identity cannot be proven: this connection gives a {connection.source_type}, which "
+            "shows none; leave it out",
+        ),
+        (
+            identity.serial is not None and connection.gives_namespace,
+            "identity.serial is no namespace's: NVMe controllers have one, and all their volumes "
+            "share it; give nguid, uuid or eui64",
+        ),
+    ]
 
 
 def _limits_of_own_initiator(attachment: Attachment) -> list[tuple[bool, str]]:

@@ -142,6 +142,11 @@ class Connection(Value):
         return None
 
     @property
+    def gives_namespace(self) -> bool:
+        """Is the device an NVMe namespace?"""
+        return self.driver_volume_type in ("nvmeof", "lightos")
+
+    @property
     def stays_until_unmapped(self) -> bool:
         """Does the device stay after a disconnect that went well, until the storage side unmaps the
         volume?"""

@@ -271,6 +271,24 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         {"initiator": "instance", **connection("iscsi", ISCSI), "identity": {"wwn": "0x5000"}},
         "identity cannot be proven with initiator instance",
     ),
+    *(
+        ({**given, "identity": {"wwn": "0x5000"}}, f"identity cannot be proven: {why}")
+        for given, why in (
+            (connection("rbd", RBD), "this connection gives a network"),
+            (connection("nfs", {"export": "h:/e", "name": "v"}), "this connection gives a file"),
+            (connection("quobyte", {"export": "h/e", "name": "v"}), "this connection gives a file"),
+            (connection("vzstorage", {"export": "vz", "name": "v"}), "this connection gives a"),
+            (connection("gpfs", {"device_path": "/gpfs/v"}), "this connection gives a file"),
+        )
+    ),
+    *(
+        ({**given, "identity": {"nguid": "1" * 32, "serial": "s"}}, "identity.serial is no")
+        for given in (
+            connection("nvmeof", NVME),
+            connection("nvmeof", OLD_NVME),
+            connection("lightos", {"uuid": VOLUMES[0]}),
+        )
+    ),
     (
         {"initiator": "instance", **connection("iscsi", ISCSI), "require_all_paths": True},
         "require_all_paths needs initiator host",
@@ -411,6 +429,10 @@ def test_wishes_that_exclude_each_other(different: dict[str, Any], why: str) -> 
             "disk": {"type": "lun", "bus": "scsi"},
         },
         {"initiator": "host", **connection("iscsi", ISCSI), "identity": {"wwn": "0x5000"}},
+        {**connection("nvmeof", NVME), "identity": {"nguid": "1" * 32, "uuid": VOLUMES[0]}},
+        {**connection("nvmeof", NVME), "identity": {"wwn": "eui.0000000000000001"}},
+        {**connection("local", {"device_path": "/dev/vg/v"}), "identity": {"serial": "s"}},
+        {**connection("nfs", {"export": "h:/e", "name": "v"}), "identity": None},
         {"disk": {"target_dev": "vdzz", "queues": 4, "iothread": 1, "boot_order": 1}},
         {"disk": {"iotune": {"total_bytes_sec": 0, "read_bytes_sec": 5}}},
         {"disk": {"iotune": {"total_bytes_sec": 5, "read_iops_sec": 5}}},

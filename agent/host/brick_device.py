@@ -178,13 +178,14 @@ class DeviceReader:
             )
 
     def paths_expected(self, attachment: Attachment) -> int:
-        """By the portals of the request, where this host uses more than one."""
+        """By the portals of the request, where this host uses more than one; of Fibre Channel, by
+        those that it sees."""
         connection = attachment.connection
-        if isinstance(connection, NvmeConnection | IscsiConnection | FibreChannelConnection) and (
-            self._use_multipath or attachment.require_all_paths
-        ):
-            return connection.paths
-        return 1
+        if not (self._use_multipath or attachment.require_all_paths):
+            return 1
+        if isinstance(connection, FibreChannelConnection):
+            return connection.paths_here(self._devices.fc_ports())
+        return connection.paths if isinstance(connection, NvmeConnection | IscsiConnection) else 1
 
     def _doubts(
         self, connection: Connection, found: Found, before: Sequence[Found]

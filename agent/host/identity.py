@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.host.fabric import ports_seen
 from agent.host.far_files import FarFiles
 from agent.host.sysfs import content, entries, text
 from agent.model.device import BACKED, conflict, plain_identity
@@ -230,6 +231,10 @@ class BlockDevices:
     def has_fc_host(self) -> bool:
         """Is there a Fibre Channel HBA?"""
         return bool(entries(self._sys / "class" / "fc_host"))
+
+    def fc_ports(self) -> dict[str, set[str]]:
+        """As fabric.ports_seen, of this host."""
+        return ports_seen(self._sys / "class")
 
     def shows(self, found: Mapping[str, str], node: str, identity: Mapping[str, str]) -> bool:
         """Does the device ``node``, which says ``found`` of itself, show all of this identity?

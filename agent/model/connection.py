@@ -8,7 +8,7 @@ connectors (what they read).
 import base64
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from itertools import product
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -322,10 +322,20 @@ class FibreChannelConnection(Connection):
 
     @property
     def paths(self) -> int:
-        """Pairs of ports that the fabric zones together, where the request tells; else one for
-        each port of the storage."""
+        """Pairs of ports that the request names; else one for each port of the storage."""
+        return sum(map(len, self._pairs.values())) or len(self.targets)
+
+    def paths_here(self, seen: Mapping[str, Collection[str]]) -> int:
+        """Those of them that a host can have: ``seen`` are the storage's ports that each of its own
+        does. Without a zone manager the request pairs every port with every other. All of them
+        where the host knows of none."""
+        found = (ports & set(seen.get(own, ())) for own, ports in self._pairs.items())
+        return sum(map(len, found)) or self.paths
+
+    @property
+    def _pairs(self) -> dict[str, set[str]]:
         zoned = self.data.initiator_target_map or {}
-        return sum(len(ports) for ports in zoned.values()) or len(self.targets)
+        return {own.lower(): {port.lower() for port in ports} for own, ports in zoned.items()}
 
 
 def as_uuid(text: object) -> str | None:

@@ -120,6 +120,15 @@ class DeviceTree:
             for attribute, content in attributes.items():
                 (directory / attribute).write_text(f"{content}\n")
 
+    def fc_host(self, number: int, port: str, sees: Sequence[str]) -> None:
+        """A port of this host, and those of the storage that it has found."""
+        names = {f"fc_host/host{number}": port}
+        names |= {f"fc_remote_ports/rport-{number}:0-{at}": seen for at, seen in enumerate(sees)}
+        for place, name in names.items():
+            directory = self.sys / "class" / place
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / "port_name").write_text(f"0x{name}\n")
+
     def add_path(self, name: str, slave: str) -> None:
         """multipathd puts a path into a map."""
         self._relate(name, slave)

@@ -1,5 +1,6 @@
 """What os-brick's answer becomes: its paths, and what was at the address in an earlier life."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from oslo_concurrency.processutils import ProcessExecutionError
 
 from agent.errors import AgentError
+from agent.model.attachment import Attachment
 from agent.model.device import Device
 from tests.samples import attachment
 from tests.unit.host.test_brick_calls import (
@@ -99,6 +101,40 @@ class TestPaths:
         bench.tree.remove("sdb")
         bench.tree.remove("sdc")
         assert bench.connectors(use_multipath=True).look_again(asked, device) is None
+
+    def full_mesh(self, bench: Bench, names: Sequence[str]) -> Attachment:
+        """Two HBAs on two fabrics, two ports of the array on each; of the volume these paths."""
+        for number, name in enumerate(names, start=1):
+            bench.tree.scsi(name, f"8:{number * 16}", WWN)
+        path = bench.tree.multipath("dm-3", "253:3", WWN, names)
+        bench.brick.info = {"type": "block", "scsi_wwn": f"3{WWN}", "path": path}
+        ours, theirs = ("2100001B32A0", "2100001b32a1"), ("50a0", "50a1", "50b0", "50b1")
+        bench.tree.fc_host(1, ours[0].lower(), [*theirs[:2], "50ff"])
+        bench.tree.fc_host(10, ours[1], theirs[2:])
+        mesh = {port: [theirs[0].upper(), *theirs[1:]] for port in ours}
+        data = {"target_wwn": theirs, "target_lun": 3, "initiator_target_map": mesh}
+        case = Case("", multipath, "fibre_channel", data)
+        return attachment(**wire(bench, case, require_all_paths=True))
+
+    def test_of_fibre_channel_those_that_the_fabrics_let_be(self, bench: Bench) -> None:
+        """Without a zone manager the request names every port with every other."""
+        asked = self.full_mesh(bench, ("sdb", "sdc", "sdd", "sde"))
+        pauses: list[float] = []
+        device = bench.connectors(use_multipath=True, pause=pauses.append).connect(asked)
+        assert (device.paths_found, device.paths_expected, pauses) == (4, 4, [])
+
+    def test_of_fibre_channel_one_that_is_lost_is_missing(self, bench: Bench) -> None:
+        asked = self.full_mesh(bench, ("sdb", "sdc", "sdd"))
+        with pytest.raises(AgentError, match="3 of 4 paths"):
+            bench.connectors(use_multipath=True).connect(asked)
+
+    def test_what_an_older_agent_expected_is_not_missed(self, bench: Bench) -> None:
+        asked = self.full_mesh(bench, ("sdb", "sdc", "sdd", "sde"))
+        connectors = bench.connectors(use_multipath=True)
+        device = connectors.connect(asked).model_copy(update={"paths_expected": 8})
+        again = connectors.look_again(asked, device)
+        assert again is not None
+        assert again.degraded is None
 
     def test_no_map_where_multipath_is_enforced(self, bench: Bench) -> None:
         scsi(bench)

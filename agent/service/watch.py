@@ -33,9 +33,12 @@ class Watch:
         self._journal = journal
 
     def look_at_paths(self) -> None:
-        """Of all attachments.  Raises AgentError where one's could not be looked at."""
+        """Of all attachments.  Raises AgentError where one's could not be looked at.
+
+        One that is being taken off the host loses them one by one: that is no news, and must not
+        say again, when it has left, that it is here."""
         attachments = self._journal.read(lambda book: book.attachments())
-        do_all(partial(self._look_at_paths, held) for held in attachments)
+        do_all(partial(self._look_at_paths, held) for held in attachments if held.promised)
 
     def leave_unneeded(self) -> None:
         """All of it, once.  Raises AgentError where something could not be left."""

@@ -34,6 +34,7 @@ class Subsystem(SimulatedConnectors):
         return device.model_copy(update={"subsystem": NQN, "portals": (PORTAL,)})
 
     def disconnect(self, attachment: Any, device: Device | None) -> Disconnected:
+        self.instants.reach("before disconnect")
         return Disconnected(awaiting_unmap=True)
 
     def exports(self) -> list[str]:
@@ -112,6 +113,21 @@ class TestPaths:
         with world.locks.targets(world.storage.mounted):
             Watch(here(world), world.journal).look_at_paths()
         assert listed(world) == (1, 2)
+
+    def test_one_that_is_being_detached_loses_its_paths_untold(self, world: World) -> None:
+        """os-brick takes one after the other; what was seen of them must not count as here."""
+        attached(world)
+        seen = list[dict[str, Any]]()
+
+        def look_meanwhile(world: World) -> None:
+            path_missing(world)
+            seen.extend(look(world))
+
+        world.meanwhile["before disconnect"] = look_meanwhile
+        detach(1)(world)
+        world.run()
+        assert world.record(request_id(1)).state == "done"
+        assert seen == []
 
     def test_a_device_that_is_gone_is_another_matter(self, world: World) -> None:
         attached(world)

@@ -10,8 +10,9 @@ from agent.model.device import Device
 from agent.model.outcome import Progress
 from agent.ports import Host
 
-Lane = Literal["guest", "scsi", "nvme", "mounts", "other"]
-"""Where a step's calls run: a sick array stops only its lane, never the guests' steps."""
+Lane = Literal["guest", "peers", "scsi", "nvme", "mounts", "other"]
+"""Where a step's calls run: a sick array, or a host whose agent does not answer, stops only its
+lane, never the guests' steps."""
 
 Learnt = Mapping[str, Any]
 """JSON-like; merged into what is known of the step's attachment, for later steps and the result.

@@ -1,7 +1,9 @@
-"""Threads for what the schedule says may run: one pool for guests' steps, one a storage lane.
+"""Threads for what the schedule says may run: a pool for guests' steps, one for those that ask the
+agents of other hosts, one a storage lane.
 
 A task is the steps of one lane that follow each other. Before a step of another lane an operation
-goes to that lane's pool, so no thread is held over a wait and a sick array stops only its lane.
+goes to that lane's pool, so no thread is held over a wait, and a sick array or a dead host stops
+only its lane.
 """
 
 import logging
@@ -20,9 +22,17 @@ from agent.saga.settle import Settler
 
 LOG = logging.getLogger(__name__)
 
-LANES: dict[Lane, int] = {"guest": 8, "scsi": 2, "nvme": 2, "mounts": 2, "other": 4}
+LANES: dict[Lane, int] = {
+    "guest": 8,
+    "peers": 4,
+    "scsi": 2,
+    "nvme": 2,
+    "mounts": 2,
+    "other": 4,
+}
 """Threads a lane. SCSI connects go one at a time (docs/locks.rst): more would only queue there. A
-server that does not answer a mount keeps a thread for a minute, and other kinds are not to wait."""
+server that does not answer a mount keeps a thread for a minute, another host's agent that does not
+answer for twenty seconds, and other kinds are not to wait."""
 
 JOURNAL_RETRY_SECONDS = 5.0
 """After a write to the journal failed (disk full): the record is as it was, try again."""

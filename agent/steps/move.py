@@ -10,7 +10,7 @@ from agent.guest.whereabouts import Where
 from agent.model.migration import MigrationOptions, MigrationProgress
 from agent.model.outcome import Progress
 from agent.ports import DomainLook, Host
-from agent.saga.plan import Commit, Learnt, Parked, Scene, Step
+from agent.saga.plan import Commit, Lane, Learnt, Parked, Scene, Step
 from agent.steps.guest_checks import find_domain
 from agent.steps.travel import Travel, dotted
 from agent.steps.users import halves
@@ -82,6 +82,10 @@ class CheckDestination(Step):
     only_looks: ClassVar[bool] = True
     travel: Travel
 
+    @property
+    def lane(self) -> Lane:
+        return "peers"
+
     def apply(self, scene: Scene) -> Learnt:
         if self.travel.is_begun(scene):
             return {}
@@ -96,6 +100,10 @@ class MoveInstance(Commit):
     name: ClassVar[str] = "move-instance"
     reached: ClassVar[str] = "has switched the guest over"
     travel: Travel
+
+    @property
+    def lane(self) -> Lane:
+        return "peers"
 
     def apply(self, scene: Scene) -> Learnt | Parked:
         host, instance_id = scene.host, self.travel.instance_id
@@ -204,6 +212,10 @@ class FinishMove(Step):
 
     name: ClassVar[str] = "finish-move"
     travel: Travel
+
+    @property
+    def lane(self) -> Lane:
+        return "peers"
 
     def apply(self, scene: Scene) -> Learnt | Parked:
         host, instance_id = scene.host, self.travel.instance_id

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from agent.errors import AuthFailed, NotEncrypted, Unavailable
 from agent.guest.xml import XmlElement
@@ -54,7 +54,7 @@ BEGINNING = 1_800_000_000.0
 COPY_STALL_SECONDS = 20.0
 """A few looks at a copy: each is two writes, and so many instants to die in."""
 
-LANES: tuple[Lane, ...] = ("guest", "scsi", "nvme", "mounts", "other")
+LANES: tuple[Lane, ...] = get_args(Lane)
 
 STEPS_AT_MOST = 300
 """More tasks than any story needs: an operation that goes in circles is found here."""
@@ -206,14 +206,15 @@ class World:
             migrations=self.migrations,
         )
 
-    def start(self) -> None:
-        """A new life of the agent: it opens the journal and takes up what is open."""
+    def start(self, pools: Mapping[Lane, Executor] | None = None) -> None:
+        """A new life of the agent: it opens the journal and takes up what is open. ``run`` does
+        its tasks, unless they go to ``pools``."""
         assert self._agent is None, "the agent runs already"
         self._journal = WatchedJournal(self.directory, self.clock, self.instants)
         host = self.host
         self.tasks = Tasks()
         self._leases = Leases(host, self._journal, self._cancel_migration)
-        pools: dict[Lane, Executor] = dict.fromkeys(LANES, self.tasks)
+        pools = pools or dict.fromkeys(LANES, self.tasks)
         self._agent = Agent(host, self._journal, self.policy, pools)
         self._agent.workers.start()
         self._lost = LostVolumes(host, self._journal, pools)

@@ -4,9 +4,25 @@ import threading
 
 import pytest
 
+from agent.saga.plan import Lane
 from agent.service.workers import on_whose_behalf, whole_pool
-from tests.world.story import attach, cancel, request_id
-from tests.world.world import World
+from tests.unit.saga.stories_of_several import two_guests
+from tests.world.story import attach, attached, cancel, migrate, request_id
+from tests.world.world import LANES, Tasks, World
+
+
+def in_lanes(world: World) -> dict[Lane, Tasks]:
+    """The agent anew; its tasks wait, lane by lane, for a thread of the test's."""
+    world.die()
+    lanes = {lane: Tasks() for lane in LANES}
+    world.start(lanes)
+    return lanes
+
+
+def let(lanes: dict[Lane, Tasks], *names: Lane) -> None:
+    """These lanes have threads, until there is nothing to do in them."""
+    while any(lanes[name].do_next() for name in names):
+        pass
 
 
 def test_a_cancel_between_the_commit_of_its_request_and_its_first_step_counts(
@@ -24,6 +40,24 @@ def test_whoever_waits_for_a_lock_is_told_by_its_operation(world: World) -> None
     attach(1)(world)
     world.run()
     assert seen == [f"attach {request_id(1)}"]
+
+
+def test_hosts_that_do_not_answer_take_no_thread_that_a_guest_needs(world: World) -> None:
+    two_guests(world)
+    attached(world)
+    world.far.leased["att-1"] = "mig-1"
+    lanes = in_lanes(world)
+    migrate(1, 1)(world)
+    attach(2, 2, instance=2, volume=2)(world)
+    let(lanes, "guest", "scsi")
+    assert world.record(request_id(2)).state == "done"
+    for _ in range(9):  # there, over all that it waits for
+        assert not [name for name in world.instants.passed if "peer" in name]
+        let(lanes, "peers")
+        world.instants.passed.clear()
+        world.road.act()
+        let(lanes, "guest", "scsi")
+    assert world.record(request_id(1)).state == "done"
 
 
 def refuse(thread: threading.Thread) -> None:

@@ -509,7 +509,8 @@ class Desk(Protocol):
         Where there is no answer: {"error": {code, retriable, detail}}."""
 
     def wait(self, arguments: Mapping[str, object]) -> dict[str, Any]:
-        """wait_operation: the operation's Answer when it is closed, or at the timeout."""
+        """wait_operation: the operation's Answer when it is closed, at the timeout, or when the
+        agent stops."""
 
 
 class Outbox(Protocol):

@@ -76,10 +76,11 @@ class Servers:
             line.start()
 
     def stop(self, seconds: float) -> None:
-        """No further message is taken, and what was taken is answered, within ``seconds``.
+        """No further message is taken, and what was taken is answered, within ``seconds``: the desk
+        lets those go that wait for an operation.
 
-        Who waits for an operation is not waited for. With the broker away there is nothing to
-        stop: what hangs in its connection then ends with the process."""
+        With the broker away there is nothing to stop: what hangs in its connection then ends with
+        the process."""
         closing = [(line.connected(), line.close()) for line in self._lines]
         deadline = time.monotonic() + seconds
         for was_connected, thread in closing:

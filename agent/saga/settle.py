@@ -17,6 +17,7 @@ Rejected: rollback by nested ``except`` (leaks when the process dies), and undoi
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,14 +67,17 @@ class Settler:
     host: Host
     journal: Journal
 
-    def advance(self, record: Record, plan: Plan) -> Record:
-        """As far as one lane and turn go.  Raises nothing of the world's: that becomes state."""
+    def advance(
+        self, record: Record, plan: Plan, is_stopping: Callable[[], bool] = lambda: False
+    ) -> Record:
+        """As far as one lane and turn go, or one step where the agent stops.  Raises nothing of
+        the world's: that becomes state."""
         place = plan.place(record)
         while True:
             record = self._one_step(record, plan)
             if not record.open or record.wake_at is not None:
                 return record
-            if plan.place(record) != place:
+            if plan.place(record) != place or is_stopping():
                 return self._save(record)
             if record.direction == "forward":
                 record = record.but(cancel_wanted=self._is_cancel_wanted(record))

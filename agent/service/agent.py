@@ -58,9 +58,18 @@ class Agent:
         self._policy = policy
         self._tell_change = on_change
         self._changed = threading.Condition()
+        self._stopping = False
         self._turnstiles = [threading.Lock() for _ in range(TURNSTILES)]
         self.workers = Workers(Settler(host, journal), journal, host.clock, self._on_change, pools)
         self._queries = Queries(host, journal, policy, warnings)
+
+    def quiesce(self) -> None:
+        """Begin no further step, and let nobody wait: a stop has no time for either. Commands are
+        still accepted, for the next start."""
+        self.workers.quiesce()
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
 
     # ports.Desk
 
@@ -94,7 +103,8 @@ class Agent:
             asked = WaitRequest.parse(arguments)
             with self._changed:
                 self._changed.wait_for(
-                    lambda: not self.workers.has(asked.operation_id), asked.timeout_seconds
+                    lambda: self._stopping or not self.workers.has(asked.operation_id),
+                    asked.timeout_seconds,
                 )
             return self._record(asked.operation_id).answer().wire()
         except AgentError as error:

@@ -254,7 +254,7 @@ class Daemon:
                 LOG.error("these threads do not turn: %s", ", ".join(stuck))
 
     def stop(self) -> None:
-        """No further command, step or letter begins; what runs may end, all of it within
+        """No further step, command or letter begins; what runs may end, all of it within
         ``stop_seconds``, and LAST_SECONDS for each part that comes later."""
         end = self._clock.monotonic() + self._settings.stop_seconds
 
@@ -262,6 +262,7 @@ class Daemon:
             return max(LAST_SECONDS, end - self._clock.monotonic())
 
         self._manager.stopping()
+        self._agent.quiesce()
         for turns in self._turns:
             turns.stop()
         self._servers.stop(left_seconds())

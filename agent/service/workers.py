@@ -168,11 +168,16 @@ class Workers:
         """When the alarm thread last turned, by the clock that only passes."""
         return self._ticked_at
 
-    def stop(self, timeout_seconds: float) -> bool:
-        """Start no further step, let running ones end.  False: some did not in time."""
+    def quiesce(self) -> None:
+        """Start no further step. What is accepted from now on is for the agent's next start."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
+
+    def stop(self, timeout_seconds: float) -> bool:
+        """Start no further step, let running ones end.  False: some did not in time."""
+        self.quiesce()
+        with self._changed:
             return self._changed.wait_for(lambda: self._running == 0, timeout_seconds)
 
     # under the lock
@@ -210,6 +215,8 @@ class Workers:
     # in a lane's thread
 
     def _take_step(self, record: Record, plan: Plan) -> None:
+        if not self._may_begin():
+            return
         _task.operation = f"{record.verb} {record.operation_id}"
         ahead_seconds = self._ahead_seconds()
         moved = self._step_or_wait(record, plan)
@@ -227,6 +234,15 @@ class Workers:
             self._changed.notify_all()
         self._on_change(moved)
 
+    def _may_begin(self) -> bool:
+        """False: the agent stops, and the task is given back untouched. Begun now it would be
+        killed in the middle of a storage call, and that counts (three deaths)."""
+        with self._changed:
+            if self._stopping:
+                self._running -= 1
+                self._changed.notify_all()
+            return not self._stopping
+
     def _keep(self, moved: Record) -> None:
         """A cancel may have come while the step ran."""
         wanted = self._records[moved.operation_id].cancel_wanted or moved.cancel_wanted
@@ -242,7 +258,7 @@ class Workers:
 
     def _step(self, record: Record, plan: Plan) -> Record:
         if record.operation_id not in self._unrecovered:
-            return self._settler.advance(record, plan)
+            return self._settler.advance(record, plan, lambda: self._stopping)
         moved = self._settler.recover(record, plan)
         self._unrecovered.discard(record.operation_id)
         return moved

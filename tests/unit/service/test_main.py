@@ -1,5 +1,6 @@
 """The daemon's configuration: what is wrong in it, at the start and when it is read again."""
 
+import json
 import os
 import socket
 import sqlite3
@@ -16,6 +17,7 @@ from oslo_log import log
 from agent import conf as options
 from agent.journal.store import FILE_NAME
 from agent.service.main import EXIT_CONFIGURATION, EXIT_JOURNAL, reload
+from tests.samples import attachment_payload
 from tests.unit.journal.rows import opened, record
 
 ENOUGH_SECONDS = 60
@@ -24,6 +26,31 @@ PROGRAM = "import sys; from agent.service.main import main; main(sys.argv[1:])"
 
 WRITING = f"from agent.journal import upkeep; upkeep.PRUNE_EVERY_SECONDS = 0.0; {PROGRAM}"
 """With each turn of the upkeep, instead of after an hour."""
+
+
+WAITED_FOR = """
+import json, os, sys, threading, time
+from oslo_config import cfg
+from agent.bus import client as bus
+from agent.journal.store import Journal
+from agent.service.begin import SystemClock, configure
+from agent.service.main import Daemon
+
+settings, clock = configure(cfg.CONF, sys.argv[2:]), SystemClock()
+daemon = Daemon(cfg.CONF, settings, Journal(settings.state_path, clock), clock)
+daemon.start()
+bus.WAIT_SLICE_SECONDS = 30.0
+client = bus.AgentClient(cfg.CONF, settings.host, timeout_seconds=60)
+answer = client.attach(json.loads(sys.argv[1]))
+assert answer.state == "accepted", answer
+threading.Thread(target=client.wait, args=(answer.operation_id, 60), daemon=True).start()
+time.sleep(2)
+began = time.monotonic()
+daemon.stop()
+print(time.monotonic() - began, flush=True)
+os._exit(0)
+"""
+"""An agent whose libvirt is away, and a caller who waits for what waits for that."""
 
 
 @pytest.fixture
@@ -123,6 +150,28 @@ def test_a_configuration_that_is_wrong_by_now_is_not_read_again(
     file.write_text("[DEFAULT]\ndebug = false\n")
     reload(conf)
     assert not conf.debug
+
+
+def test_a_stop_does_not_wait_for_who_waits_for_an_operation(file: Path) -> None:
+    file.write_text(
+        f"[DEFAULT]\nstate_path = {file.parent}\nstop_seconds = 60\n"
+        "transport_url = kombu+memory:///\n[local]\nallowed_paths = /dev\n"
+        f"[libvirt]\nuri = qemu+unix:///system?socket={file.parent / 'nowhere'}\n"
+    )
+    ended = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            WAITED_FOR,
+            json.dumps(attachment_payload()),
+            "--config-file",
+            str(file),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=2 * ENOUGH_SECONDS,
+    )
+    assert float(ended.stdout.split()[-1]) < 15, ended.stdout + ended.stderr
 
 
 def test_a_journal_that_hangs_does_not_end_the_agent(file: Path) -> None:

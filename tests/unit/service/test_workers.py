@@ -1,6 +1,7 @@
 """What reaches an operation on its way to the workers, and what they say of it."""
 
 import threading
+from typing import Any
 
 import pytest
 
@@ -40,6 +41,56 @@ def test_whoever_waits_for_a_lock_is_told_by_its_operation(world: World) -> None
     attach(1)(world)
     world.run()
     assert seen == [f"attach {request_id(1)}"]
+
+
+def goes_on_in_its_next_life(world: World, request: int) -> None:
+    world.die()
+    world.start()
+    world.run()
+    assert world.record(request_id(request)).state == "done"
+
+
+class TestStop:
+    def test_what_waits_for_a_thread_is_given_back(self, world: World) -> None:
+        lanes = in_lanes(world)
+        attach(1)(world)
+        let(lanes, "guest")
+        before = world.record(request_id(1))
+        world.agent.quiesce()
+        let(lanes, "scsi")
+        assert world.storage.connects == 0
+        assert world.record(request_id(1)) == before
+        assert world.agent.workers.stop(0), "nothing runs"
+        goes_on_in_its_next_life(world, 1)
+
+    def test_a_step_that_runs_ends_and_none_follows_it(self, world: World) -> None:
+        world.meanwhile["before plug"] = lambda w: w.agent.quiesce()
+        attach(1)(world)
+        world.run()
+        left = world.record(request_id(1))
+        states = {step.name: step.state for step in left.answer().steps}
+        assert (states["plug-disk"], states["plug-other-half"]) == ("done", "planned")
+        assert not left.executing, "its next life would count a death"
+        goes_on_in_its_next_life(world, 1)
+
+    def test_what_is_accepted_meanwhile_is_for_the_next_start(self, world: World) -> None:
+        world.agent.quiesce()
+        attach(1)(world)
+        world.run()
+        assert world.record(request_id(1)).state == "accepted"
+        goes_on_in_its_next_life(world, 1)
+
+    def test_nobody_is_let_wait(self, world: World) -> None:
+        in_lanes(world)
+        attach(1)(world)
+        answers = list[dict[str, Any]]()
+        asked = {"operation_id": request_id(1), "timeout_seconds": 30}
+        waiter = threading.Thread(target=lambda: answers.append(world.agent.wait(asked)))
+        waiter.start()
+        world.agent.quiesce()
+        waiter.join(15)
+        assert [answer["state"] for answer in answers] == ["accepted"]
+        waiter.join()
 
 
 def test_hosts_that_do_not_answer_take_no_thread_that_a_guest_needs(world: World) -> None:

@@ -48,6 +48,12 @@ def as_planned(record: Record, plan: Plan) -> Record:
     )
 
 
+def is_unwanted(record: Record, now: float) -> bool:
+    """It has begun nothing, and is not to: cancelled, or too late."""
+    ends = (record.not_after, record.deadline_at or record.not_after)
+    return record.intended < 0 and (record.cancel_wanted or now > min(ends))
+
+
 def parked_at(record: Record, step: Step | None, parked: Parked) -> Record:
     """``step`` None: before its first one."""
     about = None if step is None else step.about

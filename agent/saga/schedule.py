@@ -3,7 +3,7 @@
 Pure: it holds names, not threads. A parked operation gives its instance's turn away; a woken one
 goes to the head of the queue. An event that comes while its operation runs is kept, so that the
 wake-up between "looked" and "parked" is never lost. An operation on several instances takes one
-turn after the other, never two at once.
+turn after the other, never two at once; one that is to be closed unbegun steps aside.
 """
 
 import heapq
@@ -33,9 +33,8 @@ class Schedule:
         self._alarms: list[tuple[float, str]] = []
 
     def accept(self, operation_id: str, instance_id: str) -> None:
-        self._instance_of[operation_id] = instance_id
         self._accepted[operation_id] = next(self._count)
-        self._instances.setdefault(instance_id, _Instance()).ready.append(operation_id)
+        self._join(operation_id, instance_id)
 
     def take(self) -> list[str]:
         """Everything that may run now; each is running from here on."""
@@ -62,12 +61,26 @@ class Schedule:
         if self._instance_of[operation_id] == instance_id:
             return True
         self._leave(operation_id)
-        self._instance_of[operation_id] = instance_id
-        self._instances.setdefault(instance_id, _Instance()).ready.append(operation_id)
+        self._join(operation_id, instance_id)
         return False
 
+    def queued(self) -> list[str]:
+        """What waits for a turn."""
+        return [one for instance in self._instances.values() for one in instance.ready]
+
+    def is_queued(self, operation_id: str) -> bool:
+        return operation_id in self._of(operation_id).ready
+
+    def is_running(self, operation_id: str) -> bool:
+        return self._of(operation_id).running == operation_id
+
+    def step_aside(self, operation_id: str) -> None:
+        """It is queued, and needs no instance's turn any more: it has one of its own."""
+        assert self.is_queued(operation_id), f"{operation_id} does not wait for a turn"
+        self._leave(operation_id)
+        self._join(operation_id, operation_id)
+
     def close(self, operation_id: str) -> None:
-        """It runs, or is parked: one that waits its turn is not closed."""
         self._leave(operation_id)
         del self._instance_of[operation_id]
         del self._accepted[operation_id]
@@ -115,12 +128,18 @@ class Schedule:
         del instance.parked[operation_id]
         instance.ready.appendleft(operation_id)
 
+    def _join(self, operation_id: str, instance_id: str) -> None:
+        self._instance_of[operation_id] = instance_id
+        self._instances.setdefault(instance_id, _Instance()).ready.append(operation_id)
+
     def _leave(self, operation_id: str) -> None:
         instance_id = self._instance_of[operation_id]
         instance = self._instances[instance_id]
         if instance.running == operation_id:
             instance.running = None
         instance.parked.pop(operation_id, None)
+        if operation_id in instance.ready:
+            instance.ready.remove(operation_id)
         if not (instance.running or instance.ready or instance.parked):
             del self._instances[instance_id]
 

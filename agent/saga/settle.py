@@ -101,6 +101,12 @@ class Settler:
             return self._park(record, None, earlier)
         return self._forward(record, plan)
 
+    def close_unwanted(self, record: Record, plan: Plan) -> Record:
+        """Needs no turn, for the host is asked nothing. What has begun after all, or may begin, is
+        left as it is."""
+        cause = self._reason_to_turn(record, plan) if record.intended < 0 else None
+        return record if cause is None else self._turn(record, plan, cause)
+
     def recover(self, record: Record, plan: Plan) -> Record:
         """After a restart: what was executing died once more, and steps look again."""
         if self._stands_back(record):

@@ -10,12 +10,14 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 
+from agent.errors import Unavailable
 from agent.journal.record import Record
 from agent.journal.store import Journal
 from agent.operations import plan_of
 from agent.ports import Clock
-from agent.saga.moves import as_planned
+from agent.saga.moves import as_planned, is_unwanted
 from agent.saga.plan import Lane, Plan
 from agent.saga.schedule import Schedule
 from agent.saga.settle import Settler
@@ -89,6 +91,7 @@ class Workers:
         self._records: dict[str, Record] = {}
         self._unrecovered: set[str] = set()
         self._unread: set[str] = set()
+        self._unwanted: set[str] = set()
         self._running = 0
         self._stopping = False
         self._ticked_at = clock.monotonic()
@@ -116,9 +119,13 @@ class Workers:
             self._unread.add(record.operation_id)  # cancelled meanwhile: only the journal knows
             self._queue(record)
             self._dispatch()
+            is_queued = self._schedule.is_queued(record.operation_id)
+        if is_queued and self._is_cancelled(record.operation_id):
+            self.cancel(record.operation_id)
 
     def cancel(self, operation_id: str) -> None:
-        """The wish is in the journal; the operation sees it before its next task."""
+        """The wish is in the journal; the operation sees it before its next task, and one that has
+        not begun does not wait for its turn."""
         with self._changed:
             record = self._records.get(operation_id)
             if record is None:
@@ -126,6 +133,13 @@ class Workers:
             self._records[operation_id] = record.but(cancel_wanted=True)
             self._schedule.wake(operation_id)
             self._dispatch()
+            self._spare_unwanted()
+
+    def _is_cancelled(self, operation_id: str) -> bool:
+        """Since it was written down; of a journal that cannot be read it is heard in its turn."""
+        with suppress(Unavailable):
+            return self._journal.read(lambda book: book.is_cancel_wanted(operation_id))
+        return False
 
     def has(self, operation_id: str) -> bool:
         """It runs, is parked or waits its turn here."""
@@ -133,12 +147,14 @@ class Workers:
             return operation_id in self._records
 
     def take_out(self, operation_id: str) -> Record | None:
-        """Run it no more, if it is parked; None: it is running or waits its turn."""
+        """Run it no more, if it is parked or waits for its turn; None: it is running."""
         with self._changed:
             record = self._records.get(operation_id)
-            if record is None or not self._schedule.is_parked(operation_id):
+            if record is None or self._schedule.is_running(operation_id):
                 return None
             record = self._reread(record)
+            if record.state == "running":  # between two turns, or not yet recovered
+                return None
             self._forget(record)
             self._dispatch()
             return record
@@ -191,6 +207,15 @@ class Workers:
         for operation_id in self._schedule.take():
             self._submit(self._records[operation_id])
         self._changed.notify_all()
+
+    def _spare_unwanted(self) -> None:
+        """From the wait for their turn: who has it may be in a storage call for minutes."""
+        now = self._clock.now()
+        for operation_id in self._schedule.queued():
+            if is_unwanted(self._records[operation_id], now):
+                self._unwanted.add(operation_id)
+                self._schedule.step_aside(operation_id)
+        self._dispatch()
 
     def _submit(self, record: Record) -> None:
         plan = plan_of(record)
@@ -257,6 +282,10 @@ class Workers:
             return record.but(wake_at=self._clock.now() + JOURNAL_RETRY_SECONDS)
 
     def _step(self, record: Record, plan: Plan) -> Record:
+        if record.operation_id in self._unwanted:
+            left = self._settler.close_unwanted(record, plan)
+            self._unwanted.discard(record.operation_id)
+            return left.but(wake_at=None)  # what is still open queues for its turn anew
         if record.operation_id not in self._unrecovered:
             return self._settler.advance(record, plan, lambda: self._stopping)
         moved = self._settler.recover(record, plan)
@@ -286,5 +315,6 @@ class Workers:
         now = self._ticked_at = self._clock.monotonic()
         self._schedule.ring(now)
         self._dispatch()
+        self._spare_unwanted()
         alarm = self._schedule.next_alarm()
         return TICK_SECONDS if alarm is None else min(TICK_SECONDS, max(0.0, alarm - now))

@@ -39,6 +39,27 @@ def test_what_wakes_goes_to_the_head_and_waits_for_who_runs() -> None:
     assert schedule.take() == ["c"]
 
 
+def test_what_steps_aside_waits_for_nobody_and_may_come_back() -> None:
+    schedule = accepted(("a", "one"), ("b", "one"), ("c", "one"))
+    schedule.take()
+    assert schedule.queued() == ["b", "c"]
+    schedule.step_aside("b")
+    assert schedule.take() == ["b"], "though a runs"
+    assert (schedule.is_running("b"), schedule.is_queued("c")) == (True, True)
+    assert not schedule.move("b", "one")
+    assert schedule.take() == []
+    schedule.close("a")
+    assert schedule.take() == ["c"]
+
+
+def test_what_waits_for_its_turn_may_be_closed() -> None:
+    schedule = accepted(("a", "one"), ("b", "one"), ("c", "one"))
+    schedule.take()
+    schedule.close("b")
+    schedule.close("a")
+    assert schedule.take() == ["c"]
+
+
 def test_an_operation_on_several_instances_takes_one_turn_after_the_other() -> None:
     schedule = accepted(("every", "every"), ("a", "one"), ("b", "two"))
     assert schedule.take() == ["every", "a", "b"]

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from agent.errors import Unavailable
 from agent.saga.plan import Lane
-from agent.service.workers import on_whose_behalf, whole_pool
+from agent.service.workers import JOURNAL_RETRY_SECONDS, on_whose_behalf, whole_pool
 from tests.unit.saga.stories_of_several import two_guests
-from tests.world.story import attach, attached, cancel, migrate, request_id
+from tests.world.story import attach, attached, cancel, detach, migrate, moment, request_id
 from tests.world.world import LANES, Tasks, World
 
 
@@ -91,6 +92,110 @@ class TestStop:
         waiter.join(15)
         assert [answer["state"] for answer in answers] == ["accepted"]
         waiter.join()
+
+
+class TestUnwanted:
+    """What waits behind a storage call of its instance that does not end."""
+
+    @pytest.fixture
+    def lanes(self, world: World) -> dict[Lane, Tasks]:
+        attached(world, 3, volume=2)
+        lanes = in_lanes(world)
+        attach(1)(world)
+        let(lanes, "guest")
+        return lanes
+
+    @pytest.mark.parametrize("number", [1, 3], ids=["its own attachment", "another"])
+    def test_is_cancelled_at_once(
+        self, world: World, lanes: dict[Lane, Tasks], number: int
+    ) -> None:
+        detach(2, number)(world)
+        cancel(2)(world)
+        let(lanes, "guest")
+        assert world.record(request_id(2)).state == "cancelled"
+        assert world.record(request_id(1)).open
+        let(lanes, *LANES)
+        assert world.record(request_id(1)).state == "done"
+        assert len(world.storage.devices) == 2
+
+    def test_is_cancelled_also_on_its_way_to_the_queue(
+        self, world: World, lanes: dict[Lane, Tasks]
+    ) -> None:
+        world.meanwhile["after write"] = cancel(2)
+        detach(2, 3)(world)
+        let(lanes, "guest")
+        assert world.record(request_id(2)).state == "cancelled"
+
+    @pytest.mark.parametrize(
+        ("end", "state"),
+        [({"not_after": moment(60)}, "expired"), ({"deadline_seconds": 60}, "undone")],
+        ids=["not_after", "deadline"],
+    )
+    def test_ends_when_it_is_late(
+        self, world: World, lanes: dict[Lane, Tasks], end: dict[str, Any], state: str
+    ) -> None:
+        detach(2, 3, **end)(world)
+        world.clock.seconds += 61
+        world.agent.workers.ring()
+        let(lanes, "guest")
+        assert world.record(request_id(2)).state == state
+        assert world.record(request_id(1)).open
+
+    def test_is_wanted_again_where_the_clock_was_set_back(
+        self, world: World, lanes: dict[Lane, Tasks]
+    ) -> None:
+        detach(2, 3, not_after=moment(60))(world)
+        world.clock.seconds += 61
+        world.agent.workers.ring()
+        world.clock.set_back(30)
+        let(lanes, "guest")
+        assert world.record(request_id(2)).state == "accepted", "it has no turn yet"
+        let(lanes, *LANES)
+        world.domains.let_guests_act()
+        let(lanes, *LANES)
+        assert world.record(request_id(2)).state == "done"
+
+    def test_is_closed_later_where_the_journal_cannot_be_written(
+        self, world: World, lanes: dict[Lane, Tasks]
+    ) -> None:
+        def cannot_be_written(_world: World) -> None:
+            raise Unavailable("the journal", "simulated")
+
+        detach(2, 3)(world)
+        cancel(2)(world)
+        world.meanwhile["before write"] = cannot_be_written
+        let(lanes, "guest")
+        assert world.record(request_id(2)).open
+        world.clock.seconds += JOURNAL_RETRY_SECONDS
+        world.agent.workers.ring()
+        let(lanes, "guest")
+        assert world.record(request_id(2)).state == "cancelled"
+
+    def test_can_be_abandoned(self, world: World, lanes: dict[Lane, Tasks]) -> None:
+        detach(2, 3)(world)
+        answer = world.agent.query("abandon_operation", {"operation_id": request_id(2)})
+        assert answer["state"] == "undone"
+        let(lanes, *LANES)
+        assert world.record(request_id(1)).state == "done"
+        assert len(world.storage.devices) == 2, "nothing of it was done"
+        assert world.journal.read(lambda book: book.quarantined()) == {}
+
+
+def test_what_has_begun_waits_for_its_turn_also_when_it_is_cancelled(world: World) -> None:
+    lanes = in_lanes(world)
+    world.domains.is_away = True
+    attach(1)(world)
+    let(lanes, "guest")
+    world.domains.is_away = False
+    attach(2, 2, volume=2)(world)
+    let(lanes, "guest")
+    cancel(1)(world)
+    let(lanes, "guest")
+    waiting = world.record(request_id(1))
+    assert (waiting.open, waiting.direction, waiting.cancel_wanted) == (True, "forward", True)
+    let(lanes, *LANES)
+    assert world.record(request_id(1)).state == "cancelled"
+    assert world.record(request_id(2)).state == "done"
 
 
 def test_hosts_that_do_not_answer_take_no_thread_that_a_guest_needs(world: World) -> None:

@@ -330,7 +330,8 @@ class Connectors(Protocol):
     def connect(self, attachment: Attachment) -> Device:
         """Make the volume a device of this host (adopts one that is there already).
 
-        Raises ConnectFailed, AuthFailed, LunMissing, NotAllPaths, Invalid."""
+        Raises ConnectFailed, AuthFailed, LunMissing, NotAllPaths, Invalid; SharingConflict where
+        this host itself uses what it is."""
 
     def disconnect(self, attachment: Attachment, device: Device | None) -> Disconnected:
         """Take the device off this host and prove it; ``device`` is the search key from connect.

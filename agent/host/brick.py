@@ -16,7 +16,7 @@ from typing import Any
 
 from os_brick.privileged import rootwrap
 
-from agent.errors import Unavailable, Unsupported
+from agent.errors import ConnectFailed, Unavailable, Unsupported
 from agent.host.brick_device import SCSI, DeviceReader, device_info, network_device
 from agent.host.brick_find import Finder
 from agent.host.brick_leftovers import Leftovers
@@ -350,11 +350,15 @@ class BrickConnectors:
     def _usable_today(self, device: Device | None) -> str | None:
         """The kernel name by which the device takes I/O now: not one of a map without paths.
 
-        Raises ConnectFailed if a QEMU has it open, or a path of it: it may have come as one."""
+        Raises ConnectFailed if a QEMU has it open, or a path of it (it may have come as one), or
+        this host uses it itself."""
         today = self._devices.find(device.identity) if device else None
         if device is None or today is None:
             return None
         refuse_open({today, *self._devices.all_of(device.identity)}, self._pause)
+        use = self._devices.use_by_host(today)
+        if use is not None:
+            raise ConnectFailed(f"{today} is {use} on this host itself: it stays until unmounted")
         return None if self._devices.is_empty_map(today) else today
 
     def _is_anothers(

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from agent.errors import ConnectFailed, NotAllPaths
+from agent.errors import ConnectFailed, NotAllPaths, SharingConflict
 from agent.host.brick_trail import Trail
 from agent.host.identity import BlockDevices, Found
 from agent.host.image import look_at_image
@@ -60,7 +60,7 @@ class DeviceReader:
     ) -> Device:
         """Of what os-brick answered; ``before`` was at the address when it was called.
 
-        Raises ConnectFailed, NotAllPaths, LunMissing, Invalid."""
+        Raises ConnectFailed, NotAllPaths, LunMissing, SharingConflict, Invalid."""
         connection = attachment.connection
         path = _text(info["path"])
         if connection.source_type == "file":
@@ -87,6 +87,13 @@ class DeviceReader:
             doubts=tuple(self._doubts(connection, found, before)),
             **_subsystem(connection),
         )
+        use = None if attachment.read_only else self._devices.use_by_host(found.node)
+        if use is not None:
+            raise SharingConflict(
+                f"{stable} is {use} on this host itself, and the guest would write to it: unmount "
+                "it here, and see docs/operate on what keeps the host's hands off; or attach it "
+                "with access_mode ro"
+            )
         counted = self.count_paths(attachment, device, found)
         self._refuse_missing_paths(attachment, counted, found)
         return counted

@@ -8,22 +8,21 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-PROC = Path("/proc")
-SYS = Path("/sys")
+from agent.host.sysfs import entries, text
 
 
-def use_by_host(node: str, proc: Path = PROC, sys: Path = SYS) -> str | None:
+def use_by_host(node: str, proc: Path, sys: Path) -> str | None:
     """In words; None: the host does nothing with it. ``node`` is the kernel's, as /dev/sdx."""
     blocks = sys / "class" / "block"
     names = frozenset(_with_what_is_built_on(os.path.basename(node), blocks))
-    numbers = frozenset(_read(blocks / name / "dev") for name in names) - {""}
-    for line in _read(proc / "self" / "mountinfo").splitlines():
+    numbers = frozenset(text(blocks / name, "dev") for name in names) - {""}
+    for line in _lines(proc / "self" / "mountinfo"):
         fields, _, source = line.partition(" - ")
         number, where = fields.split()[2], fields.split()[4]
         # btrfs gives its mounts a number that no device has.
         if number in numbers or _name_of(source.split()[1]) in names:
             return f"mounted at {where}"
-    for line in _read(proc / "swaps").splitlines()[1:]:
+    for line in _lines(proc / "swaps")[1:]:
         if _name_of(line.split()[0]) in names:
             return f"swap ({line.split()[0]})"
     return None
@@ -31,18 +30,18 @@ def use_by_host(node: str, proc: Path = PROC, sys: Path = SYS) -> str | None:
 
 def _with_what_is_built_on(name: str, blocks: Path) -> Iterator[str]:
     yield name
-    partitions = [path.parent.name for path in (blocks / name).glob("*/partition")]
-    holders = [path.name for path in (blocks / name / "holders").glob("*")]
-    for other in (*partitions, *holders):
-        yield from _with_what_is_built_on(other, blocks)
+    partitions = [path for path in entries(blocks / name) if text(path, "partition")]
+    for other in (*partitions, *entries(blocks / name / "holders")):
+        yield from _with_what_is_built_on(other.name, blocks)
 
 
 def _name_of(path: str) -> str:
     return os.path.basename(os.path.realpath(path)) if path.startswith("/") else ""
 
 
-def _read(path: Path) -> str:
+def _lines(path: Path) -> list[str]:
+    """None where the kernel has no such file: swap may be left out of one."""
     try:
-        return path.read_text(errors="replace").strip()
-    except OSError:  # it has gone, or there is no such file on this kernel
-        return ""
+        return path.read_text(errors="replace").splitlines()
+    except OSError:
+        return []

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from agent.host.fabric import ports_seen
 from agent.host.far_files import FarFiles
+from agent.host.host_use import use_by_host
 from agent.host.sysfs import content, entries, text
 from agent.model.device import BACKED, conflict, plain_identity
 
@@ -79,9 +80,11 @@ class BlockDevices:
         sys: Path = Path("/sys"),
         number: Callable[[Path], str | None] = device_number,
         far: FarFiles | None = None,
+        proc: Path = Path("/proc"),
     ) -> None:
         self._dev = dev
         self._sys = sys
+        self._proc = proc
         self._number = number
         self._far = far or FarFiles()
 
@@ -198,6 +201,10 @@ class BlockDevices:
     def holders(self, node: str) -> tuple[str, ...]:
         """Block devices that are built on this one: their kernel names."""
         return tuple(entry.name for entry in entries(self._block(node) / "holders"))
+
+    def use_by_host(self, node: str) -> str | None:
+        """As host_use: what this host itself does with the device."""
+        return use_by_host(node, self._proc, self._sys)
 
     def controllers(self, nqn: str) -> list[Controller]:
         """Of this NVMe subsystem, live or not."""

@@ -1,8 +1,10 @@
 """attach: every kind of guest, bus and disk policy, asked of libvirt, QEMU and the guest itself."""
 
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import libvirt
@@ -470,6 +472,24 @@ def test_the_same_volume_twice_in_one_guest_is_refused(
     again = wish(guests[0], volume, multiattach=True)
     assert_refused(orchestrator, again, "sharing-conflict", there["attachment_id"])
     orchestrator.detached(there)
+
+
+def test_what_the_host_itself_has_mounted_is_not_given_to_a_guest(
+    orchestrator: Orchestrator, guests: list[Guest], volume: LoopVolume, tmp_path: Path
+) -> None:
+    subprocess.run(["mkfs.ext4", "-q", volume.path], check=True)
+    subprocess.run(["mount", volume.path, str(tmp_path)], check=True)
+    try:
+        answer = orchestrator.attach(wish(guests[0], volume))
+        assert (answer.state, step_states(answer)["plug-disk"]) == ("undone", "planned")
+        assert answer.error is not None
+        assert answer.error.code == "sharing-conflict"
+        assert f"mounted at {tmp_path}" in answer.error.detail
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+    again = wish(guests[0], volume)
+    orchestrator.attached(again)
+    orchestrator.detached(again)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,9 @@ class DeviceTree:
             (root / directory).mkdir(parents=True)
         self.mountinfo = root / "mountinfo"
         self.mountinfo.touch()
-        self.devices = BlockDevices(self.dev, self.sys, number_in, FarFiles(self.mountinfo))
+        self.proc = root / "proc"
+        far = FarFiles(self.mountinfo)
+        self.devices = BlockDevices(self.dev, self.sys, number_in, far, self.proc)
 
     def add(
         self,
@@ -65,6 +67,12 @@ class DeviceTree:
         for link in by_id:
             self.link(f"disk/by-id/{link}", name)
         return str(node)
+
+    def mount(self, number: str, where: str) -> None:
+        """By this host itself."""
+        table = self.proc / "self" / "mountinfo"
+        table.parent.mkdir(parents=True, exist_ok=True)
+        table.write_text(f"30 1 {number} / {where} rw,relatime shared:1 - xfs /dev/x rw\n")
 
     def _relate(self, name: str, slave: str) -> None:
         block = self.sys / "class" / "block"

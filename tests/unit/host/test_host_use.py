@@ -1,10 +1,15 @@
 """What the host itself does with a device is found, and what merely lies on it is not."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agent.errors import ConnectFailed, SharingConflict
 from agent.host.host_use import use_by_host
+from tests.samples import attachment
+from tests.unit.host.test_brick_calls import ISCSI, Bench, connected, wire
+from tests.unit.host.test_brick_calls import bench as bench  # the fixture
 
 SDA = "8:0"
 SDA1 = "8:1"
@@ -67,3 +72,28 @@ def test_it_is_swap(host: Path) -> None:
 def test_a_device_that_has_gone_is_not_used(host: Path) -> None:
     mounted(host, SDA)
     assert use(host, "/dev/sdz") is None
+
+
+def mounted_volume(bench: Bench, **different: Any) -> tuple[Any, Any]:
+    _, device = connected(bench)
+    bench.tree.mount("8:16", "/srv")
+    return attachment(**{**wire(bench, ISCSI), **different}), device
+
+
+def test_a_guest_must_not_write_to_it(bench: Bench) -> None:
+    asked, _ = mounted_volume(bench)
+    with pytest.raises(SharingConflict, match="is mounted at /srv on this host itself"):
+        bench.connectors().connect(asked)
+
+
+def test_a_guest_may_read_it(bench: Bench) -> None:
+    asked, device = mounted_volume(bench, access_mode="ro")
+    assert bench.connectors().connect(asked).identity == device.identity
+
+
+def test_it_is_not_taken_off_the_host(bench: Bench) -> None:
+    asked, device = mounted_volume(bench)
+    bench.brick.calls.clear()
+    with pytest.raises(ConnectFailed, match="mounted at /srv"):
+        bench.connectors().disconnect(asked, device)
+    assert "disconnect_volume" not in [call[0] for call in bench.brick.calls]

@@ -4,6 +4,7 @@ Read once, by the composition root; everything else is given what it needs. A sa
 option is made by ``oslo-config-generator`` (etc/attachment-agent.conf.sample).
 """
 
+import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,8 @@ STORAGE_OPTS = [
         "nfs_mount_point_base",
         default="/var/lib/attachment-agent-mnt",
         help="Below it NFS exports are mounted. QEMU opens files there as a user of its own: not "
-        "below state_path, which is closed to it.",
+        "below state_path, which is closed to it. No symbolic link may be part of it: the kernel "
+        "names its mounts by what is behind one, and guests' disks would not.",
     ),
     cfg.StrOpt("nfs_mount_options", default="", help="Options of every NFS mount, without the -o."),
     cfg.FloatOpt(
@@ -271,7 +273,7 @@ def settings(conf: Any) -> Settings:
         use_multipath=conf.storage.use_multipath,
         enforce_multipath=conf.storage.enforce_multipath,
         device_scan_attempts=conf.storage.device_scan_attempts,
-        nfs_mount_point_base=conf.storage.nfs_mount_point_base,
+        nfs_mount_point_base=_mount_point_base(conf.storage.nfs_mount_point_base),
         nfs_mount_options=conf.storage.nfs_mount_options,
         lock_timeout_seconds=conf.storage.lock_timeout_seconds,
         reconnect_volume_seconds=conf.reconnect.volume_seconds,
@@ -283,6 +285,20 @@ def settings(conf: Any) -> Settings:
         metrics_address=conf.metrics.address,
         metrics_port=conf.metrics.port,
     )
+
+
+def _mount_point_base(given: str) -> str:
+    """As it is named in definitions, and in the kernel's table of mounts."""
+    option = "[storage] nfs_mount_point_base"
+    (path,) = _absolute(option, [os.path.normpath(given)])
+    real = os.path.realpath(path)
+    if real != path:
+        raise Invalid(
+            f"{option}: {path} leads to {real}, and by that the kernel names what is mounted there: "
+            f"no export would be found again; nothing was touched: set it to {real}, or, where "
+            "guests have disks below it, replace the link by a bind mount"
+        )
+    return path
 
 
 def _absolute(option: str, paths: list[str]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from agent import conf as options
+from agent.conf import Settings
 from agent.journal.store import FILE_NAME
 from agent.service.main import EXIT_CONFIGURATION, EXIT_JOURNAL, reload
 from tests.samples import attachment_payload
@@ -75,6 +76,7 @@ def started(file: Path) -> subprocess.CompletedProcess[str]:
         ("max_open_operations = many", "max_open_operations"),
         ("log_config_append = /nonexistent", "/nonexistent"),
         ("[local]\nallowed_paths = volumes", "allowed_paths"),
+        ("[storage]\nnfs_mount_point_base = mounts", "mounts is not an absolute path"),
         ("[os_brick]\nlock_path = /run/lock/compute", "Set both to the same directory"),
     ],
 )
@@ -117,6 +119,32 @@ def test_an_operation_that_only_a_newer_agent_has_is_said(file: Path) -> None:
     assert ended.returncode == EXIT_JOURNAL
     assert "this agent has no such verb" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+class TestWhereExportsAreMounted:
+    def test_a_link_is_not_followed_but_named(self, file: Path) -> None:
+        """The kernel's table has the real path, and guests' definitions have this one."""
+        real = file.parent.resolve() / "real"
+        real.mkdir()
+        link = real.parent / "link"
+        link.symlink_to(real)
+        base = f"nfs_mount_point_base = {link}/mnt"
+        file.write_text(f"[DEFAULT]\nstate_path = {file.parent}\n[storage]\n{base}\n")
+        ended = started(file)
+        assert ended.returncode == EXIT_CONFIGURATION
+        assert f"set it to {real}/mnt, or" in ended.stderr
+
+    def test_how_it_is_written_does_not_matter(self, file: Path) -> None:
+        base = file.parent.resolve() / "mnt"
+        file.write_text(f"[storage]\nnfs_mount_point_base = {base.parent}/./mnt//\n")
+        assert settings_in(file).nfs_mount_point_base == str(base)
+
+
+def settings_in(file: Path) -> Settings:
+    conf = cfg.ConfigOpts()
+    options.register(conf)
+    conf(["--config-file", str(file)], project="attachment-agent")
+    return options.settings(conf)
 
 
 @pytest.mark.parametrize("my_ip", ["127.0.0.1", "::1", "localhost"])

@@ -73,9 +73,9 @@ class BrickConnectors:
     """ports.Connectors of this host.
 
     ``mount_needed`` says whether a disk or promise names a file below a mounted directory; without
-    it NFS mounts stay for ever. ``who`` says on whose behalf the calling thread asks. The other
-    keywords are this host's settings, and after them what tests replace: os-brick, and the trees
-    in which devices are looked for.
+    it NFS mounts stay for ever. ``who`` says on whose behalf the calling thread asks, ``on_wait``
+    is told of waits for os-brick's locks. The other keywords are this host's settings, and after
+    them what tests replace: os-brick, and the trees in which devices are looked for.
     """
 
     def __init__(
@@ -92,6 +92,7 @@ class BrickConnectors:
         lock_timeout_seconds: float = 600.0,
         who: Callable[[], str] = lambda: threading.current_thread().name,
         mount_needed: Callable[[str], bool] | None = None,
+        on_wait: Callable[[str, float], None] = lambda kind, seconds: None,
         factory: Callable[..., Any] = os_brick_connector,
         initiator: Callable[..., Mapping[str, Any]] = os_brick_properties,
         execute: Execute = rootwrap.execute,
@@ -118,7 +119,7 @@ class BrickConnectors:
         )
         self._local = LocalPaths(local_allowed_paths, self._devices)
         self._nvme = NvmeControllers(self._devices)
-        self._locks = OsBrickLocks(lock_timeout_seconds, who)
+        self._locks = OsBrickLocks(lock_timeout_seconds, who, on_wait)
         self._reader = DeviceReader(
             self._devices,
             use_multipath=use_multipath,

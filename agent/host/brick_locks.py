@@ -36,21 +36,23 @@ CONNECT_VOLUME = "connect_volume"
 EXTEND_VOLUME = "extend_volume"
 PREFIX = "os-brick-"
 
+KIND = "os-brick"
+"""Of all these locks, for who is told of waits."""
+
 POLL_SECONDS = 0.1
 """How often the lock of another program is asked for, as os-brick itself does."""
 
 
 @dataclass(eq=False)
 class _Turn:
-    """One of our calls, and since when it waits for the lock, or has it."""
+    """One of our calls, and since when it waits for the lock, or has it. ``queued_at``: since when
+    it is here at all, in monotonic seconds."""
 
     name: str
     who: str
     since: str
+    queued_at: float
     has_it: bool = False
-
-    def begin(self) -> None:
-        self.since, self.has_it = _now(), True
 
 
 def _now() -> str:
@@ -67,11 +69,18 @@ def _thread_name() -> str:
 
 class OsBrickLocks:
     """Who waits longer than ``timeout_seconds`` gets Unavailable, which names the holder. ``who``
-    says on whose behalf the calling thread asks; the operator reads it."""
+    says on whose behalf the calling thread asks; the operator reads it. ``on_wait`` is told how
+    long (seconds) who got one, or gave up, has waited for it; its kind is ``os-brick``."""
 
-    def __init__(self, timeout_seconds: float, who: Callable[[], str] = _thread_name) -> None:
+    def __init__(
+        self,
+        timeout_seconds: float,
+        who: Callable[[], str] = _thread_name,
+        on_wait: Callable[[str, float], None] = lambda kind, seconds: None,
+    ) -> None:
         self._timeout_seconds = timeout_seconds
         self._who = who
+        self._on_wait = on_wait
         self._turns: list[_Turn] = []
         self._scsi = threading.Lock()
         self._guards: dict[str, threading.Lock] = {}
@@ -107,7 +116,7 @@ class OsBrickLocks:
             self._wait_for_other(EXTEND_VOLUME, deadline)  # before others are kept waiting
             with self.hold(lane):
                 self._wait_for_other(EXTEND_VOLUME, deadline)
-                turn.begin()
+                self._begin(turn)
                 return method(*arguments)
 
     @contextmanager
@@ -122,7 +131,7 @@ class OsBrickLocks:
                 if not self._inside:
                     self._take_file(deadline)
                 self._inside += 1
-            turn.begin()
+            self._begin(turn)
             try:
                 yield
             finally:
@@ -154,7 +163,7 @@ class OsBrickLocks:
             except OSError as error:
                 raise _closed(attachment.service_uuid, error) from error
             for turn in turns:
-                turn.begin()
+                self._begin(turn)
             yield
 
     def held(self) -> Sequence[Mapping[str, Any]]:
@@ -181,12 +190,16 @@ class OsBrickLocks:
 
     @contextmanager
     def _turn(self, name: str) -> Iterator[_Turn]:
-        turn = _Turn(name, self._who(), _now())
+        turn = _Turn(name, self._who(), _now(), time.monotonic())
         self._turns.append(turn)
         try:
             yield turn
         finally:
             self._turns.remove(turn)
+
+    def _begin(self, turn: _Turn) -> None:
+        turn.since, turn.has_it = _now(), True
+        self._on_wait(KIND, time.monotonic() - turn.queued_at)
 
     @contextmanager
     def _mine(
@@ -223,6 +236,7 @@ class OsBrickLocks:
             time.sleep(min(POLL_SECONDS, left_seconds))
 
     def _given_up(self, name: str, holder: str) -> Unavailable:
+        self._on_wait(KIND, self._timeout_seconds)
         return Unavailable(
             f"os-brick's lock {PREFIX}{name}",
             f"held by {holder}; gave up after {self._timeout_seconds:g} s, nothing was touched: it "

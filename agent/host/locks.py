@@ -38,13 +38,15 @@ def _thread_name() -> str:
 
 @dataclass
 class _Turn:
-    """One thread's place in the queue of one name. ``first_at``: since when it is the first there
-    (monotonic seconds); it then has the lock, or asks another process for it."""
+    """One thread's place in the queue of one name. ``queued_at``: since when it is there,
+    ``first_at``: since when as the first (both in monotonic seconds); it then has the lock, or
+    asks another process for it."""
 
     name: str
     who: str
     asked_at: str
     first: threading.Event = field(default_factory=threading.Event)
+    queued_at: float = field(default_factory=time.monotonic)
     first_at: float = 0.0
     held_since: str | None = None
 
@@ -60,16 +62,23 @@ class FileLocks:
     A holder may take ``timeout_seconds``. Who waits for one that takes longer gets Unavailable,
     which names it: nothing is undone, the operation tries again. As long as the lock changes hands
     in time everybody keeps his place in the queue. ``who`` says on whose behalf the calling thread
-    asks; the operator reads it.
+    asks; the operator reads it. ``on_wait`` is told how long (seconds) who got a lock, or gave up,
+    has waited for it: a ``volume`` or a ``target``.
     """
 
     def __init__(
-        self, directory: Path, *, timeout_seconds: float, who: Callable[[], str] = _thread_name
+        self,
+        directory: Path,
+        *,
+        timeout_seconds: float,
+        who: Callable[[], str] = _thread_name,
+        on_wait: Callable[[str, float], None] = lambda kind, seconds: None,
     ) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
         self._timeout_seconds = timeout_seconds
         self._who = who
+        self._on_wait = on_wait
         self._mutex = threading.Lock()
         self._queues: dict[str, deque[_Turn]] = {}
 
@@ -118,6 +127,7 @@ class FileLocks:
         try:
             self._wait_until_first(turn)
             with self._flock(turn):
+                self._tell_wait(turn)
                 yield
         finally:
             self._leave(turn)
@@ -187,7 +197,7 @@ class FileLocks:
                     _write_holder(descriptor, turn)
                     return descriptor
             except BlockingIOError:
-                pass
+                self._tell_wait(turn)
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -199,7 +209,12 @@ class FileLocks:
             time.sleep(min(pause, seconds_left))
             attempts += 1
 
+    def _tell_wait(self, turn: _Turn) -> None:
+        kind, _, _ = turn.name.partition(":")
+        self._on_wait(kind, time.monotonic() - turn.queued_at)
+
     def _timed_out(self, turn: _Turn) -> Unavailable:
+        self._tell_wait(turn)
         holder = next((lock for lock in self.held() if lock["name"] == turn.name), {})
         return Unavailable(
             f"lock {turn.name}",

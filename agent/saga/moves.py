@@ -103,6 +103,15 @@ def what_for(error: AgentError) -> str:
     return f"{error.part} ({error.detail})" if isinstance(error, Unavailable) else error.detail
 
 
+def outcome_of(answer: object) -> str | None:
+    """For numbers; None: the step was done."""
+    if isinstance(answer, Parked):
+        return "parked"
+    if isinstance(answer, Unavailable):
+        return "unavailable"
+    return "failed" if isinstance(answer, AgentError) else None
+
+
 def while_waiting(record: Record) -> str:
     return f" while waiting for {record.waiting_for}" if record.waiting_for else ""
 

@@ -42,6 +42,7 @@ from agent.saga.moves import (
     deaths_beyond,
     delay_seconds,
     executing,
+    outcome_of,
     parked_at,
     stepped,
     what_for,
@@ -62,10 +63,12 @@ LIBVIRT = "libvirt"
 
 @dataclass(frozen=True)
 class Settler:
-    """Moves records of one host along."""
+    """Moves records of one host along. ``on_step`` is told of each step that was applied or
+    reverted: its name, done|reverted|parked|unavailable|failed, and seconds."""
 
     host: Host
     journal: Journal
+    on_step: Callable[[str, str, float], None] = lambda name, outcome, seconds: None
 
     def advance(
         self, record: Record, plan: Plan, is_stopping: Callable[[], bool] = lambda: False
@@ -242,7 +245,8 @@ class Settler:
         step = plan.steps[record.intended]
         if not step.only_looks:
             record = self._save(executing(record))
-        reverted = self._ask(record, lambda: step.revert(self._scene(record, step)))
+        scene = self._scene(record, step)
+        reverted = self._timed(record, step, "reverted", lambda: step.revert(scene))
         if isinstance(reverted, Parked):
             return self._park(record, step, reverted)
         if isinstance(reverted, Unavailable):
@@ -270,7 +274,16 @@ class Settler:
             record = record.but_part(step.about, promised=True)
         intended = executing(record).but(intended=max(record.intended, record.position))
         intended = self._save(intended, "start" if record.intended < 0 else None)
-        return intended, self._ask(intended, lambda: step.apply(self._scene(intended, step)))
+        scene = self._scene(intended, step)
+        return intended, self._timed(intended, step, "done", lambda: step.apply(scene))
+
+    def _timed(self, record: Record, step: Step, done: str, act: Any) -> Any:
+        """As _ask, and tells how long it took; ``done`` is what it is called where it succeeds."""
+        began = self.host.clock.monotonic()
+        answer = self._ask(record, act)
+        took_seconds = self.host.clock.monotonic() - began
+        self.on_step(step.name, outcome_of(answer) or done, took_seconds)
+        return answer
 
     def _ask(self, record: Record, question: Any) -> Any:
         """The answer, or the error as a value."""

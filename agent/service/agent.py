@@ -40,7 +40,8 @@ TURNSTILES = 64
 class Agent:
     """One hypervisor's agent, whatever host, bus and threads it is given. Implements ports.Desk.
 
-    ``on_change`` is called after every change of an operation, from any thread: it must not block.
+    ``on_change`` is called after every change of an operation, ``on_step`` after every step
+    (saga.settle), from any thread: they must not block.
     ``warnings`` says what is amiss around it, for ``describe``.
     """
 
@@ -52,6 +53,7 @@ class Agent:
         pools: Mapping[Lane, Executor],
         on_change: Callable[[Record], None] = lambda _: None,
         warnings: Callable[[], list[str]] = list,
+        on_step: Callable[[str, str, float], None] = lambda name, outcome, seconds: None,
     ) -> None:
         self._host = host
         self._journal = journal
@@ -60,7 +62,8 @@ class Agent:
         self._changed = threading.Condition()
         self._stopping = False
         self._turnstiles = [threading.Lock() for _ in range(TURNSTILES)]
-        self.workers = Workers(Settler(host, journal), journal, host.clock, self._on_change, pools)
+        settler = Settler(host, journal, on_step)
+        self.workers = Workers(settler, journal, host.clock, self._on_change, pools)
         self._queries = Queries(host, journal, policy, warnings)
 
     def quiesce(self) -> None:

@@ -86,8 +86,15 @@ def refuse_unknown_verbs(journal: Journal) -> None:
             )
 
 
+def _tell_nobody(_kind: str, _seconds: float) -> None:
+    """Of a wait for a lock."""
+
+
 def host_connectors(
-    settings: Settings, who: Callable[[], str], mount_needed: Callable[[str], bool] | None = None
+    settings: Settings,
+    who: Callable[[], str],
+    mount_needed: Callable[[str], bool] | None = None,
+    on_wait: Callable[[str, float], None] = _tell_nobody,
 ) -> BrickConnectors:
     """This host's storage. Without ``mount_needed`` nothing is ever unmounted."""
     return BrickConnectors(
@@ -102,14 +109,20 @@ def host_connectors(
         lock_timeout_seconds=settings.lock_timeout_seconds,
         who=who,
         mount_needed=mount_needed,
+        on_wait=on_wait,
     )
 
 
-def host_locks(settings: Settings, who: Callable[[], str]) -> FileLocks:
+def host_locks(
+    settings: Settings,
+    who: Callable[[], str],
+    on_wait: Callable[[str, float], None] = _tell_nobody,
+) -> FileLocks:
     return FileLocks(
         settings.state_path / "locks",
         timeout_seconds=settings.lock_timeout_seconds,
         who=who,
+        on_wait=on_wait,
     )
 
 

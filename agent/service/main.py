@@ -98,6 +98,7 @@ class Daemon:
             lane_pools(),
             on_change=self._on_change,
             warnings=self._warnings,
+            on_step=self._on_step,
         )
         lost = LostVolumes(host, journal, lost_pools())
         self._leases = Leases(host, journal, self._cancel_migration)
@@ -119,6 +120,7 @@ class Daemon:
         self._publisher = Publisher(conf, self._letters, settings.host)
         self._metrics = Metrics(
             journal,
+            clock,
             {"libvirt": self._libvirt.alive, "bus": self._servers.connected},
             lost_volumes=lost.count,
             overdue_locks=lambda: sum(lock["overdue"] for lock in held_locks(host)),
@@ -179,6 +181,12 @@ class Daemon:
         if self._leases.changed(record):
             self._lease_turns.hurry()
 
+    def _on_step(self, name: str, outcome: str, seconds: float) -> None:
+        self._metrics.stepped(name, outcome, seconds)
+
+    def _on_wait(self, kind: str, seconds: float) -> None:
+        self._metrics.waited(kind, seconds)
+
     def _stir(self, instance_id: str) -> None:
         self._agent.workers.stir(instance_id)
         if self._leases.is_awaited(instance_id):
@@ -209,8 +217,8 @@ class Daemon:
         return Host(
             name=settings.host,
             domains=domains,
-            connectors=host_connectors(settings, on_whose_behalf, mount_needed),
-            locks=host_locks(settings, on_whose_behalf),
+            connectors=host_connectors(settings, on_whose_behalf, mount_needed, self._on_wait),
+            locks=host_locks(settings, on_whose_behalf, self._on_wait),
             clock=self._clock,
             journal=self._journal,
             secrets=LibvirtSecrets(self._libvirt, KeyFiles(settings.secret_directories)),

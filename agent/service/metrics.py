@@ -4,7 +4,7 @@ Gauges are read from the journal when somebody scrapes; counters begin anew with
 Prometheus expects.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import cast, get_args
 
@@ -16,6 +16,7 @@ from agent.journal.book import Book
 from agent.journal.record import Record
 from agent.journal.store import Journal
 from agent.model.outcome import CLOSED, State
+from agent.ports import Clock
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 """Buckets: an attach takes tenths of a second, a guest may hold a disk for hours."""
@@ -27,11 +28,13 @@ class Metrics:
     def __init__(
         self,
         journal: Journal,
+        clock: Clock,
         parts: dict[str, Callable[[], bool]],
         lost_volumes: Callable[[], int],
         overdue_locks: Callable[[], int],
     ) -> None:
         self._journal = journal
+        self._clock = clock
         self._parts = parts
         self._lost_volumes = lost_volumes
         self._overdue_locks = overdue_locks
@@ -46,6 +49,20 @@ class Metrics:
             "attachment_agent_operation_seconds",
             "From acceptance to the end.",
             ("verb", "state"),
+            buckets=SECONDS,
+            registry=self._registry,
+        )
+        self._step_seconds = Histogram(
+            "attachment_agent_step_seconds",
+            "Of each step that was applied or reverted, with what came of it.",
+            ("step", "outcome"),
+            buckets=SECONDS,
+            registry=self._registry,
+        )
+        self._lock_wait_seconds = Histogram(
+            "attachment_agent_lock_wait_seconds",
+            "Until who asked for a host lock had it, or gave up.",
+            ("kind",),
             buckets=SECONDS,
             registry=self._registry,
         )
@@ -69,20 +86,36 @@ class Metrics:
             seconds = record.updated_at - record.created_at
             self._seconds.labels(record.verb, record.state).observe(seconds)
 
+    def stepped(self, name: str, outcome: str, seconds: float) -> None:
+        """Called after every step."""
+        self._step_seconds.labels(name, outcome).observe(seconds)
+
+    def waited(self, kind: str, seconds: float) -> None:
+        """Called after every wait for a host lock."""
+        self._lock_wait_seconds.labels(kind).observe(seconds)
+
     def serve(self, address: str, port: int) -> None:
         """At http://address:port/metrics, in a thread of its own.  Raises OSError."""
         start_http_server(port, address, self._registry)
 
     def collect(self) -> Iterator[Metric]:
         """What is read at each scrape."""
-        open_by_state, others = self._journal.read(_counts)
+        created_at, others = self._journal.read(_counts)
+        now = self._clock.now()
         states = GaugeMetricFamily(
             "attachment_agent_open_operations", "Open operations by state.", labels=["state"]
         )
+        oldest = GaugeMetricFamily(
+            "attachment_agent_oldest_open_operation_seconds",
+            "Since the oldest open operation of a state was accepted; 0 where there is none.",
+            labels=["state"],
+        )
         for state in get_args(State):
             if state not in CLOSED and state != "refused":
-                states.add_metric([state], open_by_state[state])
+                states.add_metric([state], len(created_at[state]))
+                oldest.add_metric([state], max(0.0, now - min(created_at[state], default=now)))
         yield cast(Metric, states)
+        yield cast(Metric, oldest)
         what = "Volumes that attachments count on and that are not on this host."
         others["lost_volumes"] = what, self._lost_volumes()
         what = "Host locks that somebody has had for longer than lock_timeout_seconds."
@@ -97,8 +130,12 @@ class Metrics:
         yield cast(Metric, up)
 
 
-def _counts(book: Book) -> tuple[Counter[State], dict[str, tuple[str, int]]]:
-    return Counter(record.state for record in book.open_operations()), {
+def _counts(book: Book) -> tuple[dict[State, list[float]], dict[str, tuple[str, int]]]:
+    """When the open operations of each state were accepted; and what is counted."""
+    created_at = defaultdict[State, list[float]](list)
+    for record in book.open_operations():
+        created_at[record.state].append(record.created_at)
+    return created_at, {
         "attachments": ("Attachments in place.", len(book.attachments())),
         "quarantined_volumes": ("Volumes quarantined on this host.", len(book.quarantined())),
         "unpublished_notifications": ("Notifications not yet published.", book.count_letters()),

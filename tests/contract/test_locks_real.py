@@ -98,6 +98,26 @@ class TestQueue:
             assert [lock["name"] for lock in locks.held()] == ["target:c"]
 
 
+class TestWaits:
+    """``on_wait`` is told of them."""
+
+    def test_also_where_nobody_has_the_lock(self, directory: Path) -> None:
+        told = list[tuple[str, float]]()
+        locks = FileLocks(
+            directory, timeout_seconds=ENOUGH_SECONDS, on_wait=lambda *wait: told.append(wait)
+        )
+        with locks.volume("vol-1"), locks.targets(["iqn:a", "iqn:b"]):
+            assert [kind for kind, _ in told] == ["volume", "target", "target"]
+
+    def test_also_of_who_gives_up(self, directory: Path) -> None:
+        told = list[tuple[str, float]]()
+        locks = FileLocks(directory, timeout_seconds=0.2, on_wait=lambda *wait: told.append(wait))
+        with locks.volume("vol-1"), suppress(Unavailable), locks.volume("vol-1"):
+            pass
+        assert [kind for kind, _ in told] == ["volume", "volume"]
+        assert told[1][1] > told[0][1]
+
+
 class TestProcesses:
     def test_they_exclude_each_other(self, directory: Path, tmp_path: Path) -> None:
         """Read, add one, write: under the lock no addition is lost."""

@@ -189,6 +189,18 @@ def test_the_lock_of_the_host_is_os_bricks_own_file(lock_path: Path) -> None:
     assert compute_service_gets_in(lock_path)
 
 
+def test_how_long_who_asks_has_waited_is_told(lock_path: Path) -> None:
+    told: list[tuple[str, float]] = []
+    hasty = OsBrickLocks(0.2, on_wait=lambda *wait: told.append(wait))
+    with inside(hasty, "scsi"):
+        assert [kind for kind, _ in told] == ["os-brick"]
+        with pytest.raises(Unavailable), hasty.hold("scsi"):
+            pass
+        assert told[1:] == [("os-brick", 0.2)], "who gives up has waited, too"
+        with hasty.guard(scsi_volume(service_uuid=SERVICE, shared_targets=None)):
+            assert len(told) == 3
+
+
 class TestWithinTheProcess:
     def test_nvme_goes_on_while_scsi_waits_for_a_lun(self, lock_path: Path) -> None:
         locks = OsBrickLocks(ENOUGH_SECONDS)

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from agent.errors import ConnectFailed, Unsupported
+from agent.operations import plan_of
 from agent.saga.moves import RETRY_SECONDS
-from agent.saga.settle import DEATHS_BEFORE_UNDOING
+from agent.saga.settle import DEATHS_BEFORE_UNDOING, Settler
 from tests.unit.saga.stories import (
     ONE,
     away,
@@ -443,3 +444,50 @@ def test_the_end_of_an_operation_wakes_what_waits_for_it(world: World) -> None:
     world.grant_everything()
     world.pass_time()
     assert (answer(world, 1)["state"], answer(world, 2)["state"]) == ("done", "done")
+
+
+class Timed:
+    """The operation of request 1, moved by hand; ``told`` is what was told of its steps."""
+
+    def __init__(self, world: World) -> None:
+        self.told: list[tuple[str, str, float]] = []
+        settler = Settler(world.host, world.journal, lambda *step: self.told.append(step))
+        row = world.record(request_id(1))
+        for _ in range(9):
+            row = settler.advance(row, plan_of(row)) if row.open else row
+
+
+def test_how_long_each_step_took_is_told(world: World) -> None:
+    def slowly(w: World) -> None:
+        w.clock.seconds += 7
+
+    begin(world, host())
+    world.meanwhile["before connect"] = slowly
+    attach(1)(world)
+    told = Timed(world).told
+    assert told[:2] == [("check-guest", "done", 0), ("connect-volume", "done", 7)]
+    assert {outcome for _, outcome, _ in told} == {"done"}
+    assert [name for name, _, _ in told] == list(world.record(request_id(1)).steps)
+
+
+def test_of_a_step_that_is_not_done_what_it_met_is_told(world: World) -> None:
+    begin(world, host())
+    world.storage.connect_error = ConnectFailed("simulated")
+    attach(1)(world)
+    assert [step[:2] for step in Timed(world).told] == [
+        ("check-guest", "done"),
+        ("connect-volume", "failed"),
+        ("connect-volume", "reverted"),
+        ("check-guest", "reverted"),
+    ]
+
+
+def test_one_that_waits_is_no_failure(world: World) -> None:
+    begin(world, host())
+    attached(world, 2)
+    away(world)
+    detach(1, 2)(world)
+    assert {step[:2] for step in Timed(world).told} == {("check-disk", "unavailable")}
+    back(world)
+    guest_is("stubborn")(world)
+    assert ("unplug-disk", "parked") in {step[:2] for step in Timed(world).told}

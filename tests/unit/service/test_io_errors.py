@@ -28,7 +28,7 @@ def world() -> Iterator[World]:
 class Ear:
     def __init__(self, world: World) -> None:
         self.world = world
-        self.metrics = Metrics(world.journal, {}, lambda: 0, lambda: 0)
+        self.metrics = Metrics(world.journal, world.clock, {}, lambda: 0, lambda: 0)
         self.errors = IoErrors(world.host, world.journal, self.metrics.io_errors)
         self.read = len(world.letters())
 

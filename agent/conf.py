@@ -294,8 +294,8 @@ def _mount_point_base(given: str) -> str:
     real = os.path.realpath(path)
     if real != path:
         raise Invalid(
-            f"{option}: {path} leads to {real}, and by that the kernel names what is mounted there: "
-            f"no export would be found again; nothing was touched: set it to {real}, or, where "
+            f"{option}: {path} leads to {real}, and by that the kernel names what is mounted: no "
+            f"export would be found again; nothing was touched: set it to {real}, or, where "
             "guests have disks below it, replace the link by a bind mount"
         )
     return path

@@ -47,6 +47,7 @@ from agent.service.begin import (
     opened,
     refuse_unknown_verbs,
 )
+from agent.service.findings import AUDIT_SECONDS, Findings
 from agent.service.io_errors import TELL_AGAIN_SECONDS, IoErrors
 from agent.service.leases import LEASE_SECONDS, Leases
 from agent.service.letters import Letters
@@ -118,12 +119,14 @@ class Daemon:
         )
         self._servers = Servers(conf, self._agent, settings.host)
         self._publisher = Publisher(conf, self._letters, settings.host)
+        findings = Findings(host, journal)
         self._metrics = Metrics(
             journal,
             clock,
             {"libvirt": self._libvirt.alive, "bus": self._servers.connected},
             lost_volumes=lost.count,
             overdue_locks=lambda: sum(lock["overdue"] for lock in held_locks(host)),
+            findings=findings.counts,
         )
         self._io_errors = IoErrors(host, journal, self._metrics.io_errors)
         self._io_error_turns = Turns(
@@ -137,6 +140,13 @@ class Daemon:
             self._lease_turns,
             self._io_error_turns,
             self._secret_turns,
+            Turns(
+                "audit",
+                findings.look,
+                AUDIT_SECONDS,
+                first_seconds=AUDIT_SECONDS,
+                trouble="journal, libvirt and host were not compared",
+            ),
         )
 
     def _beside(self, host: Host, lost: LostVolumes) -> tuple[Turns, ...]:

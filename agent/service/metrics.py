@@ -5,7 +5,7 @@ Prometheus expects.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import cast, get_args
 
 from prometheus_client import CollectorRegistry, Histogram, start_http_server
@@ -32,12 +32,14 @@ class Metrics:
         parts: dict[str, Callable[[], bool]],
         lost_volumes: Callable[[], int],
         overdue_locks: Callable[[], int],
+        findings: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self._journal = journal
         self._clock = clock
         self._parts = parts
         self._lost_volumes = lost_volumes
         self._overdue_locks = overdue_locks
+        self._findings = findings
         self._registry = CollectorRegistry()
         self._closed = Counted(
             "attachment_agent_operations",
@@ -122,6 +124,14 @@ class Metrics:
         others["overdue_locks"] = what, self._overdue_locks()
         for name, (what, count) in others.items():
             yield cast(Metric, GaugeMetricFamily(f"attachment_agent_{name}", what, value=count))
+        findings = GaugeMetricFamily(
+            "attachment_agent_audit_findings",
+            "What did not fit when the agent looked the last time.",
+            labels=["kind"],
+        )
+        for kind, count in self._findings().items():
+            findings.add_metric([kind], count)
+        yield cast(Metric, findings)
         up = GaugeMetricFamily(
             "attachment_agent_up", "1 where a part that the agent needs answers.", labels=["part"]
         )

@@ -67,11 +67,19 @@ def test_what_is_lost_and_what_hangs_is_counted_at_each_scrape() -> None:
     counts = iter([0, 2])
     clock = StoppedClock()
     with opened(None, clock) as journal:
-        metrics = Metrics(journal, clock, {"bus": lambda: False}, lambda: 3, lambda: next(counts))
+        metrics = Metrics(
+            journal,
+            clock,
+            {"bus": lambda: False},
+            lambda: 3,
+            lambda: next(counts),
+            lambda: {"disk-missing": 2},
+        )
         for overdue in (0, 2):
             found = {metric.name: metric.samples[0].value for metric in metrics.collect()}
             assert found["attachment_agent_overdue_locks"] == overdue
             assert found["attachment_agent_lost_volumes"] == 3
+            assert found["attachment_agent_audit_findings"] == 2
             assert found["attachment_agent_up"] == 0
 
 

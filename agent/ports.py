@@ -354,7 +354,7 @@ class Connectors(Protocol):
         """The device with the paths that work now; None: it is not here.  Touches nothing."""
 
     def exports(self) -> Sequence[str]:
-        """What is mounted by us, or by an earlier life."""
+        """What is mounted by us, or by an earlier life; nobody else's."""
 
     def leave(self, export: str) -> None:
         """Unmount it unless somebody needs it.  Raises ConnectFailed if it stays all the same."""

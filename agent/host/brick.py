@@ -12,6 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from os_brick.privileged import rootwrap
@@ -38,7 +39,7 @@ from agent.host.brick_refusals import (
     no_multipath,
     reason_of,
 )
-from agent.host.brick_trail import PACKAGES, Execute, Trail
+from agent.host.brick_trail import PACKAGES, TOOLS, Execute, Trail
 from agent.host.brick_vendors import never_seen
 from agent.host.header import read_header
 from agent.host.identity import BlockDevices, Found
@@ -46,6 +47,7 @@ from agent.host.local_paths import LocalPaths
 from agent.host.mounts import Mounts, with_retry
 from agent.host.nvme import NvmeControllers
 from agent.host.openers import refuse_open
+from agent.host.own_mounts import OwnMounts
 from agent.model.attachment import Attachment
 from agent.model.connection import (
     Connection,
@@ -59,23 +61,15 @@ from agent.model.device import Device, Disconnected, conflict, same_device
 
 LOG = logging.getLogger(__name__)
 
-TOOLS = {
-    "iscsi": ("iscsiadm",),
-    "iser": ("iscsiadm",),
-    "nvmeof": ("nvme",),
-    "lightos": ("nvme",),
-    "nfs": ("mount.nfs",),
-}
-"""What os-brick runs, by protocol; what is missing is told before anything is touched."""
-
 
 class BrickConnectors:
     """ports.Connectors of this host.
 
     ``mount_needed`` says whether a disk or promise names a file below a mounted directory; without
-    it NFS mounts stay for ever. ``who`` says on whose behalf the calling thread asks, ``on_wait``
-    is told of waits for os-brick's locks. The other keywords are this host's settings, and after
-    them what tests replace: os-brick, and the trees in which devices are looked for.
+    it NFS mounts stay for ever. ``mount_notes``: as OwnMounts. ``who`` says on whose behalf the
+    calling thread asks, ``on_wait`` is told of waits for os-brick's locks. The other keywords are
+    this host's settings, and after them what tests replace: os-brick, and the trees in which
+    devices are looked for.
     """
 
     def __init__(
@@ -93,10 +87,12 @@ class BrickConnectors:
         who: Callable[[], str] = lambda: threading.current_thread().name,
         mount_needed: Callable[[str], bool] | None = None,
         on_wait: Callable[[str, float], None] = lambda kind, seconds: None,
+        mount_notes: Path | None = None,
         factory: Callable[..., Any] = os_brick_connector,
         initiator: Callable[..., Mapping[str, Any]] = os_brick_properties,
         execute: Execute = rootwrap.execute,
         devices: BlockDevices | None = None,
+        mounts: Mounts | None = None,
         settle: Callable[[], None] = settle_udev,
         pause: Callable[[float], None] = time.sleep,
         remove: Callable[[Sequence[str], Execute], None] = remove_scsi_devices,
@@ -107,7 +103,7 @@ class BrickConnectors:
         self._use_multipath = use_multipath
         self._enforce_multipath = enforce_multipath
         self._device_scan_attempts = device_scan_attempts
-        self._mounts = Mounts(nfs_mount_point_base, mount_needed)
+        self._mounts = mounts or Mounts(nfs_mount_point_base, mount_needed, OwnMounts(mount_notes))
         self.is_only_here = self._mounts.is_only_here
         self._mount_options = with_retry(nfs_mount_options)
         self._factory = factory
@@ -166,7 +162,7 @@ class BrickConnectors:
             self._mounts.make_base()
         trail = Trail(self._execute)
         before = self._reader.at_address(connection)
-        with self._locks.guard(attachment):
+        with self._locks.guard(attachment), self._mounts.made(connection.export):
             connector = self._connector(connection, trail)
             try:
                 info = self._connect(connector, connection, trail)
@@ -193,10 +189,11 @@ class BrickConnectors:
                 told = self._asked.to_leave(connection, device)
                 if not self._is_anothers(attachment, told, device, today):
                     connector = self._connector(connection, trail)
-                    if device is None:
-                        info = never_seen(connector, connection, told, self._devices, self._pause)
-                    else:
-                        info = device_info(connection, device, today)
+                    info = (
+                        device_info(connection, device, today)
+                        if device is not None
+                        else never_seen(connector, connection, told, self._devices, self._pause)
+                    )
                     self._locks.call(
                         connection.lane,
                         connector.disconnect_volume,
@@ -236,7 +233,7 @@ class BrickConnectors:
         return self._mounts.exports()
 
     def leave(self, export: str) -> None:
-        self._mounts.leave(export)
+        self._mounts.leave_ours(export)
 
     def leave_subsystem(self, device: Device) -> None:
         with self._locks.hold("nvme"):

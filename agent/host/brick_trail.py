@@ -19,6 +19,15 @@ from os_brick import exception
 from oslo_concurrency.processutils import ProcessExecutionError
 from oslo_utils.strutils import mask_password
 
+TOOLS = {
+    "iscsi": ("iscsiadm",),
+    "iser": ("iscsiadm",),
+    "nvmeof": ("nvme",),
+    "lightos": ("nvme",),
+    "nfs": ("mount.nfs",),
+}
+"""What os-brick runs, by protocol; what is missing is told before anything is touched."""
+
 PACKAGES = {
     "iscsiadm": "open-iscsi",
     "multipath": "multipath-tools",

@@ -14,6 +14,7 @@ from pathlib import Path
 from agent.errors import ConnectFailed, Unavailable
 from agent.host.bounded import ANSWER_SECONDS, Spawn, run_bounded
 from agent.host.far_files import lines_of, unescaped
+from agent.host.own_mounts import OwnMounts
 
 LOG = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class Mounts:
         self,
         base: str,
         needed: Callable[[str], bool] | None,
+        own: OwnMounts | None = None,
         table: Path = Path("/proc/self/mounts"),
         spawn: Spawn = subprocess.Popen,
     ) -> None:
@@ -45,6 +47,7 @@ class Mounts:
         self._needed = needed
         self._table = table
         self._spawn = spawn
+        self._own = own or OwnMounts(None)
 
     def make_base(self) -> None:
         """QEMU, another user, must get through it, whatever our umask is."""
@@ -71,14 +74,28 @@ class Mounts:
         return any(mounted == directory for _, mounted in self._mounted())
 
     def exports(self) -> list[str]:
-        """What is mounted below ``base`` by us, or by an earlier life: by the kernel's table."""
+        """What is mounted below ``base`` by us, or by an earlier life. Who shares the base may have
+        mounted what it needs only later, as for a guest that is to come."""
+        ours = self._own.below(self.base)
         return sorted(
             {
                 export
                 for export, directory in self._mounted()
-                if self.directory_of(export) == directory
+                if directory in ours and self.directory_of(export) == directory
             }
         )
+
+    @contextlib.contextmanager
+    def made(self, export: str | None) -> Iterator[None]:
+        """What is mounted there meanwhile is ours. The caller holds the export's lock."""
+        directory = None if export is None else self.directory_of(export)
+        if directory is None or self.is_mounted(directory):
+            yield
+            return
+        try:
+            yield
+        finally:
+            self._own.note(directory)
 
     def is_only_here(self, path: str) -> bool:
         """Raises Unavailable where its file system does not answer."""
@@ -90,6 +107,11 @@ class Mounts:
                 f"the server of {path}", f"it has not answered for {ANSWER_SECONDS:g} s"
             ) from error
         return told.strip() in OF_ONE_HOST
+
+    def leave_ours(self, export: str) -> None:
+        """As leave, of what ``exports`` has told; unless somebody else has mounted it since."""
+        if self._own.hold(self.directory_of(export)):
+            self.leave(export)
 
     def leave(self, export: str, shown: str | None = None) -> None:
         """Unmount the export unless somebody needs it. The caller holds the export's lock.
@@ -120,6 +142,8 @@ class Mounts:
 
     def _unmount(self, directory: str) -> str:
         """What umount says."""
+        is_own = self._own.hold(directory)
+        self._own.forget(directory)
         try:
             _, said = run_bounded(["umount", directory], UNMOUNT_SECONDS, self._spawn)
         except subprocess.TimeoutExpired as error:
@@ -127,6 +151,9 @@ class Mounts:
                 f"the server of {directory}",
                 f"it could not be unmounted within {UNMOUNT_SECONDS:g} s; it is tried again",
             ) from error
+        finally:
+            if is_own:
+                self._own.note(directory)
         return said.strip()
 
 

@@ -110,6 +110,7 @@ def host_connectors(
         who=who,
         mount_needed=mount_needed,
         on_wait=on_wait,
+        mount_notes=settings.state_path / "mounts",
     )
 
 

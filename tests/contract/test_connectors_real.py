@@ -15,6 +15,7 @@ from agent.errors import Invalid
 from agent.host.brick import BrickConnectors
 from agent.host.brick_library import prepare_os_brick
 from agent.host.mounts import Mounts
+from agent.host.own_mounts import OwnMounts
 from agent.model.attachment import Attachment
 from tests.contract.connectors import Bench, ConnectorsContract
 from tests.lab.loop_volume import LoopVolume
@@ -209,16 +210,15 @@ class TestMounts:
             mounts.leave(self.EXPORT)
             assert list(base.iterdir()) == []
 
-    def test_what_an_earlier_life_has_mounted_is_known(self, tmp_path: Path) -> None:
-        """By the kernel's table: its source, where the directory is the one of that export."""
-        table = tmp_path / "mounts"
-        mounts = Mounts(str(tmp_path), None, table)
-        odd = "192.0.2.40:/with space"
-        ours = [f"{export} {mounts.directory_of(export)}" for export in (self.EXPORT, odd)]
-        ours[1] = ours[1].replace("with space", r"with\040space")
-        lines = [*ours, f"192.0.2.40:/others {tmp_path}/elsewhere", "tmpfs /run"]
-        table.write_text("".join(f"{line} nfs4 rw 0 0\n" for line in lines))
-        assert mounts.exports() == [self.EXPORT, odd]
+    def test_whose_it_is_the_kernels_own_table_tells(self, base: Path, tmp_path: Path) -> None:
+        own = OwnMounts(tmp_path / "notes")
+        directory = Mounts(str(base), None).directory_of(self.EXPORT)
+        assert own.below(str(base)) == set()
+        own.note(directory)
+        assert own.below(str(base)) == {directory}
+        subprocess.run(["umount", directory], check=True)
+        assert own.below(str(base)) == set()
+        assert list((tmp_path / "notes").iterdir()) == []
 
     def test_it_stays_while_a_disk_or_a_promise_needs_it(self, base: Path) -> None:
         mounts = self.mounts(base, needed=True)

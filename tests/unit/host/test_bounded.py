@@ -73,7 +73,7 @@ STORAGE = (ConnectFailed, "^/x has not answered for 30 s, or has not taken yet w
 def mounts(child: Unkillable, base: Path) -> Mounts:
     """Its one export is mounted."""
     table = base / "table"
-    mounts = Mounts(str(base), lambda directory: False, table, child.as_spawn)
+    mounts = Mounts(str(base), lambda directory: False, None, table, child.as_spawn)
     table.write_text(f"{EXPORT} {mounts.directory_of(EXPORT)} nfs4 rw 0 0\n")
     return mounts
 

@@ -62,7 +62,7 @@ def test_a_mount_that_stays_is_told_without_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     table = tmp_path / "mounts"
-    mounts = Mounts("/mnt", lambda directory: False, table, spawn=_busy)
+    mounts = Mounts("/mnt", lambda directory: False, table=table, spawn=_busy)
     table.write_text(f"pstorage://vz1 {mounts.directory_of(EXPORT)} fuse.pstorage rw 0 0\n")
     caplog.set_level(logging.INFO)
     mounts.leave(EXPORT, "vz1")

@@ -26,7 +26,7 @@ def tree(tmp_path: Path) -> DeviceTree:
 def mounts(tmp_path: Path) -> Mounts:
     """``table`` is the kernel's; nothing is in it yet."""
     (tmp_path / "table").touch()
-    return Mounts(str(tmp_path / "mnt"), None, tmp_path / "table")
+    return Mounts(str(tmp_path / "mnt"), None, table=tmp_path / "table")
 
 
 def find(tree: DeviceTree, mounts: Mounts, info: dict[str, Any]) -> Device | None:

@@ -15,6 +15,8 @@ from oslo_utils import netutils
 
 from agent.errors import Invalid
 
+MOUNT_POINT_BASE = "/var/lib/attachment-agent-mnt"
+
 DEFAULT_OPTS = [
     cfg.HostAddressOpt(
         "host",
@@ -114,7 +116,7 @@ STORAGE_OPTS = [
     ),
     cfg.StrOpt(
         "nfs_mount_point_base",
-        default="/var/lib/attachment-agent-mnt",
+        default=MOUNT_POINT_BASE,
         help="Below it NFS exports are mounted. QEMU opens files there as a user of its own: not "
         "below state_path, which is closed to it. No symbolic link may be part of it: the kernel "
         "names its mounts by what is behind one, and guests' disks would not.",
@@ -292,6 +294,8 @@ def _mount_point_base(given: str) -> str:
     option = "[storage] nfs_mount_point_base"
     (path,) = _absolute(option, [os.path.normpath(given)])
     real = os.path.realpath(path)
+    if path == MOUNT_POINT_BASE:  # nobody has chosen this name
+        return real
     if real != path:
         raise Invalid(
             f"{option}: {path} leads to {real}, and by that the kernel names what is mounted: no "

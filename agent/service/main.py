@@ -119,14 +119,14 @@ class Daemon:
         )
         self._servers = Servers(conf, self._agent, settings.host)
         self._publisher = Publisher(conf, self._letters, settings.host)
-        findings = Findings(host, journal)
+        self._findings = Findings(host, journal)
         self._metrics = Metrics(
             journal,
             clock,
             {"libvirt": self._libvirt.alive, "bus": self._servers.connected},
             lost_volumes=lost.count,
             overdue_locks=lambda: sum(lock["overdue"] for lock in held_locks(host)),
-            findings=findings.counts,
+            findings=self._findings.counts,
         )
         self._io_errors = IoErrors(host, journal, self._metrics.io_errors)
         self._io_error_turns = Turns(
@@ -140,13 +140,6 @@ class Daemon:
             self._lease_turns,
             self._io_error_turns,
             self._secret_turns,
-            Turns(
-                "audit",
-                findings.look,
-                AUDIT_SECONDS,
-                first_seconds=AUDIT_SECONDS,
-                trouble="journal, libvirt and host were not compared",
-            ),
         )
 
     def _beside(self, host: Host, lost: LostVolumes) -> tuple[Turns, ...]:
@@ -179,6 +172,13 @@ class Daemon:
                 upkeep.turn,
                 UPKEEP_SECONDS,
                 trouble="the journal was not tidied up",
+            ),
+            Turns(
+                "audit",
+                self._findings.look,
+                AUDIT_SECONDS,
+                first_seconds=AUDIT_SECONDS,
+                trouble="journal, libvirt and host were not compared",
             ),
         )
 

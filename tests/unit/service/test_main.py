@@ -134,6 +134,14 @@ class TestWhereExportsAreMounted:
         assert ended.returncode == EXIT_CONFIGURATION
         assert f"set it to {real}/mnt, or" in ended.stderr
 
+    def test_where_nobody_has_named_it_a_link_is_followed(
+        self, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A host whose /var is a link, and that may never see an export."""
+        monkeypatch.setattr(os.path, "realpath", lambda path: f"/data{path}")
+        file.write_text("[DEFAULT]\n")
+        assert settings_in(file).nfs_mount_point_base == f"/data{options.MOUNT_POINT_BASE}"
+
     def test_how_it_is_written_does_not_matter(self, file: Path) -> None:
         base = file.parent.resolve() / "mnt"
         file.write_text(f"[storage]\nnfs_mount_point_base = {base.parent}/./mnt//\n")

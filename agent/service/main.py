@@ -120,14 +120,7 @@ class Daemon:
         self._servers = Servers(conf, self._agent, settings.host)
         self._publisher = Publisher(conf, self._letters, settings.host)
         self._findings = Findings(host, journal)
-        self._metrics = Metrics(
-            journal,
-            clock,
-            {"libvirt": self._libvirt.alive, "bus": self._servers.connected},
-            lost_volumes=lost.count,
-            overdue_locks=lambda: sum(lock["overdue"] for lock in held_locks(host)),
-            findings=self._findings.counts,
-        )
+        self._metrics = self._metrics_of(host, lost)
         self._io_errors = IoErrors(host, journal, self._metrics.io_errors)
         self._io_error_turns = Turns(
             "I/O errors",
@@ -140,6 +133,16 @@ class Daemon:
             self._lease_turns,
             self._io_error_turns,
             self._secret_turns,
+        )
+
+    def _metrics_of(self, host: Host, lost: LostVolumes) -> Metrics:
+        return Metrics(
+            self._journal,
+            self._clock,
+            {"libvirt": self._libvirt.alive, "bus": self._servers.connected},
+            lost_volumes=lost.count,
+            overdue_locks=lambda: sum(lock["overdue"] for lock in held_locks(host)),
+            findings=self._findings.counts,
         )
 
     def _beside(self, host: Host, lost: LostVolumes) -> tuple[Turns, ...]:

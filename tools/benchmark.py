@@ -47,7 +47,7 @@ from agent.operations.admit import Policy
 from agent.ports import Host
 from agent.service.agent import Agent
 from agent.service.begin import SystemClock
-from agent.service.workers import lane_pools
+from agent.service.lanes import lane_pools
 from tests.lab.guest import Guest, Shape
 from tests.lab.lab import Lab
 from tests.lab.loop_volume import LoopVolume

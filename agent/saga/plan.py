@@ -78,6 +78,11 @@ class Step:
         return "guest"
 
     @property
+    def targets(self) -> tuple[str, ...]:
+        """What it asks of its lane, where that may be silent: one step runs after the other."""
+        return ()
+
+    @property
     def about(self) -> str | None:
         """The attachment whose part it reads and writes; None: the operation's own."""
         return None

@@ -16,7 +16,7 @@ from agent.errors import AgentError, Internal, WrongDevice
 from agent.journal.store import Journal
 from agent.model.connection import Lane
 from agent.ports import Host
-from agent.service.workers import whole_pool
+from agent.service.lanes import whole_pool
 from agent.steps.reconnect import Lost, counted_on, lost_of, reconnect_unless_used
 
 LOG = logging.getLogger(__name__)

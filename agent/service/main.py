@@ -49,6 +49,7 @@ from agent.service.begin import (
 )
 from agent.service.findings import AUDIT_SECONDS, Findings
 from agent.service.io_errors import TELL_AGAIN_SECONDS, IoErrors
+from agent.service.lanes import lane_pools
 from agent.service.leases import LEASE_SECONDS, Leases
 from agent.service.letters import Letters
 from agent.service.lost import LOST_SECONDS, LostVolumes, lost_pools
@@ -60,7 +61,7 @@ from agent.service.signals import Signals
 from agent.service.stacks import thread_stacks
 from agent.service.turns import Turns
 from agent.service.watch import WATCH_SECONDS, Watch
-from agent.service.workers import TICK_SECONDS, lane_pools, on_whose_behalf
+from agent.service.workers import TICK_SECONDS, on_whose_behalf
 from agent.steps.users import is_used_below
 
 LOG = logging.getLogger(__name__)

@@ -1,5 +1,5 @@
-"""Threads for what the schedule says may run: a pool for guests' steps, one for those that ask the
-agents of other hosts, one a storage lane.
+"""What the schedule says may run, task by task: guests' steps have a pool of threads, those that
+ask the agents of other hosts one, each storage lane one (lanes).
 
 A task is the steps of one lane that follow each other. Before a step of another lane an operation
 goes to that lane's pool, so no thread is held over a wait, and a sick array or a dead host stops
@@ -9,7 +9,7 @@ only its lane.
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import suppress
 
 from agent.errors import Unavailable
@@ -21,20 +21,9 @@ from agent.saga.moves import as_planned, is_unwanted
 from agent.saga.plan import Lane, Plan
 from agent.saga.schedule import Schedule
 from agent.saga.settle import Settler
+from agent.service.lanes import Lanes
 
 LOG = logging.getLogger(__name__)
-
-LANES: dict[Lane, int] = {
-    "guest": 8,
-    "peers": 4,
-    "scsi": 2,
-    "nvme": 2,
-    "mounts": 2,
-    "other": 4,
-}
-"""Threads a lane. SCSI connects go one at a time (docs/locks.rst): more would only queue there. A
-server that does not answer a mount keeps a thread for a minute, another host's agent that does not
-answer for twenty seconds, and other kinds are not to wait."""
 
 JOURNAL_RETRY_SECONDS = 5.0
 """After a write to the journal failed (disk full): the record is as it was, try again."""
@@ -48,24 +37,6 @@ _task = threading.local()
 def on_whose_behalf() -> str:
     """For people: the operation that the calling thread works on, else the thread's name."""
     return getattr(_task, "operation", threading.current_thread().name)
-
-
-def lane_pools() -> dict[Lane, Executor]:
-    return {lane: whole_pool(count, f"lane-{lane}") for lane, count in LANES.items()}
-
-
-def whole_pool(count: int, name: str) -> Executor:
-    """Its threads are there from the beginning: where the host gives no more, the agent does not
-    start, instead of losing what it had promised to do.  Raises RuntimeError."""
-    pool, all_here = ThreadPoolExecutor(count, name), threading.Barrier(count + 1)
-    try:
-        for _ in range(count):
-            pool.submit(all_here.wait)
-        all_here.wait()
-    except RuntimeError:
-        all_here.abort()
-        raise
-    return pool
 
 
 class Workers:
@@ -95,7 +66,7 @@ class Workers:
         self._running = 0
         self._stopping = False
         self._ticked_at = clock.monotonic()
-        self._pools = pools
+        self._lanes = Lanes(pools)
         self._alarm = threading.Thread(target=self._ring, name="alarm", daemon=True)
 
     def start(self) -> None:
@@ -152,8 +123,9 @@ class Workers:
             record = self._records.get(operation_id)
             if record is None or self._schedule.is_running(operation_id):
                 return None
+            is_parked = self._schedule.is_parked(operation_id)
             record = self._reread(record)
-            if record.state == "running":  # between two turns, or not yet recovered
+            if record.state == "running" and not is_parked:  # between two turns, or not recovered
                 return None
             self._forget(record)
             self._dispatch()
@@ -220,7 +192,7 @@ class Workers:
     def _submit(self, record: Record) -> None:
         plan = plan_of(record)
         self._running += 1
-        self._pools[plan.next_step(record).lane].submit(self._take_step, record, plan)
+        self._lanes.submit(plan.next_step(record), self._take_step, record, plan)
 
     def _ahead_seconds(self) -> float:
         """Of the clock on the wall the one that only passes: alarms go by it, so that nobody sleeps

@@ -31,6 +31,10 @@ class ExtendVolume(Commit):
     def lane(self) -> Lane:
         return self.attachments[0].connection.lane
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return self.attachments[0].connection.targets
+
     def apply(self, scene: Scene) -> Learnt:
         host, volume_id = scene.host, self.attachments[0].volume_id
         refuse_quarantined(host, volume_id)
@@ -116,6 +120,10 @@ class GrowDisk(Step):
         """A file is looked at before, and its server may be silent."""
         connection = self.attachment.connection
         return connection.lane if connection.source_type == "file" else "guest"
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return () if self.lane == "guest" else self.attachment.connection.targets
 
     def apply(self, scene: Scene) -> Learnt:
         host, instance_id = scene.host, self.attachment.instance_id

@@ -69,6 +69,10 @@ class VerifyEncryption(Step):
     def lane(self) -> Lane:
         return self.attachment.connection.lane
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return self.attachment.connection.targets
+
     def apply(self, scene: Scene) -> Learnt:
         host, attachment, device = scene.host, self.attachment, scene.device
         assert device is not None, "connect-volume comes first"

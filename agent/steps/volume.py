@@ -28,6 +28,10 @@ class ConnectVolume(Step):
     def lane(self) -> Lane:
         return self.attachment.connection.lane
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return self.attachment.connection.targets
+
     def beforehand(self, scene: Scene) -> Learnt:
         """Who is at the address, and should not be. Once connected it looks like what it should be,
         and has the cache of what it was."""
@@ -66,6 +70,10 @@ class DisconnectVolume(Step):
     @property
     def lane(self) -> Lane:
         return self.attachment.connection.lane
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return self.attachment.connection.targets
 
     def apply(self, scene: Scene) -> Learnt:
         journal = scene.host.journal

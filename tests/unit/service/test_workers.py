@@ -7,7 +7,8 @@ import pytest
 
 from agent.errors import Unavailable
 from agent.saga.plan import Lane
-from agent.service.workers import JOURNAL_RETRY_SECONDS, on_whose_behalf, whole_pool
+from agent.service.lanes import whole_pool
+from agent.service.workers import JOURNAL_RETRY_SECONDS, on_whose_behalf
 from tests.unit.saga.stories_of_several import two_guests
 from tests.world.story import attach, attached, cancel, detach, migrate, moment, request_id
 from tests.world.world import LANES, Tasks, World

@@ -294,7 +294,7 @@ def _mount_point_base(given: str) -> str:
     option = "[storage] nfs_mount_point_base"
     (path,) = _absolute(option, [os.path.normpath(given)])
     real = os.path.realpath(path)
-    if path == MOUNT_POINT_BASE:  # nobody has chosen this name
+    if path == MOUNT_POINT_BASE and not _has_entries(real):  # nobody has chosen it, or needs it
         return real
     if real != path:
         raise Invalid(
@@ -303,6 +303,13 @@ def _mount_point_base(given: str) -> str:
             "guests have disks below it, replace the link by a bind mount"
         )
     return path
+
+
+def _has_entries(directory: str) -> bool:
+    try:
+        return bool(os.listdir(directory))
+    except OSError:
+        return False
 
 
 def _absolute(option: str, paths: list[str]) -> tuple[str, ...]:

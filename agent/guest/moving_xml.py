@@ -114,14 +114,14 @@ def why_it_stays(live_xml: str) -> str | None:
     return None
 
 
-def unnamed_devices(domain_xml: str, parts: Collection[str]) -> list[str]:
-    """Block devices of this host that no part replaces: "vdb (/dev/dm-3)"."""
+def unnamed_devices(domain_xml: str, parts: Collection[str]) -> dict[str, str]:
+    """{target name: source} of block devices of this host that no part replaces."""
     disks = parse(domain_xml).iterfind("devices/disk")
-    return [
-        f"{facts.target_dev} ({facts.source})"
+    return {
+        facts.target_dev: facts.source
         for disk, facts in zip(disks, parse_domain(domain_xml).disks, strict=True)
         if disk.get("type") == "block" and facts.source and facts.mark not in parts
-    ]
+    }
 
 
 def files_written(live_xml: str) -> list[str]:

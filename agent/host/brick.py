@@ -140,7 +140,7 @@ class BrickConnectors:
             self._local.check_device(connection.data.device_path)
         if isinstance(connection, VendorConnection):
             self._check_vendor(connection)
-        if isinstance(connection, FibreChannelConnection) and not self._devices.has_fc_host():
+        if isinstance(connection, FibreChannelConnection) and not self._devices.fc_ports():
             raise Unsupported(
                 "this host has no Fibre Channel HBA (/sys/class/fc_host is empty); nothing was "
                 "touched"

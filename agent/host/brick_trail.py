@@ -109,7 +109,7 @@ class Trail:
         self._given_up: dict[tuple[str, ...], ProcessExecutionError] = {}
         self._logins = Counter[tuple[str, ...]]()
         self.failures: list[Failure] = []
-        self.reached = False
+        self._reached: set[str | None] = set()
         self._open_ways: set[str | None] = set()
 
     def execute(self, *command: str, **how: Any) -> tuple[str, str]:
@@ -123,10 +123,16 @@ class Trail:
             raise
         if _is_login(command):
             self._limit_logins(command)
-        is_in_vain = _attempt(command) in self._given_up
-        self.reached = (self.reached or _reaches(command)) and not is_in_vain
+        elif "--logout" in command:  # it had found the session, and begins anew
+            self._logins.clear()
+        if _reaches(command) and _attempt(command) not in self._given_up:
+            self._reached.add(_way(command))
         self._open_ways.add(_way(command))
         return done
+
+    @property
+    def reached(self) -> bool:
+        return bool(self._reached)
 
     @property
     def refused(self) -> bool:
@@ -176,6 +182,7 @@ class Trail:
             error = ProcessExecutionError(stderr=why, exit_code=ISCSI_SESSION_UNNAMED)
             self.failures.append(failure_of(command, error))
             self._given_up[_attempt(command)] = error
+            self._reached.discard(_way(command))
 
     def _note(self, command: tuple[str, ...], error: ProcessExecutionError) -> None:
         self.failures.append(failure_of(command, error))

@@ -9,8 +9,9 @@ from pathlib import Path
 from agent.host.sysfs import entries, text
 
 
-def ports_seen(classes: Path) -> dict[str, set[str]]:
-    """{own port: the others}, in lower case. The kernel goes on naming one that it has lost
+def ports_seen(classes: Path) -> dict[str, set[str] | None]:
+    """{own port: the others}, in lower case; None of one that is not online: it sees nobody,
+    whoever is there. The kernel goes on naming a port that it has lost
     (fc_timeout_deleted_rport), so that its path counts as missing."""
     found = entries(classes / "fc_remote_ports")
     return {
@@ -19,6 +20,8 @@ def ports_seen(classes: Path) -> dict[str, set[str]]:
             for port in found
             if port.name.startswith(f"rport-{own.name.removeprefix('host')}:")
         }
+        if text(own, "port_state") in ("Online", "")
+        else None
         for own in entries(classes / "fc_host")
     }
 

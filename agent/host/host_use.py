@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from agent.host.far_files import lines_of, unescaped
 from agent.host.sysfs import entries, text
 
 
@@ -17,11 +18,12 @@ def use_by_host(node: str, proc: Path, sys: Path) -> str | None:
     names = frozenset(_with_what_is_built_on(os.path.basename(node), blocks))
     numbers = frozenset(text(blocks / name, "dev") for name in names) - {""}
     for line in _lines(proc / "self" / "mountinfo"):
-        fields, _, source = line.partition(" - ")
-        number, where = fields.split()[2], fields.split()[4]
+        fields, _, mounted = line.partition(" - ")
+        _, _, number, _, where, *_ = fields.split(" ")
+        _, source, *_ = mounted.split(" ")
         # btrfs gives its mounts a number that no device has.
-        if number in numbers or _name_of(source.split()[1]) in names:
-            return f"mounted at {where}"
+        if number in numbers or _name_of(source) in names:
+            return f"mounted at {unescaped(where)}"
     for line in _lines(proc / "swaps")[1:]:
         if _name_of(line.split()[0]) in names:
             return f"swap ({line.split()[0]})"
@@ -36,12 +38,13 @@ def _with_what_is_built_on(name: str, blocks: Path) -> Iterator[str]:
 
 
 def _name_of(path: str) -> str:
-    return os.path.basename(os.path.realpath(path)) if path.startswith("/") else ""
+    """Empty of what is no device: it may be on a server, which must not be asked."""
+    return os.path.basename(os.path.realpath(path)) if path.startswith("/dev/") else ""
 
 
 def _lines(path: Path) -> list[str]:
     """None where the kernel has no such file: swap may be left out of one."""
     try:
-        return path.read_text(errors="replace").splitlines()
+        return list(lines_of(path.read_bytes()))
     except OSError:
         return []

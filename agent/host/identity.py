@@ -235,23 +235,18 @@ class BlockDevices:
         sessions = [self._session(entry.name.removeprefix("session")) for entry in there]
         return {_bracketed(portal) for portal, target in sessions if target == iqn}
 
-    def has_fc_host(self) -> bool:
-        """Is there a Fibre Channel HBA?"""
-        return bool(entries(self._sys / "class" / "fc_host"))
-
-    def fc_ports(self) -> dict[str, set[str]]:
-        """As fabric.ports_seen, of this host."""
+    def fc_ports(self) -> dict[str, set[str] | None]:
+        """As fabric.ports_seen, of this host; empty: it has no Fibre Channel HBA."""
         return ports_seen(self._sys / "class")
 
     def shows(self, found: Mapping[str, str], node: str, identity: Mapping[str, str]) -> bool:
         """Does the device ``node``, which says ``found`` of itself, show all of this identity?
 
-        A name in /dev that is all of it may be a link: it must lead to the device now."""
+        A name that is all of it may be a link: it must lead to the device now."""
         if identity.items() <= found.items():
             return True
         name = identity.get("path", "")
-        is_link = "path" in found and name.startswith(f"{self._dev}/")
-        return is_link and os.path.realpath(name) == node
+        return "path" in found and bool(name and self.names(name) & self.names(node))
 
     # sysfs
 

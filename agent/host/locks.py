@@ -197,7 +197,7 @@ class FileLocks:
                     _write_holder(descriptor, turn)
                     return descriptor
             except BlockingIOError:
-                self._tell_wait(turn)
+                pass
             except BaseException:
                 os.close(descriptor)
                 raise

@@ -257,8 +257,9 @@ def _contradictions(attachment: Attachment) -> list[str]:
             "encryption needs disk.type disk: a lun passes the raw ciphertext to the guest",
         ),
         (
-            isinstance(connection, IscsiConnection) and connection.data.lacks_port,
-            "a portal without a port needs initiator instance: os-brick reads ADDRESS:PORT",
+            isinstance(connection, IscsiConnection) and connection.data.has_a_strange_portal,
+            "connection_info.data: a portal must be ADDRESS:PORT with an IPv4 address, an IPv6 one "
+            "in brackets, or a name with a dot",
         ),
         (
             bool(connection.data.encrypted) and attachment.encryption is None,
@@ -296,6 +297,10 @@ def _limits_of_own_initiator(attachment: Attachment) -> list[tuple[bool, str]]:
             not isinstance(connection, GuestIscsiConnection),
             "initiator instance needs driver_volume_type iscsi: for "
             f"{connection.driver_volume_type} QEMU is no initiator",
+        ),
+        (
+            isinstance(connection, GuestIscsiConnection) and connection.lacks_credentials,
+            "auth_method CHAP needs auth_username and auth_password",
         ),
         (
             attachment.identity is not None,

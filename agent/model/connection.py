@@ -184,9 +184,9 @@ class ScsiData(Data):
         return asked if asked >= 0 and self.lun_here(asked) == lun else lun
 
 
-PORTAL = re.compile(r"(\[[0-9A-Fa-f:]+\]|[^\s\[\]:,]+\.[^\s\[\]:,]+)(?P<port>:\d{1,5})?")
-"""As iscsiadm lists sessions, which os-brick compares word by word: a name without a dot it would
-put into brackets."""
+PORTAL = re.compile(r"(\[[0-9A-Fa-f:]+(%[\w-]+)?\]|[^\s\[\]:,]+\.[^\s\[\]:,]+):\d{1,5}")
+"""As iscsiadm lists sessions, which os-brick compares word by word: what has no dot it puts into
+brackets."""
 
 
 class IscsiData(ScsiData):
@@ -200,23 +200,20 @@ class IscsiData(ScsiData):
     auth_username: StrictStr | None = None
 
     def traps(self) -> Iterator[str]:
-        portals = (self.target_portal, *(self.target_portals or ()))
-        if not all(PORTAL.fullmatch(portal) for portal in portals if portal is not None):
-            yield (
-                "a portal must be ADDRESS:PORT with an IPv4 address, an IPv6 one in brackets, or "
-                "a name with a dot"
-            )
         if "" in (self.target_iqn, *(self.target_iqns or ())):
             yield "an IQN must not be empty"
-        # Whatever it is: os-brick then reads both.
-        if self.auth_method and not (self.auth_username and self.auth_password):
-            yield f"auth_method {self.auth_method} needs auth_username and auth_password"
 
     @property
-    def lacks_port(self) -> bool:
+    def has_a_strange_portal(self) -> bool:
+        """os-brick would log in to it for ever: no session is ever listed by that name."""
         portals = (self.target_portal, *(self.target_portals or ()))
-        found = [PORTAL.fullmatch(portal) for portal in portals if portal is not None]
-        return any(portal is not None and portal["port"] is None for portal in found)
+        return not all(PORTAL.fullmatch(portal) for portal in portals if portal is not None)
+
+    @property
+    def has_credentials(self) -> bool:
+        return bool(
+            self.auth_username and self.auth_password and self.auth_password.get_secret_value()
+        )
 
     @model_validator(mode="after")
     def _one_complete_path(self) -> "IscsiData":
@@ -240,6 +237,12 @@ class IscsiConnection(Connection):
     def targets(self) -> tuple[str, ...]:
         iqns = set(self.data.target_iqns or ()) | {self.data.target_iqn or ""}
         return tuple(sorted(iqns - {""}))
+
+    @property
+    def lacks_credentials(self) -> bool:
+        """Of any method os-brick reads both, once it has changed half of the node record. To leave
+        it needs none."""
+        return bool(self.data.auth_method) and not self.data.has_credentials
 
     @property
     def paths(self) -> int:
@@ -325,12 +328,15 @@ class FibreChannelConnection(Connection):
         """Pairs of ports that the request names; else one for each port of the storage."""
         return sum(map(len, self._pairs.values())) or len(self.targets)
 
-    def paths_here(self, seen: Mapping[str, Collection[str]]) -> int:
+    def paths_here(self, seen: Mapping[str, Collection[str] | None]) -> int:
         """Those of them that a host can have: ``seen`` are the storage's ports that each of its own
-        does. Without a zone manager the request pairs every port with every other. All of them
-        where the host knows of none."""
-        found = (ports & set(seen.get(own, ())) for own, ports in self._pairs.items())
-        return sum(map(len, found)) or self.paths
+        does, or None where it sees nobody today. Without a zone manager the request pairs every
+        port with every other. All of them where the host knows of none."""
+        found = 0
+        for own, ports in self._pairs.items():
+            others = seen.get(own, ())
+            found += len(ports if others is None else ports & set(others))
+        return found or self.paths
 
     @property
     def _pairs(self) -> dict[str, set[str]]:

@@ -80,3 +80,7 @@ class GuestIscsiConnection(Connection):
     def user(self) -> str | None:
         """Of CHAP; None: the target asks for none."""
         return self.data.auth_username if self.data.auth_method == "CHAP" else None
+
+    @property
+    def lacks_credentials(self) -> bool:
+        return self.data.auth_method == "CHAP" and not self.data.has_credentials

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from pydantic import StrictBool, ValidationInfo, model_validator
+from pydantic import StrictBool, StrictStr, ValidationInfo, model_validator
 
 from agent.model.value import Positive, Value, is_asked
 
@@ -26,6 +26,7 @@ class MigrationOptions(Value):
 
     ``post_copy`` only allows it; it begins where ``on_timeout`` says so. The time-outs count from
     the start of the copy and from the last time when less was left than ever before.
+    ``same_devices``: paths of block devices that are no attachments, and the same over there.
     ``max_downtime_milliseconds`` are allowed in so many ``downtime_steps``, one each
     ``downtime_step_seconds``."""
 
@@ -40,6 +41,7 @@ class MigrationOptions(Value):
     downtime_steps: Positive = 1
     downtime_step_seconds: Positive = 30
     on_timeout: OnTimeout = "abort"
+    same_devices: tuple[StrictStr, ...] = ()
 
     @model_validator(mode="after")
     def _is_allowed(self, info: ValidationInfo) -> "MigrationOptions":

@@ -22,6 +22,7 @@ from agent.errors import (
 from agent.journal.book import Book
 from agent.journal.record import Held, Part, Record
 from agent.model.attachment import Attachment
+from agent.model.connection import IscsiConnection
 from agent.model.contract import Command
 from agent.model.mark import is_user_alias
 from agent.model.move import CancelMigrationRequest, MigrateRequest
@@ -238,6 +239,12 @@ class Admission:
     def _allowed(self, attachment: Attachment) -> None:
         if attachment.encryption is not None and attachment.encryption.is_lost:
             raise Invalid("attachment.encryption.passphrase: is empty; nothing was touched")
+        connection = attachment.connection
+        if isinstance(connection, IscsiConnection) and connection.lacks_credentials:
+            raise Invalid(
+                f"attachment.connection_info.data: auth_method {connection.data.auth_method} needs "
+                "auth_username and auth_password; nothing was touched"
+            )
         if attachment.multiattach and not self.policy.allow_multiattach:
             raise Unsupported("the operator has switched multiattach off on this host")
         bootable = attachment.multiattach and attachment.disk.boot_order is not None

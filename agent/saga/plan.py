@@ -155,16 +155,20 @@ class Plan:
         return len(self.reversible)
 
     def next_step(self, record: Record) -> Step:
-        """What is to be applied, or reverted, next."""
+        """What is to be applied, reverted, or asked whether it happened, next."""
+        turns = record.direction == "forward" and record.cause is not None
+        if turns and record.intended >= self.commit_position:
+            return self.commit
         return self.steps[max(0, record.current)]
 
     def turn(self, record: Record) -> str:
         """Whose turn that needs: an instance's, or one that nobody else asks for."""
         return self.next_step(record).turn or record.instance_id or record.operation_id
 
-    def place(self, record: Record) -> tuple[Lane, str]:
-        """Where that is to run: in which lane, in whose turn."""
-        return self.next_step(record).lane, self.turn(record)
+    def place(self, record: Record) -> tuple[Lane, tuple[str, ...], str]:
+        """Where that is to run: in which lane, behind what else of its targets, in whose turn."""
+        step = self.next_step(record)
+        return step.lane, step.targets, self.turn(record)
 
     def touched(self, intended: int) -> bool:
         """May the host have been changed, where ``intended`` is the last intent?"""

@@ -124,7 +124,7 @@ class Workers:
             if record is None or self._schedule.is_running(operation_id):
                 return None
             is_parked = self._schedule.is_parked(operation_id)
-            record = self._reread(record)
+            record = self._records[operation_id] = self._reread(record)
             if record.state == "running" and not is_parked:  # between two turns, or not recovered
                 return None
             self._forget(record)

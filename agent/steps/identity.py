@@ -28,15 +28,32 @@ class VerifyIdentity(Step):
         host, operation_id = scene.host, scene.operation_id
         known = host.journal.device_of(self.attachment.attachment_id)
         is_known = known is not None and same_device(known.identity, device.identity)
-        prove(
-            host.journal,
-            host.connectors,
-            self.attachment,
-            device,
-            besides=operation_id,
-            earlier=known if is_known else None,
-        )
+        earlier = known if is_known else None
+        asked = host.journal, host.connectors, self.attachment, device
+        _refuse_wrong_request(*asked, besides=operation_id, earlier=earlier)
+        prove(*asked, besides=operation_id, earlier=earlier)
         return {}
+
+
+def _refuse_wrong_request(
+    journal: Promises,
+    connectors: Connectors,
+    attachment: Attachment,
+    device: Device,
+    *,
+    besides: str,
+    earlier: Device | None,
+) -> None:
+    """Raises WrongDevice: the device is the volume by what others were given, and it is the request
+    that says otherwise. They keep it, without a quarantine."""
+    wrong = why_another(journal, connectors, attachment, device, besides=besides, earlier=earlier)
+    asked = list(_not_as_asked(attachment, device, earlier))
+    if asked and wrong == asked and _is_counted_on(journal, attachment, device, besides):
+        raise WrongDevice(
+            f"others count on volume {attachment.volume_id} here, as {device.shown} of "
+            f"{device.size_bytes} bytes, which the request says otherwise: {'; '.join(asked)}; it "
+            "was not plugged, and stays as it is for them: see identity and size_bytes"
+        )
 
 
 def prove(
@@ -54,13 +71,6 @@ def prove(
     still be that one. It may have grown. Raises WrongDevice, once the device is quarantined;
     ReadOnlyDevice, Unsupported."""
     wrong = why_another(journal, connectors, attachment, device, besides=besides, earlier=earlier)
-    asked = list(_not_as_asked(attachment, device, earlier))
-    if asked and wrong == asked and _is_counted_on(journal, attachment, device, besides):
-        raise WrongDevice(
-            f"others count on volume {attachment.volume_id} here, as {device.shown} of "
-            f"{device.size_bytes} bytes, which the request says otherwise: {'; '.join(asked)}; it "
-            "was not plugged, and stays as it is for them: see identity and size_bytes"
-        )
     if wrong:
         reason = f"{device.path}: {'; '.join(wrong)}"
         journal.quarantine(attachment.volume_id, device, reason)
@@ -104,9 +114,10 @@ def refuse_unfit(attachment: Attachment, device: Device) -> None:
 
 
 def _is_counted_on(journal: Promises, attachment: Attachment, device: Device, besides: str) -> bool:
-    """Is it known to be the volume, by what somebody else was given?"""
+    """Is it known to be the volume, by what is in place? What is being attached is not proven."""
     return any(
         promise.volume_id == attachment.volume_id
+        and promise.operation_id is None
         and promise.device is not None
         and same_device(promise.device.identity, device.identity)
         for promise in journal.promises(besides)

@@ -314,19 +314,19 @@ def _shown(progress: MigrationProgress) -> Progress | None:
 
 
 def _why_failed(host: Host, travel: Travel, look: DomainLook | None) -> AgentError:
-    """As this life was told, or that nobody was told."""
-    if look is not None and look.state == "paused" and not look.is_held:
-        return MigrationFailed(
-            "the instance stands here since libvirt was to switch it over, and "
-            f"{travel.destination.host} does not have it: see that no other host runs it, then "
-            "'virsh resume' it here"
+    """As this life was told, or that nobody was told; and that the guest stands, where it does."""
+    why = host.migrations.refusal(travel.instance_id)
+    if why is None or isinstance(why, Unavailable):
+        why = MigrationFailed(
+            "libvirt has given the migration up, and the instance did not leave: the logs of "
+            "libvirt and QEMU on both hosts say why"
         )
-    told = host.migrations.refusal(travel.instance_id)
-    if told is not None and not isinstance(told, Unavailable):
-        return told
+    if look is None or look.state != "paused" or look.is_held:
+        return why
     return MigrationFailed(
-        "libvirt has given the migration up, and the instance did not leave: the logs of libvirt "
-        "and QEMU on both hosts say why"
+        f"{why.detail}; the instance stands here, and {travel.destination.host} does not have it: "
+        "see why ('virsh domstate --reason'), and that no other host runs it, then 'virsh resume' "
+        "it here"
     )
 
 

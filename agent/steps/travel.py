@@ -39,14 +39,19 @@ class Travel:
         """Before libvirt is asked for it.  Raises Unsupported, too: over there the name of a device
         may mean another volume."""
         for description in host.migrations.descriptions(self.instance_id):
-            unnamed = () if description is None else unnamed_devices(description, self.parts)
-            if unnamed:
+            unnamed = {} if description is None else unnamed_devices(description, self.parts)
+            strange = [f"{dev} ({path})" for dev, path in unnamed.items() if not self._same(path)]
+            if strange:
                 raise Unsupported(
-                    f"{', '.join(unnamed)} of the guest is no attachment of this agent: over there "
+                    f"{', '.join(strange)} of the guest is no attachment of this agent: over there "
                     "that path may be another volume. Import it ('attachctl import') and prepare "
-                    "it as well, or detach it"
+                    "it as well, or detach it; or name it in options.same_devices, where it is the "
+                    "same there"
                 )
         return self.journey(host)
+
+    def _same(self, path: str) -> bool:
+        return path in self.options.same_devices
 
     def is_begun(self, scene: Scene) -> bool:
         """Written with the intent to begin: from then on it may be on its way."""

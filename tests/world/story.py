@@ -184,6 +184,7 @@ class Telling:
 
     def _check_end(self, or_else: frozenset[str]) -> None:
         world, story = self.world, self.story
+        _people_decide(world)
         is_strict = not or_else
         is_as_told = (is_strict or not story.is_timed) and not self.has_lost_power
         assert [record.operation_id for record in _open(world)] == []
@@ -282,6 +283,13 @@ def _begun(begin: Act) -> tuple[Image, frozenset[str]]:
         return world.image(), strays
     finally:
         world.close()
+
+
+def _people_decide(world: World) -> None:
+    """Which volume has the last writes of a guest that went with the pivot nobody else can tell."""
+    for record in _open(world):
+        if record.trouble is not None and "may have the last writes" in record.trouble.detail:
+            world.agent.query("abandon_operation", {"operation_id": record.operation_id})
 
 
 def _open(world: World) -> list[Record]:

@@ -105,7 +105,7 @@ def test_devices_that_nobody_names() -> None:
     file = '<disk type="file" device="disk"><source file="/x"/><target dev="vdy"/></disk>'
     other = '<disk type="block" device="disk"><source dev="/dev/dm-3"/><target dev="vdz"/></disk>'
     found = unnamed_devices(domain(ours, empty, file, other), {"ua-att-1"})
-    assert found == ["vdz (/dev/dm-3)"]
+    assert found == {"vdz": "/dev/dm-3"}
 
 
 def test_a_disk_that_this_half_does_not_have_is_no_trouble() -> None:

@@ -123,6 +123,12 @@ class TestPaths:
         device = bench.connectors(use_multipath=True, pause=pauses.append).connect(asked)
         assert (device.paths_found, device.paths_expected, pauses) == (4, 4, [])
 
+    def test_of_fibre_channel_all_by_a_port_that_is_down_are_missing(self, bench: Bench) -> None:
+        asked = self.full_mesh(bench, ("sdb", "sdc"))
+        (bench.tree.sys / "class/fc_host/host10/port_state").write_text("Linkdown\n")
+        with pytest.raises(AgentError, match="2 of 6 paths"):
+            bench.connectors(use_multipath=True).connect(asked)
+
     def test_of_fibre_channel_one_that_is_lost_is_missing(self, bench: Bench) -> None:
         asked = self.full_mesh(bench, ("sdb", "sdc", "sdd"))
         with pytest.raises(AgentError, match="3 of 4 paths"):

@@ -284,6 +284,20 @@ class TestTrail:
         assert not trail.reached
         assert "after 5 logins" in str(trail.reason)
 
+    def test_another_portal_has_let_us_in_all_the_same(self) -> None:
+        trail, _ = self.trail(fails=False)
+        trail.execute(*LOGIN[1][:-2], "192.0.2.2:3260", "--login")
+        for _ in range(5):
+            trail.execute(*LOGIN[1])
+        assert trail.reached
+
+    def test_logins_that_were_found_do_not_count(self) -> None:
+        """os-brick tries three times to find a missing LUN, by each portal of the request."""
+        trail, _ = self.trail(fails=False)
+        for _ in range(9):
+            trail.execute(*LOGIN[1])
+            trail.execute(*LOGIN[1][:-1], "--logout")
+
     def test_a_mount_and_what_it_starts_end_in_time(self) -> None:
         trail, ran = self.trail(fails=False)
         trail.execute(*MOUNT)

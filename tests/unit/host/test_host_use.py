@@ -61,6 +61,21 @@ def test_btrfs_is_known_by_its_source(host: Path) -> None:
     assert use(host) == "mounted at /srv"
 
 
+@pytest.mark.parametrize("source", ["//nas/sda", "/srv/disks/sda", "sshfs#nas:/sda"])
+def test_what_only_ends_like_it_is_not_it(host: Path, source: str) -> None:
+    mounted(host, "0:45", source=source)
+    assert use(host) is None
+
+
+def test_a_mount_point_may_have_any_name(host: Path) -> None:
+    """The kernel escapes blanks and line feeds, and nothing else that ends a line or a word."""
+    (host / "proc/self/mountinfo").write_text(
+        "29 1 0:44 / /home/u/a\x0cb\u2028c rw - fuse.sshfs nas:/ rw\n"
+        f"30 1 {SDA} / /srv\\040two rw shared:1 - xfs /dev/sda rw\n"
+    )
+    assert use(host) == "mounted at /srv two"
+
+
 def test_it_is_swap(host: Path) -> None:
     (host / "proc/swaps").write_text(
         "Filename Type Size Used Priority\n/dev/sda1 partition 9 0 -2\n"

@@ -341,3 +341,17 @@ def test_a_detach_behind_an_attach_that_has_not_begun_is_taken(world: World) -> 
     world.run()
     assert [record.state for record in world.records()] == ["done", "done"]
     assert world.storage.devices == {}
+
+
+@pytest.mark.parametrize("password", [None, ""])
+def test_who_logs_in_by_chap_has_a_password(world: World, password: str | None) -> None:
+    """os-brick would change half of the node record, and then miss it. To leave it needs none."""
+    whole = attachment(1)
+    given = {"auth_method": "CHAP", "auth_username": "us", "auth_password": password}
+    data = {
+        name: v for name, v in (whole["connection_info"]["data"] | given).items() if v is not None
+    }
+    info = {**whole["connection_info"], "data": data}
+    error = sent(world, attach(1, connection_info=info))["error"]
+    assert (error["code"], "auth_method CHAP needs" in error["detail"]) == ("invalid", True)
+    accepted(world, detach(2, attachment={**whole, "connection_info": info}))

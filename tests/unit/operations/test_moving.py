@@ -332,6 +332,8 @@ class TestMigrateRequest:
         code, detail = failed(source, migrate(1, 1))
         assert (code, "vdz (/dev/dm-3)" in detail) == ("unsupported", True)
         assert "start-migration" not in " ".join(source.instants.passed)
+        said = {"same_devices": ["/dev/dm-3"]}
+        assert ask(source, migrate(2, 1, options=said))["state"] == "done"
 
     def test_every_attachment_goes_along(self, source: World) -> None:
         code, detail = refused(source, migrate(1))

@@ -101,13 +101,6 @@ def kept_from_leaving(world: World) -> None:
             assert len(world.storage.devices) == 2
 
 
-def people_decide(world: World) -> None:
-    """Where nobody else can tell which volume has the last writes."""
-    for record in world.records():
-        if record.state == "unsettled":
-            world.agent.query("abandon_operation", {"operation_id": record.operation_id})
-
-
 def copied_by_hand(world: World) -> None:
     """Somebody's own backup of the disk."""
     world.copies.pace = "stalls"
@@ -325,7 +318,7 @@ SWAPS = (
     Story(
         "swap of a transient domain in whose pivot libvirtd dies",
         then(host(is_persistent=False), attached_with(), place(), loses_track("back")),
-        (swap(1), destroy, people_decide),
+        (swap(1), destroy),
         (DONE,),
         is_timed=True,
     ),

@@ -12,8 +12,9 @@ from agent.saga.plan import Lane, Step
 from agent.service.lanes import Lanes
 from tests.lab.patience import PATIENCE
 from tests.unit.saga.stories import SHARED
-from tests.world.story import attach, request_id
-from tests.world.world import World
+from tests.world.storage import Lun
+from tests.world.story import VOLUMES, attach, attach_batch, attachment, request_id
+from tests.world.world import LANES, Tasks, World
 
 LONG_SECONDS = 10.0 * PATIENCE
 
@@ -98,3 +99,21 @@ def test_volumes_of_one_target_are_connected_one_after_the_other(world: World) -
     attach(2, 2, instance=2, **SHARED)(world)
     world.run()
     assert [world.record(request_id(number)).state for number in (1, 2)] == ["done", "done"]
+
+
+def test_a_batch_gives_its_thread_away_before_another_target(world: World) -> None:
+    """Or who waits for the first would wait for the second, which may be dead."""
+    world.storage.luns["iqn.sim:other", 4] = Lun(VOLUMES[3])
+    data = {"target_portal": "192.0.2.9:3260", "target_iqn": "iqn.sim:other", "target_lun": 4}
+    other = {"driver_volume_type": "iscsi", "data": data}
+    both = attachment(1), attachment(4, volume=4, connection_info=other)
+    world.die()
+    lanes = {lane: Tasks() for lane in LANES}
+    world.start(lanes)
+    attach_batch(1, *both)(world)
+    while lanes["guest"].do_next():
+        pass
+    assert lanes["scsi"].do_next()
+    assert len(world.storage.devices) == 1
+    assert lanes["scsi"].do_next()
+    assert len(world.storage.devices) == 2

@@ -156,3 +156,14 @@ def test_a_read_only_device_serves_readers_only(world: World) -> None:
     attach(2, 2, access_mode="ro")(world)
     world.run()
     assert world.record(request_id(2)).state == "done"
+
+
+def test_a_lost_volume_that_comes_back_smaller_is_quarantined(world: World) -> None:
+    """By its own row alone nobody knows it to be right: its size is all that tells."""
+    attached(world, 1, size_bytes=1 << 30)
+    world.domains.destroy(ONE)
+    world.lose_power()
+    world.storage.luns[TARGET, 1].size_bytes = 1 << 29
+    world.start()
+    world.run()
+    assert list(quarantined(world)) == [VOLUMES[0]]

@@ -43,7 +43,7 @@ def _name_of(path: str) -> str:
 
 
 def _lines(path: Path) -> list[str]:
-    """None where the kernel has no such file: swap may be left out of one."""
+    """Empty where the kernel has no such file: swap may be left out of one."""
     try:
         return list(lines_of(path.read_bytes()))
     except OSError:

@@ -23,10 +23,12 @@ class Findings:
     def look(self) -> None:
         """Logs what was not found the last time.  Raises Unavailable (libvirt, the journal)."""
         findings = audit(self._host, self._journal)["findings"]
-        found = {(one["kind"], f"{one['attachment_id']}: {one['detail']}"): one for one in findings}
-        for kind, about in sorted(found.keys() - self._known):
+        found = frozenset(
+            (one["kind"], f"{one['attachment_id']}: {one['detail']}") for one in findings
+        )
+        for kind, about in sorted(found - self._known):
             LOG.warning("audit: %s: attachment %s (attachctl audit)", kind, about)
-        self._known = frozenset(found)
+        self._known = found
 
     def counts(self) -> Counter[str]:
         """By kind, as found the last time."""

@@ -46,9 +46,11 @@ def _refuse_wrong_request(
 ) -> None:
     """Raises WrongDevice: the device is the volume by what others were given, and it is the request
     that says otherwise. They keep it, without a quarantine."""
-    wrong = why_another(journal, connectors, attachment, device, besides=besides, earlier=earlier)
     asked = list(_not_as_asked(attachment, device, earlier))
-    if asked and wrong == asked and _is_counted_on(journal, attachment, device, besides):
+    if not asked:
+        return
+    wrong = why_another(journal, connectors, attachment, device, besides=besides, earlier=earlier)
+    if wrong == asked and _is_counted_on(journal, attachment, device, besides):
         raise WrongDevice(
             f"others count on volume {attachment.volume_id} here, as {device.shown} of "
             f"{device.size_bytes} bytes, which the request says otherwise: {'; '.join(asked)}; it "

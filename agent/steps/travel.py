@@ -26,7 +26,9 @@ class Travel:
 
     def journey(self, host: Host) -> Journey:
         """Raises Invalid, UnknownInstance, Unavailable."""
-        live, persistent = host.migrations.descriptions(self.instance_id)
+        return self._by(*host.migrations.descriptions(self.instance_id))
+
+    def _by(self, live: str, persistent: str | None) -> Journey:
         return Journey(
             libvirt_uri=self.destination.libvirt_uri,
             migrate_uri=self.destination.migrate_uri,
@@ -38,7 +40,8 @@ class Travel:
     def first_journey(self, host: Host) -> Journey:
         """Before libvirt is asked for it.  Raises Unsupported, too: over there the name of a device
         may mean another volume."""
-        for description in host.migrations.descriptions(self.instance_id):
+        live, persistent = host.migrations.descriptions(self.instance_id)
+        for description in (live, persistent):
             unnamed = {} if description is None else unnamed_devices(description, self.parts)
             strange = [f"{dev} ({path})" for dev, path in unnamed.items() if not self._same(path)]
             if strange:
@@ -48,7 +51,7 @@ class Travel:
                     "it as well, or detach it; or name it in options.same_devices, where it is the "
                     "same there"
                 )
-        return self.journey(host)
+        return self._by(live, persistent)
 
     def _same(self, path: str) -> bool:
         return path in self.options.same_devices

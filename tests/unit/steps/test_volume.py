@@ -82,10 +82,10 @@ def test_what_another_volume_has_by_now_stays(world: World) -> None:
     assert learnt["warnings"] == [f"{device.path} is the device of volume {VOLUMES[1]}: it stays"]
 
 
-def comes_while_the_lock_is_waited_for(
-    world: World, monkeypatch: pytest.MonkeyPatch, device: HostDevice
-) -> None:
-    """The array has given our number away, and who had the target's lock has connected it."""
+def comes_while_the_lock_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> HostDevice:
+    """The array has given our number to volume 2, which who had the lock has connected."""
+    attached(world, 2, volume=2)
+    (device,) = world.storage.devices.values()
     targets = world.locks.targets
 
     @contextmanager
@@ -95,14 +95,13 @@ def comes_while_the_lock_is_waited_for(
             yield
 
     monkeypatch.setattr(world.locks, "targets", after_somebody)
+    return device
 
 
 def test_nor_is_it_taken_where_it_came_in_the_last_moment(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attached(world, 2, volume=2)
-    (device,) = world.storage.devices.values()
-    comes_while_the_lock_is_waited_for(world, monkeypatch, device)
+    device = comes_while_the_lock_is_waited_for(world, monkeypatch)
     learnt = disconnect_unless_used(scene(world), Attachment.parse(attachment(1)), None)
     assert (TARGET, 1) in world.storage.devices
     assert learnt["warnings"] == [f"{device.path} is the device of volume {VOLUMES[1]}: it stays"]
@@ -111,9 +110,7 @@ def test_nor_is_it_taken_where_it_came_in_the_last_moment(
 def test_nor_where_it_is_not_written_down_yet_whose_it_is(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attached(world, 2, volume=2)
-    (device,) = world.storage.devices.values()
-    comes_while_the_lock_is_waited_for(world, monkeypatch, device)
+    comes_while_the_lock_is_waited_for(world, monkeypatch)
     world.journal.write(lambda book: book._db.execute("UPDATE attachments SET device = NULL"))
     with pytest.raises(Busy, match=f"may be that of volume {VOLUMES[1]}"):
         disconnect_unless_used(scene(world), Attachment.parse(attachment(1)), None)

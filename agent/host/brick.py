@@ -52,6 +52,7 @@ from agent.model.attachment import Attachment
 from agent.model.connection import (
     Connection,
     FibreChannelConnection,
+    IscsiConnection,
     LocalConnection,
     NfsConnection,
     NvmeConnection,
@@ -203,6 +204,8 @@ class BrickConnectors:
                     )
                 if isinstance(connection, SCSI) and device is not None:
                     self._leftovers.remove(connection, device, trail)
+                if isinstance(connection, IscsiConnection):
+                    self._leftovers.log_out(by_ways_of(connection, told), trail)
                 if isinstance(connection, NvmeConnection):
                     with self._locks.hold(connection.lane):
                         self._nvme.leave_empty(connection.targets[0], connection.ways, trail)

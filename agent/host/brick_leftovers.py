@@ -1,7 +1,8 @@
 """What a disconnect of os-brick has left of a volume: looked for, and taken away where it is ours.
 
 os-brick removes the paths that it sees at the volume's address, and the map that is on them. Paths
-that come later stay, and so does a map whose paths went before: then nothing leads to it.
+that come later stay, and so does a map whose paths went before: then nothing leads to it. Of a
+session whose node record is gone iscsiadm says that it found nothing, and os-brick lets it be.
 """
 
 import logging
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from agent.errors import ConnectFailed
 from agent.host.brick_locks import OsBrickLocks
-from agent.host.brick_trail import Execute, Trail
+from agent.host.brick_trail import ISCSI_NOTHING_FOUND, Execute, Trail
 from agent.host.identity import BlockDevices
 from agent.model.connection import Connection
 from agent.model.device import Device, Disconnected
@@ -53,6 +54,18 @@ class Leftovers:
                 if paths := sorted(left - maps):
                     self._remove(paths, trail.execute)
                 self._remove_empty(maps, trail)
+
+    def log_out(self, told: Connection, trail: Trail) -> None:
+        """Of sessions that show nothing, by the ways that os-brick was told.
+
+        Raises what os-brick raises."""
+        if not self._devices.empty_sessions(told.ways):
+            return
+        with self._locks.hold(told.lane):  # no other program logs in, and has yet to scan
+            for number in self._devices.empty_sessions(told.ways):
+                LOG.warning("iSCSI session %s shows nothing any more: logged out", number)
+                command = ("iscsiadm", "-m", "session", "-r", number, "--logout")
+                trail.execute(*command, run_as_root=True, check_exit_code=[0, ISCSI_NOTHING_FOUND])
 
     def refuse_left(self, connection: Connection, device: Device | None) -> Disconnected:
         """Has the volume gone? os-brick can end well and leave the device.

@@ -41,7 +41,7 @@ PACKAGES = {
 ISCSI_LOGIN_REFUSED = 24
 """iscsiadm(8), exit status ISCSI_ERR_LOGIN_AUTH_FAILED."""
 
-ISCSI_SESSION_UNNAMED = 21
+ISCSI_NOTHING_FOUND = 21
 """ISCSI_ERR_NO_OBJS_FOUND, which iscsiadm itself would say if it looked."""
 
 LOGIN_TIMEOUTS = 2
@@ -179,7 +179,7 @@ class Trail:
         self._logins[command] += 1
         if self._logins[command] == LOGINS_AT_MOST:
             why = f"error: after {LOGINS_AT_MOST} logins no session has the name that was asked for"
-            error = ProcessExecutionError(stderr=why, exit_code=ISCSI_SESSION_UNNAMED)
+            error = ProcessExecutionError(stderr=why, exit_code=ISCSI_NOTHING_FOUND)
             self.failures.append(failure_of(command, error))
             self._given_up[_attempt(command)] = error
             self._reached.discard(_way(command))

@@ -13,13 +13,14 @@ there in a container, and behind after a burst of events), blkid (reads what gue
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.host.fabric import ports_seen
 from agent.host.far_files import FarFiles
 from agent.host.host_use import use_by_host
+from agent.host.iscsi_sessions import portal_and_iqn, sessions, shows_nothing
 from agent.host.sysfs import content, entries, text
 from agent.model.device import BACKED, conflict, plain_identity
 
@@ -225,15 +226,20 @@ class BlockDevices:
             place = self._block(node).resolve()
             session = re.search(r"/session(\d+)/.*:(\d+)/block/", str(place))
             if session is not None:
-                portal, iqn = self._session(session[1])
+                portal, iqn = portal_and_iqn(self._sys / "class", session[1])
                 found.add((_bracketed(portal), iqn, int(session[2])))
         return found
 
     def iscsi_portals(self, iqn: str) -> set[str]:
         """Of the sessions with this target that are there, as iscsiadm writes them."""
-        there = entries(self._sys / "class" / "iscsi_session")
-        sessions = [self._session(entry.name.removeprefix("session")) for entry in there]
-        return {_bracketed(portal) for portal, target in sessions if target == iqn}
+        there = sessions(self._sys / "class").values()
+        return {_bracketed(portal) for portal, target in there if target == iqn}
+
+    def empty_sessions(self, ways: Collection[str]) -> list[str]:
+        """The numbers of iSCSI sessions by these portals with these targets that show nothing."""
+        classes = self._sys / "class"
+        there = [number for number, way in sessions(classes).items() if " ".join(way) in ways]
+        return [number for number in there if shows_nothing(classes, number)]
 
     def fc_ports(self) -> dict[str, set[str] | None]:
         """As fabric.ports_seen, of this host; empty: it has no Fibre Channel HBA."""
@@ -359,14 +365,7 @@ class BlockDevices:
         if "traddr" in address:
             return f"{address['traddr']}:{address.get('trsvcid', '')}"
         session = re.search(r"/session(\d+)/", str(path.resolve()))
-        return None if session is None else " ".join(self._session(session[1]))
-
-    def _session(self, number: str) -> tuple[str, str]:
-        """Portal and IQN."""
-        iscsi = self._sys / "class"
-        connection = iscsi / "iscsi_connection" / f"connection{number}:0"
-        portal = ":".join(text(connection, f"persistent_{part}") for part in ("address", "port"))
-        return portal, text(iscsi, f"iscsi_session/session{number}/targetname")
+        return session and " ".join(portal_and_iqn(self._sys / "class", session[1]))
 
 
 def _bracketed(portal: str) -> str:

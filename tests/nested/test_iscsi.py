@@ -1,5 +1,6 @@
 """Real iSCSI sessions to real targets: every layout of the arrays that matter."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,15 @@ from tests.functional.orchestrator import Orchestrator
 from tests.lab.guest import Guest
 from tests.lab.patience import wait_until
 from tests.nested.inside.iscsi import PORTAL, SECOND_PORTAL, Firewall
-from tests.nested.inside.leftovers import maps, run, scsi_disks, sessions, slaves
+from tests.nested.inside.leftovers import (
+    NODE_RECORDS,
+    assert_clean,
+    maps,
+    run,
+    scsi_disks,
+    sessions,
+    slaves,
+)
 from tests.nested.inside.storage import Storage
 from tests.nested.inside.wishes import ORDERS, outage, share_between, wish
 
@@ -58,6 +67,18 @@ class TestSinglePath:
         assert sessions() == {target.iqn}
         assert len(scsi_disks()) == 1
         assert orchestrator.detached(neighbour)["disconnected"] is True
+
+    @pytest.mark.exhaustive
+    def test_a_session_whose_node_record_is_gone_goes_too(
+        self, orchestrator: Orchestrator, guests: list[Guest], storage: Storage
+    ) -> None:
+        """iscsiadm finds nothing to log out of, and os-brick takes that for done."""
+        target, backing = storage.lun(1)
+        asked = wish(guests[0], backing, target.connection_info(1))
+        orchestrator.attached(asked)
+        shutil.rmtree(NODE_RECORDS / target.iqn)
+        assert orchestrator.detached(asked)["disconnected"] is True
+        assert_clean()
 
 
 @pytest.mark.usefixtures("multipath")

@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.lab.patience import PATIENCE, LabError, wait_until
 
 MOUNTED = ("nfs", "nfs4", "fuse.quobyte")
+NODE_RECORDS = Path("/etc/iscsi/nodes")
 CONTROLLERS = Path("/sys/class/nvme-fabrics/ctl")
 
 
@@ -32,7 +33,7 @@ def sessions() -> set[str]:
 
 
 def node_records() -> set[str]:
-    return {path.name for path in Path("/etc/iscsi/nodes").glob("*")}
+    return {path.name for path in NODE_RECORDS.glob("*")}
 
 
 def scsi_disks() -> set[str]:

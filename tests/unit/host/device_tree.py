@@ -127,6 +127,8 @@ class DeviceTree:
             directory.mkdir(parents=True, exist_ok=True)
             for attribute, content in attributes.items():
                 (directory / attribute).write_text(f"{content}\n")
+        link = self.sys / "class/iscsi_session" / f"session{number}" / "device"
+        link.symlink_to(self.sys / f"devices/platform/host3/session{number}")
 
     def fc_host(self, number: int, port: str, sees: Sequence[str]) -> None:
         """A port of this host, and those of the storage that it has found."""

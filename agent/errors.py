@@ -181,7 +181,12 @@ class MigrationFailed(AgentError):
     """libvirt or QEMU refused to move the instance, or gave up."""
 
     code = "migration-failed"
-    retriable = True
+
+    def __init__(self, detail: str, *, retriable: bool = False) -> None:
+        """``retriable``: nothing has begun. Once it has, the destination gives back what it had
+        prepared, and another migration is to be prepared."""
+        super().__init__(detail)
+        self.retriable = retriable
 
 
 class TooLate(AgentError):
@@ -204,7 +209,8 @@ class Cancelled(AgentError):
 
 
 class Unavailable(AgentError):
-    """A part of the host does not answer now (libvirt, storage tools): unknown, so wait.
+    """A part of the host cannot tell now (libvirt, storage tools): unknown, so wait. ``reason``
+    says it without naming the part.
 
     Never a reason to undo. Reaches the wire as ``waiting_for`` of an open operation, and where a
     query or the accepting of a command needs the part at once.
@@ -214,8 +220,9 @@ class Unavailable(AgentError):
     retriable = True
 
     def __init__(self, part: str, reason: str) -> None:
-        super().__init__(f"{part} does not answer: {reason}")
+        super().__init__(f"{part}: {reason}")
         self.part = part
+        self.reason = reason
 
 
 ERRORS: dict[str, type[AgentError]] = {

@@ -1,4 +1,5 @@
-"""What the core needs of the machine. The rim (agent/host) and tests/world.py implement these.
+"""What the core needs of the machine. Adapters implement these (agent/host; of what is not the
+machine bus, journal and service), and the simulation does (tests/world).
 
 Every call may raise Unavailable: that means *unknown*, never *not done*. Calls are idempotent in
 the sense of "the same end": plugging what is plugged, unplugging what is gone, disconnecting what
@@ -19,6 +20,9 @@ from agent.model.migration import Journey, MigrationProgress
 from agent.model.secret import GuestSecret
 
 DomainState = Literal["running", "paused", "shutoff"]
+
+INCOMING_MIGRATION = "incoming migration"
+"""The job of a domain that is on its way to this host, as DomainLook has it."""
 
 HEADER_BYTES = 4096
 
@@ -68,6 +72,10 @@ class Capabilities:
     missing: tuple[str, ...] = ()
 
 
+def dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
 class Domains(Protocol):
     def answering(self) -> bool:
         """False: libvirt is known to be away, every call would raise Unavailable.
@@ -84,7 +92,8 @@ class Domains(Protocol):
         """As look shows it. None also where there is no such domain, or it does not run."""
 
     def all(self) -> Sequence[DomainLook]:
-        """Every domain, running or only defined, none seen before the call. ``job`` is not asked
+        """Every domain, running or only defined, none seen before the call; but for one whose QEMU
+        does not answer, of which the look before is told (host/libvirt_looks). ``job`` is not asked
         for: it would wait for a domain that is occupied. Nor ``is_held``, ``is_back``."""
 
     def plug(self, instance_id: str, device_xml: str) -> None:
@@ -264,7 +273,7 @@ class Migrations(Protocol):
     def clear(self, instance_id: str) -> None:
         """Destroy and undefine what is left here of a domain that runs elsewhere by now.
 
-        Its NVRAM and TPM state go as well: they went along."""
+        Its NVRAM file stays: both hosts may have it from the same place."""
 
     def pause(self, instance_id: str) -> None:
         """Stop the guest's processors here, so that the copy ends; it runs again over there.
@@ -384,7 +393,8 @@ class Connectors(Protocol):
         """Its first HEADER_BYTES, past the host's cache.  Raises ConnectFailed."""
 
     def properties(self) -> Mapping[str, Any]:
-        """This host's initiator: what the storage service calls *connector*. Cached."""
+        """This host's initiator: what the storage service calls *connector*. Asked each
+        time: an HBA that was not online yet is missing."""
 
 
 class Locks(Protocol):

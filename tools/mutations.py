@@ -73,7 +73,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what is parked forgets when the guest was asked",
-        "saga/moves.py",
+        "saga/transitions.py",
         "return record.learn(about, parked.learnt).but(",
         "return record.but(",
     ),
@@ -85,7 +85,7 @@ MUTATIONS = (
     ),
     Mutation(
         "deaths are forgotten while earlier steps look again",
-        "saga/moves.py",
+        "saga/transitions.py",
         "return 0 if is_beyond else record.deaths",
         "return 0",
     ),

@@ -17,13 +17,13 @@ MOVING = (
     ),
     Mutation(
         "volumes are disconnected while the other host still fetches memory",
-        "steps/move.py",
+        "steps/migrate.py",
         "        if progress is not None:\n            return self._fetched(scene, progress)\n",
         "",
     ),
     Mutation(
         "what is left of the domain is cleared away wherever it runs",
-        "steps/move.py",
+        "steps/migrate.py",
         '            if where != "there":\n                raise _lost_sight(self.travel, where)\n',
         "",
     ),
@@ -48,7 +48,7 @@ MOVING = (
     Mutation(
         "an instance that has come is looked for by the ids of its new attachments",
         "service/leases.py",
-        "attachment = row.attachment.marked(disk.mark, disk.serial)",
+        "attachment = _with_disk_of(guest, disk, row.attachment).marked(disk.mark, disk.serial)",
         "attachment = row.attachment",
     ),
     Mutation(

@@ -9,7 +9,7 @@ import oslo_messaging
 
 from agent.bus.transport import TROUBLES, declared_otherwise, rpc_transport
 from agent.bus.wire import COMMANDS_TOPIC, CONTROL_TOPIC, EXCHANGE
-from agent.model.contract import ASKED_VERSION
+from agent.model.contract import ASKED_VERSION, CHANGING
 from agent.model.outcome import Answer
 
 LOG = logging.getLogger(__name__)
@@ -30,6 +30,10 @@ SLOW = frozenset(
 )
 """What the agent may have to ask libvirt or storage tools for, or holds on purpose."""
 
+LONG = frozenset({"audit", "import_attachments"})
+LONG_SECONDS = 300.0
+"""Of them, what looks at everything: by how much there is. An agent that works at it says so."""
+
 MONITOR_SECONDS = (3, 20)
 """An agent that works at a call says so twice in this time; one that was killed does not. It is the
 first try's part of the caller's patience, but no less and no more than these."""
@@ -43,7 +47,11 @@ BROKER_TRIES = 1
 """Reconnects within one send; above it the call's own time counts."""
 
 
-class Refused(Exception):
+class ClientError(Exception):
+    """What a call of the client ends with, other than an answer."""
+
+
+class Refused(ClientError):
     """The agent has no answer to a question. ``code`` and ``detail`` as in docs/wire."""
 
     def __init__(self, code: str, retriable: bool, detail: str) -> None:
@@ -53,8 +61,17 @@ class Refused(Exception):
         self.detail = detail
 
 
-class Unreachable(Exception):
-    """No answer came: the broker is away, or no agent of that name listens. Says which."""
+class Unreachable(ClientError):
+    """No answer came: the broker is away, or no agent of that name listens. Says which.
+
+    ``request``: the command that the agent may have accepted all the same, as it went over the
+    wire (secrets included): ``command(verb, request)`` sends the same again, and ``get_operation``
+    knows it by its ``request_id``. None: it was not sent, or it was a question."""
+
+    def __init__(self, detail: str, *, in_doubt: bool = False) -> None:
+        super().__init__(detail)
+        self.in_doubt = in_doubt
+        self.request: dict[str, Any] | None = None
 
 
 class Caller:
@@ -124,7 +141,7 @@ class Caller:
                 try_seconds = min(2 * try_seconds, max(try_seconds, self._timeout_seconds))
             except TROUBLES as error:
                 LOG.info("%s did not reach the broker: %s", method, error)
-                trouble = _no_broker(error, _doubt(topic))
+                trouble = _no_broker(error, _doubt(topic, method), in_doubt=True)
                 self._closed.wait(RETRY_SECONDS)
             if time.monotonic() >= deadline:
                 raise trouble
@@ -133,9 +150,10 @@ class Caller:
         """How long one try waits. Where an answer is due at once, silence means that it is lost;
         what may take longer is heard of meanwhile (oslo.messaging's call monitor)."""
         if method in SLOW:
+            patience = max(self._timeout_seconds, LONG_SECONDS if method in LONG else 0)
             return self._rpc.prepare(
                 topic=topic,
-                timeout=held_seconds + self._timeout_seconds,
+                timeout=held_seconds + patience,
                 call_monitor_timeout=round(try_seconds),
             )
         return self._rpc.prepare(topic=topic, timeout=try_seconds)
@@ -179,7 +197,8 @@ class Caller:
         return Unreachable(
             f"the agent of {self._host} did not answer {method} within "
             f"{self._timeout_seconds:g} s: check that attachment-agent runs there and reaches this "
-            f"broker{_doubt(topic)}"
+            f"broker{_doubt(topic, method)}",
+            in_doubt=True,
         )
 
     def _failed(self, method: str, error: Any) -> Refused:
@@ -198,24 +217,25 @@ class Caller:
         )
 
 
-def _no_broker(error: Exception | None, state: str) -> Unreachable:
+def _no_broker(error: Exception | None, state: str, *, in_doubt: bool = False) -> Unreachable:
     otherwise = None if error is None else declared_otherwise(error)
     if otherwise is not None:
-        return Unreachable(f"the broker refuses us: {otherwise}{state}")
+        return Unreachable(f"the broker refuses us: {otherwise}{state}", in_doubt=in_doubt)
     return Unreachable(
         "the broker does not answer, or refuses us: check that RabbitMQ runs, and transport_url"
-        f" (address, user, password, virtual host, TLS){state}"
+        f" (address, user, password, virtual host, TLS){state}",
+        in_doubt=in_doubt,
     )
 
 
-def _doubt(topic: str) -> str:
+def _doubt(topic: str, method: str) -> str:
     """What is not known after a call without an answer."""
-    if topic != COMMANDS_TOPIC:
-        return ""
-    return (
-        ". Whether the request was accepted is unknown: get_operation tells, or the same request "
-        "sent again"
-    )
+    if topic == COMMANDS_TOPIC:
+        return (
+            ". Whether the request was accepted is unknown: get_operation tells, or the same "
+            "request sent again"
+        )
+    return f". Whether {method} was done is unknown: ask it again" if method in CHANGING else ""
 
 
 def no_refusal(answer: dict[str, Any]) -> dict[str, Any]:

@@ -15,15 +15,26 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
-from agent.bus.caller import Caller, Refused, Unreachable, operation_of
+from agent.bus.caller import Caller, ClientError, Refused, Unreachable, operation_of
 from agent.bus.cinder import from_cinder
 from agent.bus.commands import VALID_FOR, CommandCalls
 from agent.bus.questions import QuestionCalls
 from agent.bus.wire import WAIT_TOPIC
-from agent.model.outcome import Answer
+from agent.errors import Invalid
+from agent.model.outcome import Answer, Problem
 from agent.model.request import LONGEST_WAIT_SECONDS
 
-__all__ = ["VALID_FOR", "AgentClient", "Refused", "Unreachable", "from_cinder"]
+__all__ = [
+    "VALID_FOR",
+    "AgentClient",
+    "Answer",
+    "ClientError",
+    "Invalid",
+    "Problem",
+    "Refused",
+    "Unreachable",
+    "from_cinder",
+]
 
 WAIT_SLICE_SECONDS = 10.0
 """Of one wait_operation: a restart of agent or broker costs no more than this."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypedDict, Unpack
 
-from agent.bus.caller import Caller, operation_of
+from agent.bus.caller import Caller, Unreachable, operation_of
 from agent.bus.wire import COMMANDS_TOPIC
 from agent.model.attachment import Attachment
 from agent.model.outcome import Answer
@@ -17,13 +17,16 @@ VALID_FOR = timedelta(hours=1)
 
 class Envelope(TypedDict, total=False):
     """What every command takes beside its own. ``request_id``: a new one if not given; give your
-    own, and the same ``not_after``, to send it again after a crash of yours. ``not_after`` (an
-    hour from now): later the agent refuses to begin; ``deadline_seconds``: what is not committed
-    so long after it was accepted is undone."""
+    own, and the same ``not_after``, to send it again after a crash of yours: both are part of the
+    request. ``not_after`` (an hour from now; a datetime, local without a time zone, or as the wire
+    writes it, which has milliseconds): later the agent refuses to begin.
+    ``deadline_seconds``: what is not committed so long after it was accepted is undone. ``host``:
+    the only host that may do it."""
 
     request_id: str | None
-    not_after: datetime | None
+    not_after: datetime | str | None
     deadline_seconds: int | None
+    host: str | None
 
 
 class CommandCalls:
@@ -220,14 +223,23 @@ class CommandCalls:
     def command(self, verb: str, request: Mapping[str, Any]) -> Answer:
         """Any command, ``request`` as it goes over the wire.  Raises Unreachable, and Refused for
         a verb that the agent does not know."""
-        return operation_of(self._caller.call(COMMANDS_TOPIC, verb, request=dict(request)))
+        try:
+            return operation_of(self._caller.call(COMMANDS_TOPIC, verb, request=dict(request)))
+        except Unreachable as error:
+            error.request = dict(request) if error.in_doubt else None
+            raise
 
     def _command(self, verb: str, envelope: Envelope, **fields: Any) -> Answer:
         """Fields that are None are left out: the agent has its defaults."""
+        unknown = envelope.keys() - Envelope.__annotations__.keys()
+        if unknown:
+            raise TypeError(f"{verb} takes no {', '.join(sorted(unknown))}")
+        not_after = envelope.get("not_after") or datetime.now(UTC) + VALID_FOR
         request = {
             "request_id": envelope.get("request_id") or str(uuid.uuid4()),
-            "not_after": rfc3339(envelope.get("not_after") or datetime.now(UTC) + VALID_FOR),
+            "not_after": not_after if isinstance(not_after, str) else rfc3339(not_after),
             "deadline_seconds": envelope.get("deadline_seconds"),
+            "host": envelope.get("host"),
             **fields,
         }
         return self.command(verb, {name: v for name, v in request.items() if v is not None})

@@ -14,7 +14,7 @@ from typing import Any
 import oslo_messaging
 
 from agent.errors import AgentError, Internal, Invalid, WrongHost
-from agent.model.contract import COMMANDS, QUESTIONS, WIRE_VERSION
+from agent.model.contract import CHANGING, COMMANDS, QUESTIONS, WIRE_VERSION
 from agent.model.outcome import Problem, refused
 from agent.model.value import LARGEST, UNWRITABLE
 from agent.ports import Desk
@@ -23,11 +23,6 @@ LOG = logging.getLogger(__name__)
 
 ADDRESSED = "attachment_agent_addressed"
 """Key in the context, set by servers.Dispatcher whatever the caller wrote there."""
-
-CHANGING = frozenset(
-    {"cancel_operation", "abandon_operation", "release_quarantine", "import_attachments"}
-)
-"""What changes something must have been meant for this host."""
 
 DEEPEST = 32
 
@@ -54,7 +49,7 @@ class Commands:
         return _guarded(
             verb,
             lambda: self._desk.command(verb, arguments, addressed=is_addressed(ctxt)),
-            lambda error: refused(verb, None, error).wire(),
+            lambda error: refused(verb, _request_id(arguments), error).wire(),
         )
 
 
@@ -140,6 +135,12 @@ def _written(place: tuple[object, ...]) -> str:
     """As in every other refusal: without the word request."""
     inside = place[1:] if place[:1] == ("request",) else place
     return ".".join(f"{name}" for name in inside)[:LONGEST_PLACE] or "request"
+
+
+def _request_id(arguments: Mapping[str, object]) -> str | None:
+    request = arguments.get("request")
+    given = request.get("request_id") if isinstance(request, Mapping) else None
+    return given if isinstance(given, str) else None
 
 
 def _error(error: AgentError) -> Answer:

@@ -8,6 +8,7 @@ from typing import Any
 
 from agent.bus.caller import Caller, Refused, Unreachable, no_refusal
 from agent.bus.wire import CONTROL_TOPIC
+from agent.model.contract import MOVE_INSTANCE
 from agent.ports import Prepared, Readiness, Sighting
 
 LOG = logging.getLogger(__name__)
@@ -129,5 +130,5 @@ def _is_given_up(row: Mapping[str, Any]) -> bool:
     """Of list_operations."""
     if row["verb"] == "cancel_migration":
         return True
-    begun = any(s["name"] == "move-instance" and s["state"] != "planned" for s in row["steps"])
+    begun = any(s["name"] == MOVE_INSTANCE and s["state"] != "planned" for s in row["steps"])
     return row["state"] == "cancelled" or (row["state"] == "undone" and begun)

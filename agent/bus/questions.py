@@ -7,6 +7,9 @@ from agent.bus.caller import Caller, no_refusal, operation_of
 from agent.bus.wire import CONTROL_TOPIC
 from agent.model.outcome import Answer
 
+OPERATIONS_AT_ONCE = 500
+"""In one message; a host keeps tens of thousands."""
+
 
 class QuestionCalls:
     """One method for each question that this version answers; all raise Unreachable."""
@@ -49,12 +52,19 @@ class QuestionCalls:
     def list_operations(
         self, *, limit: int | None = None, before: str | None = None, **filters: Any
     ) -> list[dict[str, Any]]:
-        """Answers with their ids, oldest first: the newest ``limit`` of those accepted before the
-        operation ``before``, where given. Filters match equal: state, open, verb, operation_id,
-        attachment_id, instance_id, volume_id, migration_id.  Raises Refused."""
-        page = {"limit": limit, "before": before}
-        asked = {name: value for name, value in page.items() if value is not None}
-        return self._rows("operations", filters=filters, **asked)
+        """Answers with their ids, oldest first: of those accepted before the operation ``before``,
+        where given, the newest ``limit``, or all, a page in each message. Filters match equal:
+        state, open, verb, operation_id, attachment_id, instance_id, volume_id, migration_id.
+        Raises Refused."""
+        found: list[dict[str, Any]] = []
+        while True:
+            since = {} if before is None else {"before": before}
+            size = OPERATIONS_AT_ONCE if limit is None else limit
+            rows = self._rows("operations", filters=filters, limit=size, **since)
+            found = rows + found
+            if limit is not None or len(rows) < size:
+                return found
+            before = rows[0]["operation_id"]
 
     def list_attachments(self, **filters: Any) -> list[dict[str, Any]]:
         """Filters match equal: attachment_id, instance_id, volume_id.  Raises Refused."""

@@ -1,4 +1,4 @@
-"""Where things are on the bus (design §7, docs/wire.rst). Other programs are written against it.
+"""Where things are on the bus (docs/wire.rst). Other programs are written against it.
 
 What can be called there is in model.contract.
 """

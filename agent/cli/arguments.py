@@ -348,7 +348,9 @@ def _import(commands: Any) -> None:
         "file", metavar="FILE", help="a list of them, as JSON or YAML; - is standard input"
     )
     importing.add_argument(
-        "--apply", action="store_true", help="do it; without this it is only looked whether"
+        "--apply",
+        action="store_true",
+        help="take them over; without this it is only checked whether that can be done",
     )
 
 

@@ -35,6 +35,19 @@ Lister = Callable[..., list[Row]]
 ENTRIES_AT_ONCE = 16
 """Of an import, in one question: each is looked at while the caller waits for the answer."""
 
+ALONE = {
+    "attach": attach_request,
+    "cancel_migration": cancel_migration_request,
+    "extend": extend_request,
+}
+OF_AN_ATTACHMENT = {
+    "detach": detach_request,
+    "disconnect_instance": disconnect_request,
+    "set_iotune": iotune_request,
+    "swap": swap_request,
+}
+"""By verb: how its request is made; of the others it is a list of attachments."""
+
 FILTERS = ("attachment_id", "instance_id", "volume_id")
 
 
@@ -131,14 +144,6 @@ def list_quarantine(session: Session, args: Namespace) -> Exit:
 # changing
 
 
-def attach(session: Session, args: Namespace) -> Exit:
-    return _carry_out(session, "attach", attach_request(args, _now()), args.wait_seconds)
-
-
-def detach(session: Session, args: Namespace) -> Exit:
-    return _carry_out(session, "detach", _request(session, "detach", args), args.wait_seconds)
-
-
 def by_name(session: Session, args: Namespace) -> Exit:
     """A verb by its own name."""
     verb = args.command.replace("-", "_")
@@ -198,8 +203,8 @@ COMMANDS: Mapping[str, Callable[[Session, Namespace], Exit]] = {
     "describe": describe,
     "connector": connector,
     "instance": instance,
-    "attach": attach,
-    "detach": detach,
+    "attach": by_name,
+    "detach": by_name,
     "attach-batch": by_name,
     "connect-instance": by_name,
     "disconnect-instance": by_name,
@@ -316,20 +321,10 @@ def _request(session: Session, verb: str, args: Namespace) -> Row:
         rows = session.agent().list_attachments(attachment_id=attachment_id)
         return rows[0] if rows else None
 
-    if verb == "attach":
-        return attach_request(args, _now())
-    if verb == "detach":
-        return detach_request(args, _now(), look_up)
-    if verb == "set_iotune":
-        return iotune_request(args, _now(), look_up)
-    if verb == "swap":
-        return swap_request(args, _now(), look_up)
-    if verb == "extend":
-        return extend_request(args, _now())
-    if verb == "cancel_migration":
-        return cancel_migration_request(args, _now())
-    if verb == "disconnect_instance":
-        return disconnect_request(args, _now(), look_up)
+    if verb in ALONE:
+        return ALONE[verb](args, _now())
+    if verb in OF_AN_ATTACHMENT:
+        return OF_AN_ATTACHMENT[verb](args, _now(), look_up)
     return batch_request(verb, args, _now())
 
 
@@ -338,7 +333,8 @@ def _carry_out(session: Session, verb: str, request: Row, wait_seconds: float) -
         answer = session.agent().command(verb, request)
     except (Unreachable, KeyboardInterrupt):
         session.screen.note(
-            f"note: whether the agent has taken it: attachctl show {request['request_id']}"
+            "note: to see whether the agent has accepted it: attachctl show "
+            f"{request['request_id']}"
         )
         raise
     return _stay(session, answer, wait_seconds, wanted="done")

@@ -12,7 +12,7 @@ LOOK_SECONDS = 1.0
 
 BAR_WIDTH = 20
 
-SILENT = "no answer from the agent at present; the operation does not need us"
+SILENT = "no answer from the agent at present; the operation goes on without attachctl"
 
 
 def follow(client: AgentClient, answer: Answer, seconds: float, screen: Screen) -> Answer:

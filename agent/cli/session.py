@@ -43,8 +43,8 @@ class Session:
         self._client: AgentClient | None = None
         if offline and self.host != settings.host:
             raise usage(
-                f"--offline reads the journal of {settings.host}, which is this host: "
-                f"the one of {self.host} is there"
+                f"--offline reads the journal of this host, {settings.host}: run attachctl on "
+                f"{self.host} for that of {self.host}"
             )
 
     def close(self) -> None:

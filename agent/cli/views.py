@@ -127,7 +127,7 @@ def audit(screen: Screen, answer: Row) -> None:
         names = ("attachment_id", "instance_id", "detail", "advice")
         screen.fields([(name.removesuffix("_id"), plain(finding[name])) for name in names])
     if not answer["findings"]:
-        screen.note("all of it fits")
+        screen.note("no findings")
 
 
 def locks(screen: Screen, rows: Sequence[Row]) -> None:

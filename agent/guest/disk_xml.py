@@ -73,7 +73,7 @@ def destination_xml(attachment: Attachment, device: Device, slice_bytes: int | N
     )
 
 
-def moved_xml(domain_xml: str, alias: str, attachment: Attachment, device: Device) -> str | None:
+def swapped_xml(domain_xml: str, alias: str, attachment: Attachment, device: Device) -> str | None:
     """The disk that a half has by that alias with the source of the attachment, all else as it is.
 
     None: the half has no such disk."""

@@ -10,10 +10,7 @@ from typing import Literal
 
 from agent.guest.xml import XmlElement, element, parse, to_text
 from agent.model.guest_iscsi import source_name
-from agent.model.mark import is_user_alias, mark_of
-
-NAMESPACE = "urn:libvirt-attachment-agent:attachments:1"
-"""Our element of the domain's metadata."""
+from agent.model.mark import METADATA_NAMESPACE, is_user_alias, mark_of
 
 Address = dict[str, str]
 """The attributes of an <address>, as libvirt writes them."""
@@ -247,7 +244,7 @@ def _iothread_ids(domain: XmlElement) -> frozenset[int]:
 
 
 def _notes(domain: XmlElement) -> dict[str, Note]:
-    found = domain.find(f"metadata/{{{NAMESPACE}}}attachments")
+    found = domain.find(f"metadata/{{{METADATA_NAMESPACE}}}attachments")
     if found is None:
         return {}
     return {

@@ -129,7 +129,6 @@ class BrickConnectors:
         self._leftovers = Leftovers(self._devices, self._locks, remove)
         self._which = which
         self._mutex = threading.Lock()
-        self._properties: Mapping[str, Any] | None = None
 
     # ports.Connectors
 
@@ -269,20 +268,18 @@ class BrickConnectors:
         return read_header(device.path)
 
     def properties(self) -> Mapping[str, Any]:
-        with self._mutex:
-            if self._properties is None:
-                try:
-                    self._properties = self._initiator(
-                        my_ip=self._my_ip,
-                        multipath=self._use_multipath,
-                        enforce_multipath=self._enforce_multipath,
-                        host=self._host,
-                    )
-                except FOREIGN as error:
-                    raise Unavailable(
-                        "the initiator of this host", reason_of(error, Trail(self._execute))
-                    ) from error
-            return self._properties
+        with self._mutex:  # os-brick may make a host NQN
+            try:
+                return self._initiator(
+                    my_ip=self._my_ip,
+                    multipath=self._use_multipath,
+                    enforce_multipath=self._enforce_multipath,
+                    host=self._host,
+                )
+            except FOREIGN as error:
+                raise Unavailable(
+                    "the initiator of this host", reason_of(error, Trail(self._execute))
+                ) from error
 
     # os-brick
 

@@ -23,10 +23,10 @@ class LibvirtCalls:
         except libvirt.libvirtError as error:
             raise unknown(str(error)) from error
 
-    def _change(self, ask: Callable[[VirConnect], None], doing: str) -> None:
+    def _change(self, ask: Callable[[VirConnect], Answer], doing: str) -> Answer:
         """Raises what the error says of it."""
         try:
-            self._connection.call(ask)
+            return self._connection.call(ask)
         except libvirt.libvirtError as error:
             raise libvirt_refusal(error, doing) from error
 

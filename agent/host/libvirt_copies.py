@@ -7,7 +7,7 @@ persistent domain stays defined all the time. With the pivot libvirt changes bot
 import json
 import re
 from collections.abc import Collection, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import libvirt
 import libvirt_qemu
@@ -20,8 +20,6 @@ from agent.host.libvirt_connection import LibvirtConnection, VirConnect
 from agent.host.refusals import is_no_such_domain, is_no_such_half
 from agent.model.copy import CopyProgress, CopyWishes
 from agent.ports import SYNCHRONOUS_WRITES
-
-Answer = TypeVar("Answer")
 
 VirDomain = Any
 """A libvirt.virDomain."""

@@ -40,12 +40,11 @@ from agent.host.refusals import (
     is_on_its_way_here,
 )
 from agent.host.shared import Shared
-from agent.model.mark import is_user_alias
-from agent.ports import Capabilities, DomainLook, DomainXml
+from agent.model.mark import METADATA_NAMESPACE, is_user_alias
+from agent.ports import INCOMING_MIGRATION, Capabilities, DomainLook, DomainXml
 
 Told = TypeVar("Told")
 
-METADATA_URI: Final = "urn:libvirt-attachment-agent:attachments:1"
 METADATA_PREFIX: Final = "laa"
 
 ASK_AGAIN_SECONDS: Final = 2.0
@@ -62,7 +61,7 @@ _JOBS: Final = {
     libvirt.VIR_DOMAIN_JOB_OPERATION_START: "start",
     libvirt.VIR_DOMAIN_JOB_OPERATION_SAVE: "save",
     libvirt.VIR_DOMAIN_JOB_OPERATION_RESTORE: "restore",
-    libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN: "incoming migration",
+    libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN: INCOMING_MIGRATION,
     libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT: "migration",
     libvirt.VIR_DOMAIN_JOB_OPERATION_SNAPSHOT: "snapshot",
     libvirt.VIR_DOMAIN_JOB_OPERATION_SNAPSHOT_REVERT: "revert to a snapshot",
@@ -230,7 +229,7 @@ class LibvirtDomains(LibvirtDisks):
                 libvirt.VIR_DOMAIN_METADATA_ELEMENT,
                 None if empty else metadata_xml,
                 METADATA_PREFIX,
-                METADATA_URI,
+                METADATA_NAMESPACE,
                 (_LIVE.affect if domain.isActive() else 0)
                 | (_CONFIG.affect if domain.isPersistent() else 0),
             )

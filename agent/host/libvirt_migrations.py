@@ -1,6 +1,6 @@
 """ports.Migrations on a real libvirt: from this libvirtd to another, peer to peer."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import libvirt
@@ -12,10 +12,10 @@ from agent.host.libvirt_abilities import (
     POST_COPY_RECOVERY,
     Abilities,
 )
+from agent.host.libvirt_calls import libvirt_refusal
 from agent.host.libvirt_connection import LibvirtConnection, VirConnect
 from agent.host.libvirt_moves import LibvirtMoves
 from agent.host.migration_words import (
-    IN_POST_COPY,
     KEEP_COMPLETED,
     POSTCOPY_RESUME,
     flags_of,
@@ -31,11 +31,10 @@ from agent.host.refusals import (
     is_no_such_job,
     is_on_its_way_here,
     migration_refusal,
-    refusal,
     unknown,
 )
 from agent.host.remembered import Remembered
-from agent.model.migration import Journey, MigrationProgress
+from agent.model.migration import IN_POST_COPY, Journey, MigrationProgress
 
 Answer = TypeVar("Answer")
 
@@ -48,17 +47,11 @@ _FOR_GOING: Final = libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_S
 
 class LibvirtMigrations:
     """Any thread may call. ``on_end`` gets the id of an instance whose call has returned, in the
-    thread of that call; it must not raise. ``without``: abilities not to be used."""
+    thread of that call; it must not raise."""
 
-    def __init__(
-        self,
-        connection: LibvirtConnection,
-        on_end: Callable[[str], None],
-        *,
-        without: Collection[str] = (),
-    ) -> None:
+    def __init__(self, connection: LibvirtConnection, on_end: Callable[[str], None]) -> None:
         self._connection = connection
-        self._abilities = Abilities(without)
+        self._abilities = Abilities()
         self._moves = LibvirtMoves(connection, on_end)
         self._statistics: Remembered[dict[str, int]] = Remembered()
 
@@ -223,9 +216,9 @@ class LibvirtMigrations:
         try:
             return self._connection.call(ask)
         except libvirt.libvirtError as error:
-            code, domain, message = error.get_error_code(), error.get_error_domain(), str(error)
+            code, message = error.get_error_code(), str(error)
             if is_no_such_domain(code) or is_no_such_half(code, message):
-                raise refusal(code, domain, message, doing=doing) from error
+                raise libvirt_refusal(error, doing) from error
             if code == libvirt.VIR_ERR_OPERATION_TIMEOUT:
                 raise unknown(message) from error
             raise migration_refusal(code, message) from error

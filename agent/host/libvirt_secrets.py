@@ -4,18 +4,15 @@ The value goes to libvirtd over its local socket and from there, encrypted, to Q
 argument of a process and no XML holds it.
 """
 
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import libvirt
 from lxml import etree
 
 from agent.host.key_files import KeyFiles
+from agent.host.libvirt_calls import LibvirtCalls
 from agent.host.libvirt_connection import LibvirtConnection, VirConnect
-from agent.host.refusals import refusal
 from agent.model.secret import PREFIX, GuestSecret
-
-Answer = TypeVar("Answer")
 
 _NO_SECRET: Final = libvirt.VIR_ERR_NO_SECRET
 _NO_SUPPORT: Final = libvirt.VIR_ERR_NO_SUPPORT
@@ -24,11 +21,11 @@ _NAMED_BY: Final = {"volume": "volume", "ceph": "name", "iscsi": "target"}
 """By usage: the element that says what a secret is used for."""
 
 
-class LibvirtSecrets:
+class LibvirtSecrets(LibvirtCalls):
     """Any thread may call. All raise Unsupported where libvirt has no driver for secrets."""
 
     def __init__(self, connection: LibvirtConnection, key_files: KeyFiles) -> None:
-        self._connection = connection
+        super().__init__(connection)
         self._key_files = key_files
 
     def has(self, uuid: str) -> bool:
@@ -41,7 +38,7 @@ class LibvirtSecrets:
                 return False
             return True
 
-        return self._call(ask, "looking for a secret")
+        return self._change(ask, "looking for a secret")
 
     def make(self, secret: GuestSecret, value: bytes) -> None:
         xml = _secret_xml(secret)
@@ -49,7 +46,7 @@ class LibvirtSecrets:
         def ask(connection: VirConnect) -> None:
             connection.secretDefineXML(xml).setValue(value)
 
-        self._call(ask, f"making the secret of volume {secret.volume_id}")
+        self._change(ask, f"making the secret of volume {secret.volume_id}")
 
     def drop(self, uuid: str) -> None:
         """Not there: gone already."""
@@ -61,7 +58,7 @@ class LibvirtSecrets:
                 if error.get_error_code() != _NO_SECRET:
                     raise
 
-        self._call(ask, f"dropping the secret {uuid}")
+        self._change(ask, f"dropping the secret {uuid}")
 
     def ours(self) -> frozenset[str]:
         """Empty where libvirt keeps no secrets."""
@@ -79,17 +76,10 @@ class LibvirtSecrets:
                     raise
                 return frozenset()
 
-        return self._call(ask, "listing secrets")
+        return self._change(ask, "listing secrets")
 
     def key_in(self, path: str) -> bytes:
         return self._key_files.read(path)
-
-    def _call(self, ask: Callable[[VirConnect], Answer], doing: str) -> Answer:
-        try:
-            return self._connection.call(ask)
-        except libvirt.libvirtError as error:
-            code, domain = error.get_error_code(), error.get_error_domain()
-            raise refusal(code, domain, str(error), doing=doing) from error
 
 
 def _secret_xml(secret: GuestSecret) -> str:

@@ -215,11 +215,12 @@ class FileLocks:
 
     def _timed_out(self, turn: _Turn) -> Unavailable:
         self._tell_wait(turn)
-        holder = next((lock for lock in self.held() if lock["name"] == turn.name), {})
+        lock = next((lock for lock in self.held() if lock["name"] == turn.name), {})
+        holder = lock.get("holder")
+        held = f"held by {holder} since {lock['since']}" if holder else "its holder has just let go"
         return Unavailable(
             f"lock {turn.name}",
-            f"held by {holder.get('holder') or 'somebody who has just let go'} since "
-            f"{holder.get('since') or 'shortly'}, longer than {self._timeout_seconds:g} s; nothing "
+            f"{held}, after more than {self._timeout_seconds:g} s; nothing "
             "was touched, and it is tried again: 'attachctl locks' shows who holds and who waits, "
             "'attachctl operations' what the holder does",
         )

@@ -24,8 +24,6 @@ _STANDING: Final[Mapping[tuple[int, int], Phase]] = {
     (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED): "postcopy-failed",
 }
 
-IN_POST_COPY: Final = frozenset(_STANDING.values())
-
 ARRIVED_IN_POST_COPY: Final = frozenset(
     (
         (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_POSTCOPY),

@@ -1,4 +1,4 @@
-"""What was asked, promised and intended. What is *true* is asked of the host (design §2.2).
+"""What was asked, promised and intended. What is *true* is asked of the host (docs/journal.rst).
 
 One SQLite file, written only by the daemon::
 

@@ -6,7 +6,7 @@ from itertools import zip_longest
 from typing import Any, Literal
 
 from agent.model.attachment import Attachment
-from agent.model.device import Device
+from agent.model.device import DEGRADED, Device
 from agent.model.outcome import CLOSED, Answer, Problem, Progress, State, StepState
 from agent.model.request import rfc3339_of
 
@@ -126,6 +126,11 @@ class Record:
         return part
 
     @property
+    def attachments(self) -> tuple[Attachment, ...]:
+        """As the request gave them."""
+        return tuple(part.attachment for part in self.parts if part.attachment is not None)
+
+    @property
     def attachment_ids(self) -> tuple[str, ...]:
         return tuple(part.attachment_id for part in self.parts)
 
@@ -186,11 +191,14 @@ class Record:
         return next(part.known for part in self.parts if part.attachment_id == attachment_id)
 
     def learn(self, attachment_id: str | None, learnt: Mapping[str, Any]) -> "Record":
-        """Of one attachment, or of the operation; ``warnings`` go into the answer, each once."""
+        """Of one attachment, or of the operation; ``warnings`` go into the answer, each once. A
+        device that is looked at anew may have the paths that it lacked."""
         facts = {name: value for name, value in learnt.items() if name != "warnings"}
         whose = f"attachment {attachment_id}: " if attachment_id and len(self.parts) > 1 else ""
+        is_seen_anew, stale = "device" in facts, f"{whose}{DEGRADED}"
+        told = [text for text in self.warnings if not (is_seen_anew and text.startswith(stale))]
         warnings = (f"{whose}{warning}" for warning in learnt.get("warnings", ()))
-        wiser = self.but(warnings=tuple(dict.fromkeys((*self.warnings, *warnings))))
+        wiser = self.but(warnings=tuple(dict.fromkeys((*told, *warnings))))
         known = {**self.known_of(attachment_id), **facts}
         if attachment_id is None:
             return wiser.but(known=known)

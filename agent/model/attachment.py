@@ -23,7 +23,7 @@ from agent.model.connection import (
 from agent.model.device import is_blank
 from agent.model.disk import Disk
 from agent.model.guest_iscsi import GuestIscsiConnection
-from agent.model.mark import USER_ALIAS
+from agent.model.mark import user_alias
 from agent.model.secret import GuestSecret, Usage
 from agent.model.value import Count, Id, Positive, Secret, Uuid, Value, is_asked
 
@@ -78,7 +78,7 @@ class Encryption(Value):
 
 class Marks(Value):
     """What plugging has stored of the disk, where that is not by the ids of its attachment: alias
-    and serial outlive a swap, a migration and an import (design §6).
+    and serial outlive a swap, a migration and an import (docs/identity.rst).
 
     ``alias``: or what a disk that has none is found by (model.mark). ``serial`` None: it has none.
     """
@@ -125,8 +125,8 @@ class Attachment(Value):
 
     @property
     def alias(self) -> str:
-        """The disk's user alias in the guest: how it is found again (design §6)."""
-        return f"{USER_ALIAS}{self.attachment_id}" if self.marks is None else self.marks.alias
+        """The disk's user alias in the guest: how it is found again (docs/identity.rst)."""
+        return user_alias(self.attachment_id) if self.marks is None else self.marks.alias
 
     @property
     def serial(self) -> str | None:
@@ -143,7 +143,7 @@ class Attachment(Value):
     def cache(self) -> str:
         """``none`` whatever was asked when several may share: QEMU would cache others' writes.
 
-        libvirt takes a shareable disk with any cache mode (facts L12).
+        libvirt takes a shareable disk with any cache mode (measured with 9.0).
         """
         return "none" if self.multiattach else self.disk.cache
 

@@ -1,8 +1,7 @@
 """connection_info, parsed: one class per protocol, and what each must have.
 
 ``data`` keeps every vendor key: os-brick gets them all back from :meth:`Connection.properties`.
-Shapes: facts/nova-and-cinder §2.4 (what the volume service's drivers write) and os-brick's
-connectors (what they read).
+Shapes: what the volume service's drivers write, and os-brick's connectors read.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""The names of the contract (design §7, docs/wire.rst), and what each of them takes.
+"""The names of the contract (docs/wire.rst), and what each of them takes.
 
 A verb comes by its noun here and by its plan in operations.VERBS; a question by its noun here and
 its answer in service.queries. Everything else asks these tables.
@@ -8,7 +8,11 @@ from collections.abc import Mapping
 
 from agent.errors import Unsupported
 from agent.model.imports import ImportQuery
-from agent.model.move import CancelMigrationRequest, MigrateRequest, PrepareMigrationRequest
+from agent.model.migration_request import (
+    CancelMigrationRequest,
+    MigrateRequest,
+    PrepareMigrationRequest,
+)
 from agent.model.request import (
     AttachBatchRequest,
     AttachRequest,
@@ -32,6 +36,10 @@ from agent.model.value import Value
 
 WIRE_VERSION = "1.0"
 """Of requests and of notifications: grows by what is added, nothing is renamed."""
+
+MOVE_INSTANCE = "move-instance"
+"""The step of a migration that hands the guest over: a destination asks the source whether it has
+begun."""
 
 ASKED_VERSION = "1.0"
 """What our own calls demand of an agent, which may be older than we: a name or a field that it has
@@ -87,6 +95,11 @@ QUESTIONS: Mapping[str, type[Value]] = {
 
 WAIT: Mapping[str, type[Value]] = {"wait_operation": WaitRequest}
 """As a question, on a topic of its own."""
+
+CHANGING = frozenset(
+    {"cancel_operation", "abandon_operation", "release_quarantine", "import_attachments"}
+)
+"""Of them, what changes something: it must have been meant for this host."""
 
 ARGUMENTS: Mapping[str, type[Value]] = {**QUESTIONS, **WAIT}
 """Whatever is no command."""

@@ -3,6 +3,13 @@
 USER_ALIAS = "ua-"
 """libvirt keeps a user's alias only with this prefix; other aliases are its own and change."""
 
+METADATA_NAMESPACE = "urn:libvirt-attachment-agent:attachments:1"
+"""Of the element in a domain's metadata that notes which disks are attachments."""
+
+
+def user_alias(attachment_id: str) -> str:
+    return f"{USER_ALIAS}{attachment_id}"
+
 
 def mark_of(alias: str | None, target_dev: str, serial: str | None) -> str:
     """The user's alias; of a disk that has none its target name and its serial, which stay when

@@ -11,6 +11,8 @@ Phase = Literal["setup", "precopy", "switchover", "postcopy", "postcopy-failed"]
 """Where the guest runs: here, up to switchover, in which it runs nowhere; over there in postcopy;
 nowhere when that has failed."""
 
+IN_POST_COPY: Final[frozenset[Phase]] = frozenset(("postcopy", "postcopy-failed"))
+
 OnTimeout = Literal["abort", "post_copy", "pause"]
 
 _MIB: Final = 1024 * 1024

@@ -1,4 +1,4 @@
-"""What the agent answers: plain values, the same for every verb (design §7)."""
+"""What the agent answers: plain values, the same for every verb (docs/wire.rst)."""
 
 from typing import Any, Literal
 

@@ -55,7 +55,7 @@ Secret = Annotated[SecretStr, PlainSerializer(dump_secret, return_type=str)]
 """Shows as ``***`` in repr, logs and dumps, except in :meth:`Value.reveal`."""
 
 Id = Annotated[StrictStr, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-"""libvirt silently drops aliases with other characters (design §6)."""
+"""libvirt silently drops aliases with other characters (docs/identity.rst)."""
 
 Uuid = Annotated[
     StrictStr,

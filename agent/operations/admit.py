@@ -25,7 +25,7 @@ from agent.model.attachment import Attachment
 from agent.model.connection import IscsiConnection
 from agent.model.contract import Command
 from agent.model.mark import is_user_alias
-from agent.model.move import CancelMigrationRequest, MigrateRequest
+from agent.model.migration_request import CancelMigrationRequest, MigrateRequest
 from agent.model.request import (
     AttachmentRef,
     DetachRequest,

@@ -12,7 +12,7 @@ from agent.steps.disk import PlugDisk, PlugOtherHalf
 
 
 def plan_attach_batch(record: Record) -> Plan:
-    attachments = tuple(part.attachment for part in record.parts if part.attachment is not None)
+    attachments = record.attachments
     order = plug_order(attachments)
     return Plan(
         reversible=(

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 from agent.journal.book import Book
 from agent.journal.record import Record
-from agent.operations.detach import detached, host_side
+from agent.operations.detach import host_side, off_host
 from agent.saga.plan import Plan
 from agent.steps.lease import CheckGone, EndLeases, GiveBack
 
 
 def plan_cancel_migration(record: Record) -> Plan:
-    attachments = tuple(part.attachment for part in record.parts if part.attachment is not None)
+    attachments = record.attachments
     return Plan(
         reversible=(CheckGone(attachments, record.calls_off),),
         commit=EndLeases(attachments),
@@ -23,8 +23,7 @@ def plan_cancel_migration(record: Record) -> Plan:
             "migration_id": done.known["migration_id"],
             "cancelled": list(done.calls_off),
             "attachments": [
-                {"attachment_id": part.attachment_id, **_given_back(part.known)}
-                for part in done.parts
+                {"attachment_id": part.attachment_id, **off_host(part.known)} for part in done.parts
             ],
         },
         on_done=_drop_unless_come,
@@ -39,8 +38,3 @@ def _drop_unless_come(book: Book, record: Record) -> None:
             book.keep(replace(held, promised=True))
         else:
             book.drop(part.attachment_id)
-
-
-def _given_back(known: dict[str, object]) -> dict[str, object]:
-    told = detached(known)
-    return {name: told[name] for name in ("disconnected", "awaiting_unmap")}

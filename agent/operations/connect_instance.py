@@ -15,7 +15,7 @@ from agent.steps.instance import CheckVolumes, HandOver
 
 def plan_connect_instance(record: Record) -> Plan:
     assert record.instance_id is not None
-    attachments = tuple(part.attachment for part in record.parts if part.attachment is not None)
+    attachments = record.attachments
     return Plan(
         reversible=(
             CheckVolumes(record.instance_id, attachments),

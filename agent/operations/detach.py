@@ -4,7 +4,7 @@ from typing import Any
 
 from agent.journal.book import Book
 from agent.journal.record import Part, Record
-from agent.model.mark import USER_ALIAS
+from agent.model.mark import user_alias
 from agent.saga.plan import Learnt, Plan, Step
 from agent.steps.disk import ForgetDisk, NoteInDomain, UnplugDisk
 from agent.steps.guest_checks import CheckDisk
@@ -31,7 +31,7 @@ def plan_detach(record: Record) -> Plan:
 
 def alias_of(part: Part) -> str:
     """As it was plugged, unless it has ended and that is known to be another's by now."""
-    own = f"{USER_ALIAS}{part.attachment_id}" if part.attachment is None else part.attachment.alias
+    own = user_alias(part.attachment_id) if part.attachment is None else part.attachment.alias
     return str(part.known.get("alias", own))
 
 
@@ -49,11 +49,12 @@ def host_side(
 
 
 def detached(known: Learnt) -> dict[str, Any]:
-    return {
-        "disconnected": known.get("disconnected", False),
-        "awaiting_unmap": known.get("awaiting_unmap", False),
-        "instance_present": known.get("instance_present", False),
-    }
+    return {**off_host(known), "instance_present": known.get("instance_present", False)}
+
+
+def off_host(known: Learnt) -> dict[str, Any]:
+    """Is the volume off this host, and what does the storage side do next?"""
+    return {name: known.get(name, False) for name in ("disconnected", "awaiting_unmap")}
 
 
 def drop_attachments(book: Book, record: Record) -> None:

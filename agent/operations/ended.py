@@ -5,7 +5,7 @@ from typing import Any
 from agent.errors import Stale
 from agent.journal.book import Book
 from agent.journal.record import Part
-from agent.model.mark import USER_ALIAS
+from agent.model.mark import user_alias
 
 
 def known_of_ended(book: Book, part: Part) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def known_of_ended(book: Book, part: Part) -> dict[str, Any]:
 
 def _inherited(book: Book, ended: Part) -> dict[str, Any]:
     """Its disk may have become another attachment's, which still is found by its alias."""
-    own = f"{USER_ALIAS}{ended.attachment_id}"
+    own = user_alias(ended.attachment_id)
     return {"alias": ""} if any(row.attachment.alias == own for row in book.attachments()) else {}
 
 

@@ -15,7 +15,7 @@ from agent.steps.grow import ExtendVolume, GrowDisk
 
 def plan_extend(record: Record) -> Plan:
     size_bytes = record.known["size_bytes"]
-    attachments = tuple(part.attachment for part in record.parts if part.attachment is not None)
+    attachments = record.attachments
     return Plan(
         reversible=(),
         commit=ExtendVolume(attachments, size_bytes),

@@ -9,17 +9,17 @@ from typing import Any
 from agent.journal.book import Book
 from agent.journal.record import Record
 from agent.model.migration import MigrationOptions
-from agent.model.move import Destination
-from agent.operations.detach import detached, drop_attachments, host_side
+from agent.model.migration_request import Destination
+from agent.operations.detach import drop_attachments, host_side, off_host
 from agent.operations.fence import arrived
 from agent.saga.plan import Plan
-from agent.steps.move import CheckDestination, CheckTraveller, FinishMove, MoveInstance
+from agent.steps.migrate import CheckDestination, CheckTraveller, FinishMove, MoveInstance
 from agent.steps.travel import Travel
 
 
 def plan_migrate(record: Record) -> Plan:
     assert record.instance_id is not None
-    attachments = tuple(part.attachment for part in record.parts if part.attachment is not None)
+    attachments = record.attachments
     wanted = record.known["parts"]
     travel = Travel(
         instance_id=record.instance_id,
@@ -62,10 +62,6 @@ def _moved(record: Record) -> dict[str, Any]:
             "total": told.get("total_bytes"),
         },
         "attachments": [
-            {
-                "attachment_id": part.attachment_id,
-                "disconnected": detached(part.known)["disconnected"],
-            }
-            for part in record.parts
+            {"attachment_id": part.attachment_id, **off_host(part.known)} for part in record.parts
         ],
     }

@@ -6,7 +6,11 @@ from agent.errors import Busy, Invalid, UnknownAttachment
 from agent.journal.book import Book
 from agent.journal.record import Part, Record
 from agent.model.contract import Command
-from agent.model.move import CancelMigrationRequest, MigrateRequest, PrepareMigrationRequest
+from agent.model.migration_request import (
+    CancelMigrationRequest,
+    MigrateRequest,
+    PrepareMigrationRequest,
+)
 from agent.model.request import ExtendRequest
 from agent.operations import plan_of
 from agent.operations.fence import refuse_arrived, refuse_cancelled

@@ -14,7 +14,7 @@ from agent.steps.lease import CheckArrival, HandOverParts
 
 def plan_prepare_migration(record: Record) -> Plan:
     assert record.instance_id is not None
-    attachments = tuple(part.attachment for part in record.parts if part.attachment is not None)
+    attachments = record.attachments
     return Plan(
         reversible=(CheckArrival(record.instance_id, attachments), *connect(attachments)),
         commit=HandOverParts(attachments, record.known["replaces"]),

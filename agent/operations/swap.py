@@ -15,6 +15,7 @@ from agent.model.copy import CopyWishes
 from agent.model.disk import Disk
 from agent.model.swap import SwapRequest
 from agent.operations.attach import attached, connect
+from agent.operations.detach import off_host
 from agent.saga.plan import Plan
 from agent.steps.copied import GrowCopied, NoteNewOwner, RedefineDisk
 from agent.steps.copy import CheckSwap, CopyDisk, PivotDisk
@@ -42,9 +43,16 @@ def plan_swap(record: Record) -> Plan:
             *secrets,
             GrowCopied(new),
         ),
-        result=lambda done: attached(done.parts[1].known),
+        result=_swapped,
         on_done=keep_new,
     )
+
+
+def _swapped(record: Record) -> dict[str, Any]:
+    """As of an attach, and what became of the volume that was in place."""
+    old, new = record.parts
+    replaced = {"attachment_id": old.attachment_id, **off_host(old.known)}
+    return {**attached(new.known), "replaced": replaced}
 
 
 def keep_new(book: Book, record: Record) -> None:

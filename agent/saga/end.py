@@ -11,7 +11,7 @@ _UNDONE: State = "undone"
 _STATES: dict[str, State] = {"cancelled": "cancelled", "expired": "expired"}
 """By the code of the cause; every other cause leaves ``undone``."""
 
-_TELLS_THE_STATE = re.compile(r"nothing was (touched|done)|stays here")
+_TELLS_THE_STATE = re.compile(r"nothing (was \w+|stays connected)|stays (here|where it is)")
 """Causes that say themselves what state things are in: a second word would contradict them."""
 
 

@@ -1,4 +1,4 @@
-"""A plan: reversible steps, one commit, then steps that only go forward (design §5)."""
+"""A plan: reversible steps, one commit, then steps that only go forward (docs/plans.rst)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -37,7 +37,9 @@ from agent.journal.store import Journal
 from agent.model.outcome import Problem
 from agent.ports import Host
 from agent.saga.end import closed_of
-from agent.saga.moves import (
+from agent.saga.news import notify, told_of
+from agent.saga.plan import Learnt, Parked, Plan, Scene, Step
+from agent.saga.transitions import (
     RETRY_SECONDS,
     deaths_beyond,
     delay_seconds,
@@ -49,13 +51,11 @@ from agent.saga.moves import (
     what_is_shared,
     while_waiting,
 )
-from agent.saga.news import notify, told_of
-from agent.saga.plan import Learnt, Parked, Plan, Scene, Step
 
 LOG = logging.getLogger(__name__)
 
 DEATHS_BEFORE_UNDOING = 3
-"""A step in which the agent died this often is taken to be the cause (design §5)."""
+"""A step in which the agent died this often is taken to be the cause (docs/plans.rst)."""
 
 LIBVIRT = "libvirt"
 """The part that ``Domains.answering`` is about, as Unavailable names it."""

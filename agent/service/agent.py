@@ -16,17 +16,17 @@ from agent.journal.record import Held, Part, Record
 from agent.journal.store import Journal
 from agent.model.contract import Command, noun_of
 from agent.model.device import Device
-from agent.model.move import CancelMigrationRequest
+from agent.model.migration_request import CancelMigrationRequest
 from agent.model.outcome import Problem, refused
 from agent.model.request import OperationRef, WaitRequest, digest
 from agent.operations import plan_of
 from agent.operations.admit import Admission, Policy
 from agent.operations.fence import cancelled
 from agent.ports import Host
-from agent.saga.moves import as_planned
 from agent.saga.news import notify
 from agent.saga.plan import Lane, Plan
 from agent.saga.settle import Settler, refuse_late_cancel
+from agent.saga.transitions import as_planned
 from agent.service.queries import Queries, known_operation
 from agent.service.reach import refuse_unreachable
 from agent.service.workers import Workers

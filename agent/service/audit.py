@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from agent.guest.disk_xml import differences
+from agent.guest.halves import Halves, halves
 from agent.journal.book import Book
 from agent.journal.record import Held, Record
 from agent.journal.store import Journal
 from agent.model.device import Device
-from agent.model.mark import USER_ALIAS
+from agent.model.mark import USER_ALIAS, user_alias
 from agent.ports import DomainLook, Host
-from agent.steps.users import Halves, halves
 
 
 class Devices(Protocol):
@@ -30,9 +30,9 @@ def audit(host: Host, journal: Journal) -> dict[str, Any]:
     looks = host.domains.all()
     held, open_operations = journal.read(_books)
     changed = {attachment_id for attachment_id, _ in _plugged(rows_before) ^ _plugged(held)}
-    moving = _moving(open_before) | changed
+    in_motion = _in_motion(open_before) | changed
     ours = host.secrets.ours()
-    found = compare(held, open_operations, looks, host.connectors, ours, moving)
+    found = compare(held, open_operations, looks, host.connectors, ours, in_motion)
     left_behind, quarantined = journal.read(lambda book: (book.left_behind(), quarantine_of(book)))
     found["findings"] += quarantined
     found["findings"] += [
@@ -52,7 +52,7 @@ def _plugged(rows: Sequence[Held]) -> frozenset[tuple[str, str | None]]:
     return frozenset((held.attachment.attachment_id, held.operation_id) for held in rows)
 
 
-def _moving(open_operations: Sequence[Record]) -> frozenset[str]:
+def _in_motion(open_operations: Sequence[Record]) -> frozenset[str]:
     return frozenset(one for record in open_operations for one in record.attachment_ids)
 
 
@@ -62,30 +62,28 @@ def compare(
     looks: Sequence[DomainLook],
     devices: Devices,
     secrets: frozenset[str],
-    moving: frozenset[str] = frozenset(),
+    in_motion: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
     """As audit, on what was read already: ``secrets`` are those of ours that libvirt has.
 
-    ``moving`` are attachments that changed meanwhile."""
+    ``in_motion`` are attachments that changed meanwhile."""
     guests = {look.instance_id: halves(look) for look in looks}
-    moving |= _moving(open_operations)
+    in_motion |= _in_motion(open_operations)
     findings = [
         finding
         for attachment in held
-        if attachment.attachment.attachment_id not in moving
+        if attachment.attachment.attachment_id not in in_motion
         for finding in _of_attachment(devices, attachment, guests.get(_instance(attachment)))
     ]
-    known = {attachment.attachment.alias for attachment in held} | {
-        f"{USER_ALIAS}{attachment_id}" for attachment_id in moving
-    }
+    known = {attachment.attachment.alias for attachment in held} | set(map(user_alias, in_motion))
     coming = {_instance(row) for row in held if row.lease}
     settled = [guest for instance_id, guest in guests.items() if instance_id not in coming]
     findings += [finding for guest in settled for finding in _strangers(guest, known)]
     paused = {look.instance_id: look.name for look in looks if look.state == "paused"}
     findings += [found for row in held for found in _paused(row, paused.get(_instance(row)))]
-    resting = [row for row in held if row.attachment.attachment_id not in moving]
+    resting = [row for row in held if row.attachment.attachment_id not in in_motion]
     findings += [finding for row in resting for finding in _missing_secrets(row, secrets)]
-    if not moving:
+    if not in_motion:
         findings += _left_secrets(held, secrets)
     findings += [_unsettled(record) for record in open_operations if record.state == "unsettled"]
     return {

@@ -17,6 +17,7 @@ from agent.errors import (
 )
 from agent.guest.disk_xml import differences
 from agent.guest.domain_xml import DiskFacts
+from agent.guest.halves import Halves
 from agent.journal.book import Book
 from agent.journal.record import Held
 from agent.journal.store import Journal
@@ -29,7 +30,7 @@ from agent.operations.admit import Admission, Policy
 from agent.ports import Host
 from agent.steps.guest_checks import find_guest
 from agent.steps.identity import refuse_unfit, why_another
-from agent.steps.users import Everyone, Halves, refuse_conflicts
+from agent.steps.users import Everyone, refuse_conflicts
 
 LOG = logging.getLogger(__name__)
 

@@ -10,17 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+from agent.guest.halves import halves
 from agent.journal.book import Book
 from agent.journal.record import Held
 from agent.journal.store import Journal
 from agent.model.attachment import Attachment
 from agent.model.io_error import Action, IoError
 from agent.model.request import rfc3339_of
-from agent.ports import Host
+from agent.ports import INCOMING_MIGRATION, Host
 from agent.saga.news import tell
 from agent.service.turns import do_all
-from agent.steps.lease import COMES
-from agent.steps.users import halves
 
 LOG = logging.getLogger(__name__)
 
@@ -114,7 +113,7 @@ class IoErrors:
         look = self._host.domains.look(instance_id)
         if look is None or look.state != "paused" or (errors and errors["action"] == "stop"):
             return
-        if look.job == COMES:
+        if look.job == INCOMING_MIGRATION:
             self._may_have_missed = True  # it stands because it comes, and answers when it is here
             return
         disk = halves(look).live_disk(held.attachment.alias)

@@ -15,24 +15,25 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
-from agent.errors import AgentError, Busy, Unavailable
+from agent.errors import AgentError, Busy, Invalid, Unavailable
 from agent.guest.domain_xml import DiskFacts, Note
+from agent.guest.halves import Halves, halves
 from agent.journal.book import Book
 from agent.journal.record import Held, Lease, Record
 from agent.journal.store import Journal
+from agent.model.attachment import Attachment
 from agent.model.request import rfc3339
 from agent.operations import fence
-from agent.ports import DomainLook, Host
+from agent.ports import INCOMING_MIGRATION, DomainLook, Host
 from agent.saga.news import tell
 from agent.saga.plan import Scene
 from agent.service.turns import do_all
 from agent.steps.disk import NoteInDomain
-from agent.steps.lease import COMES
-from agent.steps.users import Halves, halves, own_use
+from agent.steps.users import own_use
 
 LOG = logging.getLogger(__name__)
 
-LEASE_SECONDS = 10.0
+LOOK_SECONDS = 10.0
 """Between two looks whether a lease has ended, or its instance has come: events tell of that."""
 
 COMING_SECONDS = 1.0
@@ -90,14 +91,14 @@ class Leases:
             self._asks_from = 0.0
             return None
         if this.asks:
-            self._asks_from = now + LEASE_SECONDS
+            self._asks_from = now + LOOK_SECONDS
         return COMING_SECONDS
 
     def _look_at(self, rows: list[Held], this: _Round) -> None:
         """All of one migration."""
         instance_id = rows[0].attachment.instance_id
         look = self._host.domains.look(instance_id)
-        if look is not None and look.job == COMES:
+        if look is not None and look.job == INCOMING_MIGRATION:
             this.coming.add(instance_id)
         if look is not None and _has_come(look):
             rows = [row for row in rows if not self._arrived(row, look)]
@@ -121,7 +122,7 @@ class Leases:
         disk = self._disk_of(row, guest)
         if disk is None:
             return False
-        attachment = row.attachment.marked(disk.mark, disk.serial)
+        attachment = _with_disk_of(guest, disk, row.attachment).marked(disk.mark, disk.serial)
         note = Note(attachment.attachment_id, attachment.volume_id, attachment.generation)
         where = (attachment.attachment_id, attachment.instance_id, attachment.alias)
         try:
@@ -212,10 +213,25 @@ class Leases:
             LOG.warning("migration %s: %s", lease.migration_id, answer["error"]["detail"])
 
 
+def _with_disk_of(guest: Halves, disk: DiskFacts, prepared: Attachment) -> Attachment:
+    """What of the disk is the guest's comes along with it, whatever was prepared."""
+    theirs: dict[str, Any] = {"bus": disk.bus, "type": disk.device}
+    if prepared.disk.target_dev is not None:
+        theirs["target_dev"] = disk.target_dev
+    plain = prepared.reveal()
+    plain["disk"] = {**plain.get("disk", {}), **theirs}
+    plain.pop("marks", None)
+    try:
+        return Attachment.parse(plain)
+    except Invalid as error:  # such as an attachment cannot be: the audit says what differs
+        LOG.warning("domain %s: %s is %s", guest.look.name, disk.target_dev, error)
+        return prepared
+
+
 def _has_come(look: DomainLook) -> bool:
     """A domain that comes is paused, and not defined before it has arrived."""
     is_there = look.state == "running" or look.is_held or look.inactive_xml is not None
-    return is_there and look.job != COMES
+    return is_there and look.job != INCOMING_MIGRATION
 
 
 def _wait(book: Book, rows: list[Held], waiting_for: str) -> None:

@@ -1,4 +1,4 @@
-"""attachment-agent: one process, threads, a plain main (design §8).
+"""attachment-agent: one process, threads, a plain main.
 
 The only place that knows every part. What is healthy or not never decides whether it starts:
 requests are in the journal, and wait for whatever is missing.
@@ -16,8 +16,8 @@ from typing import Any
 from oslo_config import cfg
 
 from agent import conf as options
-from agent.bus.outbox import Publisher
 from agent.bus.peers import BusPeers
+from agent.bus.publisher import Publisher
 from agent.bus.servers import Servers
 from agent.conf import Settings
 from agent.errors import AgentError, Unavailable
@@ -50,15 +50,15 @@ from agent.service.begin import (
 from agent.service.findings import AUDIT_SECONDS, Findings
 from agent.service.io_errors import TELL_AGAIN_SECONDS, IoErrors
 from agent.service.lanes import lane_pools
-from agent.service.leases import LEASE_SECONDS, Leases
-from agent.service.letters import Letters
+from agent.service.leases import LOOK_SECONDS, Leases
 from agent.service.lost import LOST_SECONDS, LostVolumes, lost_pools
 from agent.service.lost_secrets import turns_of_secrets
 from agent.service.metrics import Metrics
-from agent.service.notify import ServiceManager
+from agent.service.outbox import Letters
 from agent.service.queries import held_locks
 from agent.service.signals import Signals
 from agent.service.stacks import thread_stacks
+from agent.service.systemd import ServiceManager
 from agent.service.turns import Turns
 from agent.service.watch import WATCH_SECONDS, Watch
 from agent.service.workers import TICK_SECONDS, on_whose_behalf
@@ -107,7 +107,7 @@ class Daemon:
         self._lease_turns = Turns(
             "leases",
             self._leases.look,
-            LEASE_SECONDS,
+            LOOK_SECONDS,
             trouble="leases of migrations could not be looked at",
         )
         self._secret_turns = turns_of_secrets(host, journal)

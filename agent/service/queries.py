@@ -10,6 +10,7 @@ from operator import methodcaller
 from typing import Any
 
 from agent.errors import Unavailable, UnknownOperation
+from agent.guest.halves import Halves, halves
 from agent.journal.book import Book
 from agent.journal.record import Record
 from agent.journal.store import Journal
@@ -30,12 +31,11 @@ from agent.model.request import (
 from agent.model.value import Value
 from agent.operations import VERBS
 from agent.operations.admit import Policy
-from agent.ports import DomainLook, Host
+from agent.ports import DomainLook, Host, dotted
 from agent.service.audit import audit
 from agent.service.imports import Imports
 from agent.service.preview import preview
 from agent.steps.guest_checks import refuse_no_initiator
-from agent.steps.users import Halves, halves
 
 OPERATIONS_AT_ONCE = 500
 """Read from the journal: in between others read, also commands."""
@@ -85,8 +85,8 @@ class Queries:
         try:
             found = self._host.domains.capabilities()
             abilities = {
-                "libvirt": ".".join(map(str, found.libvirt)),
-                "qemu": ".".join(map(str, found.qemu)),
+                "libvirt": dotted(found.libvirt),
+                "qemu": dotted(found.qemu),
                 "missing": list(found.missing),
             }
         except Unavailable as error:

@@ -17,10 +17,10 @@ from agent.journal.record import Record
 from agent.journal.store import Journal
 from agent.operations import plan_of
 from agent.ports import Clock
-from agent.saga.moves import as_planned, is_unwanted
 from agent.saga.plan import Lane, Plan
 from agent.saga.schedule import Schedule
 from agent.saga.settle import Settler
+from agent.saga.transitions import as_planned, is_unwanted
 from agent.service.lanes import Lanes
 
 LOG = logging.getLogger(__name__)

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from agent.guest.disk_xml import moved_xml
+from agent.guest.disk_xml import swapped_xml
+from agent.guest.halves import Halves, halves, live_disk
 from agent.model.attachment import Attachment
 from agent.saga.plan import Learnt, Parked, Scene, Step
 from agent.steps.copy import payload_bytes
 from agent.steps.disk import NoteInDomain
-from agent.steps.users import Halves, halves, is_at, live_disk
+from agent.steps.users import is_at
 
 RESTART_SECONDS = 60.0
 """Between two looks whether a guest was stopped; an event tells at once."""
@@ -36,7 +37,7 @@ class RedefineDisk(Step):
         is_whole = defined is not None and defined.slice_bytes is None
         if defined is not None and not (is_whole and is_at(host, defined.source, device)):
             assert look.inactive_xml is not None
-            xml = moved_xml(look.inactive_xml, attachment.alias, attachment, device)
+            xml = swapped_xml(look.inactive_xml, attachment.alias, attachment, device)
             assert xml is not None, "it was found just now"
             host.domains.redefine(attachment.instance_id, xml)
         live = guest.live_disk(attachment.alias)

@@ -13,12 +13,12 @@ from agent.errors import (
     ConnectFailed,
     CopyFailed,
     SharingConflict,
-    Unavailable,
     Unsupported,
     WrongDevice,
 )
 from agent.guest.disk_xml import destination_xml, differences
 from agent.guest.domain_xml import DiskFacts
+from agent.guest.halves import Halves, halves, live_disk
 from agent.model.attachment import Attachment
 from agent.model.copy import CopyProgress, CopyWishes
 from agent.model.device import Device
@@ -27,13 +27,14 @@ from agent.ports import COPY_TO_ENCRYPTED, STORAGE_SLICES, SYNCHRONOUS_WRITES, D
 from agent.saga.plan import Commit, Learnt, Parked, Scene, Step
 from agent.steps.disk import until_job_ends
 from agent.steps.guest_checks import (
+    halves_at_rest,
     look_at,
     refuse_job,
     refuse_missing_abilities,
     refuse_other_serial,
 )
 from agent.steps.secret import header_bytes, make_secrets
-from agent.steps.users import Everyone, Halves, halves, is_at, live_disk, refuse_conflicts
+from agent.steps.users import Everyone, is_at, refuse_conflicts
 
 LOOK_SECONDS = 5.0
 """Between two looks at a copy; that it is ready, or over, an event tells at once."""
@@ -222,10 +223,7 @@ class PivotDisk(Commit):
                 "last writes. Both stay as they are: compare them, then 'attachctl operations "
                 "abandon'"
             )
-        if look.job is not None:
-            raise Unavailable("libvirt", f"domain {look.name} has a {look.job} running")
-        guest, alias = halves(look), self.attachment.alias
-        disk = guest.live_disk(alias) if look.active else guest.defined_disk(alias)
+        disk = halves_at_rest(look).first_disk(self.attachment.alias)
         return disk is not None and _has_gone_over(scene, self.attachment, disk)
 
 

@@ -7,19 +7,21 @@ from typing import Any, ClassVar, Literal
 from agent.errors import Unavailable, UnknownInstance, WrongDevice
 from agent.guest.disk_xml import differences, disk_xml
 from agent.guest.domain_xml import DiskFacts, Note, metadata_xml
+from agent.guest.halves import Halves, halves
 from agent.guest.placement import Place, choose_place, keep_place
 from agent.model.attachment import Attachment
 from agent.ports import DomainXml, Host
 from agent.saga.plan import Commit, Learnt, Parked, Scene, Step
 from agent.steps.guest_checks import (
     find_guest_among,
+    halves_at_rest,
     refuse_another,
     refuse_other_disk,
     refuse_taken_boot_order,
     why_no_boot_order,
 )
 from agent.steps.secret import are_secrets_lost, make_secrets
-from agent.steps.users import Everyone, Halves, halves, is_at, refuse_conflicts
+from agent.steps.users import Everyone, is_at, refuse_conflicts
 
 ASK_AGAIN_SECONDS = (5.0, 10.0, 20.0, 40.0)
 """Back-off between unplug requests to a guest that does not let go; then the host's setting."""
@@ -59,11 +61,7 @@ class PlugDisk(Commit):
         look = scene.host.domains.look(self.attachment.instance_id)
         if look is None:
             return False
-        if look.job is not None:
-            raise Unavailable("libvirt", f"domain {look.name} has a {look.job} running")
-        guest = halves(look)
-        alias = self.attachment.alias
-        disk = guest.live_disk(alias) if look.active else guest.defined_disk(alias)
+        disk = halves_at_rest(look).first_disk(self.attachment.alias)
         return disk is not None and not _differences(scene, self.attachment, disk)
 
     def revert(self, scene: Scene) -> Parked | None:
@@ -126,7 +124,8 @@ class PlugOtherHalf(Step):
 
 @dataclass(frozen=True)
 class UnplugDisk(Commit):
-    """Ask the guest to let go, and wait parked until it has; of a shut-off one: undefine it."""
+    """Ask the guest to let go, and wait parked until it has; of a shut-off one: take it from its
+    definition."""
 
     name: ClassVar[str] = "unplug-disk"
     irrevocable: ClassVar[bool] = True

@@ -5,13 +5,14 @@ from typing import ClassVar
 
 from agent.errors import ConnectFailed, UnknownAttachment, Unsupported, WrongDevice
 from agent.guest.domain_xml import DiskFacts, parse_domain
+from agent.guest.halves import Halves, halves
 from agent.model.attachment import Attachment
 from agent.model.device import Device
 from agent.ports import Host
 from agent.saga.plan import Commit, Lane, Learnt, Scene, Step
 from agent.steps.guest_checks import refuse_job
 from agent.steps.secret import header_bytes
-from agent.steps.users import Halves, Use, halves, uses_of
+from agent.steps.users import Use, uses_of
 from agent.steps.volume import refuse_quarantined
 
 

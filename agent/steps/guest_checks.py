@@ -8,12 +8,14 @@ from agent.errors import (
     Busy,
     Invalid,
     SharingConflict,
+    Unavailable,
     UnknownInstance,
     Unsupported,
     WrongDevice,
 )
 from agent.guest.disk_xml import differences
 from agent.guest.domain_xml import DiskFacts, DomainFacts
+from agent.guest.halves import Halves, halves
 from agent.guest.placement import choose_places
 from agent.model.attachment import Attachment
 from agent.model.mark import is_user_alias
@@ -25,9 +27,10 @@ from agent.ports import (
     DomainLook,
     DomainXml,
     Host,
+    dotted,
 )
 from agent.saga.plan import Learnt, Scene, Step
-from agent.steps.users import Everyone, Halves, halves, is_at, refuse_conflicts
+from agent.steps.users import Everyone, is_at, refuse_conflicts
 
 SHAREABLE_SINCE = (3, 10, 0)
 """Before it QEMU's image locking keeps a second guest out (libvirt sets share-rw since)."""
@@ -138,31 +141,33 @@ def _refuse_job(domain: DomainXml, job: str | None) -> None:
         raise Busy(f"domain {domain.name} has a {job} running; try again when it has ended")
 
 
-def refuse_old_libvirt(host: Host, attachment: Attachment) -> None:
-    version = host.domains.capabilities().libvirt
-    if attachment.multiattach and version < SHAREABLE_SINCE:
-        raise Unsupported(
-            f"multiattach needs libvirt {_dotted(SHAREABLE_SINCE)} or newer, this host has "
-            f"{_dotted(version)}"
-        )
+def halves_at_rest(look: DomainLook) -> Halves:
+    """For who asks what a change came to.  Raises Unavailable while a job may still change it."""
+    if look.job is not None:
+        raise Unavailable("libvirt", f"domain {look.name} has a {look.job} running")
+    return halves(look)
 
 
 def refuse_missing_abilities(host: Host, attachment: Attachment) -> None:
     """What libvirt and QEMU of this host cannot do for it, whatever the guest."""
-    refuse_old_libvirt(host, attachment)
-    missing = host.domains.capabilities().missing
-    if attachment.multiattach and attachment.encryption and SHARED_ENCRYPTION in missing:
+    able = host.domains.capabilities()
+    if attachment.multiattach and able.libvirt < SHAREABLE_SINCE:
+        raise Unsupported(
+            f"multiattach needs libvirt {dotted(SHAREABLE_SINCE)} or newer, this host has "
+            f"{dotted(able.libvirt)}"
+        )
+    if attachment.multiattach and attachment.encryption and SHARED_ENCRYPTION in able.missing:
         raise Unsupported(
             "multiattach with encryption: libvirt on this host lets no disk be shared that it "
             "decrypts (9.0 does, 11.3 does not); send multiattach false; nothing was touched"
         )
-    if attachment.reserves and RESERVATIONS in missing:
+    if attachment.reserves and RESERVATIONS in able.missing:
         raise Unsupported(
             "disk.reservations managed needs libvirt 4.4.0 or newer, and qemu-pr-helper, which "
             "libvirt starts for the guest (Debian: qemu-system-common); nothing was touched"
         )
     if attachment.initiator == "instance":
-        refuse_no_initiator(host.domains.capabilities())
+        refuse_no_initiator(able)
 
 
 def refuse_no_initiator(able: Capabilities) -> None:
@@ -249,7 +254,3 @@ def refuse_other_serial(disk: DiskFacts, attachment: Attachment | None) -> None:
             f"the disk {disk.target_dev} with alias {disk.alias} has serial {disk.serial}, "
             f"expected {wanted}; it is not touched: see who has plugged it"
         )
-
-
-def _dotted(version: tuple[int, int, int]) -> str:
-    return ".".join(str(part) for part in version)

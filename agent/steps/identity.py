@@ -1,4 +1,4 @@
-"""The device is proven to be the volume before a guest may see it (design §6)."""
+"""The device is proven to be the volume before a guest may see it (docs/identity.rst)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

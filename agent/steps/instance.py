@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from agent.errors import Busy
 from agent.guest.disk_xml import disk_xml
 from agent.guest.domain_xml import DiskFacts
+from agent.guest.halves import halves
 from agent.guest.placement import Place, name_targets
 from agent.model.attachment import Attachment
 from agent.ports import Host
@@ -16,7 +17,7 @@ from agent.steps.guest_checks import (
     refuse_job,
     refuse_missing_abilities,
 )
-from agent.steps.users import Everyone, halves, own_use, refuse_conflicts
+from agent.steps.users import Everyone, own_use, refuse_conflicts
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,12 @@ from typing import ClassVar
 from agent.errors import Busy, TooLate, Unsupported
 from agent.guest.disk_xml import host_side_xml
 from agent.model.attachment import Attachment
+from agent.ports import INCOMING_MIGRATION
 from agent.saga.plan import Commit, Learnt, Parked, Scene, Step
 from agent.steps.disk import JOB_SECONDS
 from agent.steps.instance import CheckVolumes
 from agent.steps.users import Everyone, own_use, refuse_conflicts
 from agent.steps.volume import DisconnectVolume
-
-COMES = "incoming migration"
-"""As DomainLook.job has it."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +86,11 @@ class CheckGone(Step):
             look = host.domains.look(attachment.instance_id)
             if look is None:
                 continue
-            if look.job == COMES:
+            if look.job == INCOMING_MIGRATION:
                 later = host.clock.now() + JOB_SECONDS
                 return Parked(
-                    f"the end of the {COMES} of domain {look.name}: cancel it where it comes from",
+                    f"the end of the {look.job} of domain {look.name}: cancel it where it comes "
+                    "from",
                     later,
                 )
             use = own_use(host, attachment)

@@ -4,14 +4,14 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
-from agent.errors import Unavailable, WrongDevice
+from agent.errors import WrongDevice
 from agent.guest.domain_xml import DiskFacts
+from agent.guest.halves import Halves, halves
 from agent.model.attachment import Attachment
 from agent.model.disk import IoTune
 from agent.ports import Host
 from agent.saga.plan import Commit, Learnt, Scene, Step
-from agent.steps.guest_checks import find_guest, refuse_another, refuse_job
-from agent.steps.users import Halves, halves
+from agent.steps.guest_checks import find_guest, halves_at_rest, refuse_another, refuse_job
 
 Limits = dict[str, int | str]
 
@@ -33,7 +33,7 @@ class LimitDisk(Commit):
 
     def apply(self, scene: Scene) -> Learnt:
         guest = find_guest(scene.host, self.attachment.instance_id)
-        disk = _first_half(guest, self.alias)
+        disk = guest.first_disk(self.alias)
         if disk is None:
             half = "running guest" if guest.look.active else "definition"
             raise WrongDevice(
@@ -55,10 +55,8 @@ class LimitDisk(Commit):
         look = scene.host.domains.look(self.attachment.instance_id)
         if look is None:
             return False
-        if look.job is not None:
-            raise Unavailable("libvirt", f"domain {look.name} has a {look.job} running")
-        guest = halves(look)
-        disk = _first_half(guest, self.alias)
+        guest = halves_at_rest(look)
+        disk = guest.first_disk(self.alias)
         return disk is not None and not self.iotune.not_in(_in_force(scene.host, guest, disk))
 
 
@@ -88,7 +86,7 @@ class LimitOtherHalf(Step):
             domains.limit(instance_id, live.target_dev, wanted)
         if defined and self.iotune.not_in(domains.defined_limits(instance_id, defined.target_dev)):
             domains.define_limits(instance_id, defined.target_dev, wanted)
-        disk = _first_half(guest, self.alias)
+        disk = guest.first_disk(self.alias)
         if disk is None:
             return {"warnings": ["the disk has gone since"]}
         return {"limits": _in_force(scene.host, guest, disk)}
@@ -97,10 +95,6 @@ class LimitOtherHalf(Step):
 def _group_of(alias: str) -> str:
     """A name that QEMU takes, also of a disk without an alias (model.mark)."""
     return re.sub(r"[^A-Za-z0-9_.-]", "-", alias)
-
-
-def _first_half(guest: Halves, alias: str) -> DiskFacts | None:
-    return guest.live_disk(alias) if guest.look.active else guest.defined_disk(alias)
 
 
 def _in_force(host: Host, guest: Halves, disk: DiskFacts) -> Limits:

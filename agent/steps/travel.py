@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agent.errors import Busy, Invalid, MigrationFailed, Unsupported
-from agent.guest.moving_xml import moved_xml, unnamed_devices
+from agent.guest.migration_xml import moved_xml, unnamed_devices
 from agent.guest.whereabouts import Where, whereabouts
 from agent.model.attachment import Attachment
 from agent.model.migration import Journey, MigrationOptions
-from agent.model.move import Destination
-from agent.ports import DomainLook, Host, Prepared
+from agent.model.migration_request import Destination
+from agent.ports import DomainLook, Host, Prepared, dotted
 from agent.saga.plan import Scene
 
 
@@ -66,7 +66,8 @@ class Travel:
         ready = host.peers.readiness(there, self.instance_id)
         if ready is None:
             raise MigrationFailed(
-                f"the agent of {there}, or its libvirt, does not answer: see that they run"
+                f"the agent of {there}, or its libvirt, does not answer: see that they run",
+                retriable=True,
             )
         if "prepare_migration" not in ready.verbs:
             raise Unsupported(f"the agent of {there} is too old for migrations")
@@ -83,7 +84,8 @@ class Travel:
             if prepared is None or prepared.migration_id != self.migration_id:
                 raise MigrationFailed(
                     f"{there} has not prepared attachment {attachment.attachment_id} for migration "
-                    f"{self.migration_id}, or its lease has ended: send prepare_migration"
+                    f"{self.migration_id}, or has given it back: send prepare_migration to it, "
+                    "with a new migration_id where this one was begun or cancelled"
                 )
             self._refuse_another(attachment, prepared)
             self._refuse_smaller(host, attachment, prepared.size_bytes)
@@ -113,12 +115,9 @@ class Travel:
             raise MigrationFailed(
                 f"volume {attachment.volume_id} has {here.size_bytes} bytes here, and "
                 f"{self.destination.host} shows {size_bytes} still: send extend to that host, too, "
-                "or cancel this migration and prepare another; then migrate again"
+                "or cancel this migration and prepare another; then migrate again",
+                retriable=True,
             )
 
     def where(self, host: Host, look: DomainLook | None) -> Where:
         return whereabouts(look, host.peers.look(self.destination.host, self.instance_id))
-
-
-def dotted(version: tuple[int, ...]) -> str:
-    return ".".join(str(part) for part in version)

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from agent.errors import Busy, WrongDevice
 from agent.model.attachment import Attachment
-from agent.model.device import DEGRADED, Device, Disconnected, conflict, same_device
+from agent.model.device import Device, Disconnected, conflict, same_device
 from agent.model.guest_iscsi import is_guests_own
 from agent.ports import Connectors, Host, Locks
 from agent.saga.plan import Lane, Learnt, Scene, Step
@@ -50,7 +50,8 @@ class ConnectVolume(Step):
         device = connect(host.locks, host.connectors, attachment)
         host.journal.reclaim(attachment.volume_id)
         device = device.model_copy(update={"doubts": device.doubts or _doubts(scene, device)})
-        return {"device": device.reveal(), "warnings": _warned(scene, device)}
+        missing = [f"{device.degraded}; it is watched until complete"] if device.degraded else []
+        return {"device": device.reveal(), "warnings": missing}
 
     def revert(self, scene: Scene) -> None:
         disconnect_unless_used(scene, self.attachment, scene.device)
@@ -174,12 +175,6 @@ def _doubts(scene: Scene, device: Device) -> tuple[str, ...]:
     if was is None or not conflict(was.identity, device.identity):
         return ()
     return (f"{was.path} was at its address before, as {was.shown}",)
-
-
-def _warned(scene: Scene, device: Device) -> list[str]:
-    """What was to be told so far, and whether paths are missing now."""
-    told = [text for text in scene.known.get("warnings", ()) if not text.startswith(DEGRADED)]
-    return [*told, f"{device.degraded}; it is watched until complete"] if device.degraded else told
 
 
 def _found(host: Host, attachment: Attachment, device: Device | None) -> Device | None:

@@ -19,7 +19,7 @@ from oslo_config import cfg
 
 from agent.bus.caller import MONITOR_SECONDS
 from agent.bus.client import AgentClient, Unreachable
-from agent.bus.outbox import Publisher
+from agent.bus.publisher import Publisher
 from agent.bus.servers import Servers
 from agent.bus.transport import notification_transport, rpc_transport
 from agent.bus.wire import (
@@ -751,7 +751,7 @@ def test_the_policy_of_the_docs_keeps_the_newest(
 def test_who_has_much_to_send_turns(
     broker: Broker, host: str, outbox: ListedOutbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.bus.outbox.MISSED_SECONDS", 0.5)
+    monkeypatch.setattr("agent.bus.publisher.MISSED_SECONDS", 0.5)
     outbox.write(2000)
     with publishing(broker, host, outbox) as publisher:
         while outbox.letters(1):

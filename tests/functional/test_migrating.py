@@ -21,7 +21,7 @@ from oslo_config import cfg
 from agent.bus.client import AgentClient
 from agent.host.libvirt_abilities import version_of
 from agent.model.outcome import Answer
-from agent.steps.move import DIES_OF_GOING_ON
+from agent.steps.migrate import DIES_OF_GOING_ON
 from tests.functional.orchestrator import OPERATION_SECONDS, Orchestrator, Wish, wish
 from tests.functional.test_imports import imported, plug_as_nova, plug_by_hand
 from tests.functional.writer import Writer

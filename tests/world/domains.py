@@ -1,6 +1,6 @@
 """ports.Domains over XML text, with what libvirt 9.0 and QEMU 7.2 were seen to do.
 
-facts L1-L24: each half has its own calls; a second disk with the same alias, target name or
+Each half has its own calls; a second disk with the same alias, target name or
 address is refused; QEMU locks what is not shareable; unplugging only asks, and the answer comes
 when the guest likes; a reset answers what is pending, a stop forgets it without an event; a start
 brings back whatever the definition still has.

@@ -31,7 +31,7 @@ from agent.operations.admit import Policy
 from agent.ports import Clock, Host
 from agent.saga.plan import Lane
 from agent.service.agent import Agent
-from agent.service.leases import LEASE_SECONDS, Leases
+from agent.service.leases import LOOK_SECONDS, Leases
 from agent.service.lost import LostVolumes
 from agent.service.reconnect import Reconnection, Report, run
 from tests.world.copies import SimulatedCopies
@@ -315,7 +315,7 @@ class World:
         ]
         if not ends:
             return None
-        return self.clock.monotonic() + max(min(ends) - self.clock.now(), LEASE_SECONDS)
+        return self.clock.monotonic() + max(min(ends) - self.clock.now(), LOOK_SECONDS)
 
     def _attachment(self, attachment_id: str) -> Attachment | None:
         held = self.journal.read(lambda book: book.attachment(attachment_id))

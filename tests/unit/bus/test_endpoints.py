@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from agent.bus.endpoints import ADDRESSED, CHANGING, Commands, Control, Wait, flaw
-from agent.model.contract import COMMANDS, QUESTIONS
+from agent.bus.endpoints import ADDRESSED, Commands, Control, Wait, flaw
+from agent.model.contract import CHANGING, COMMANDS, QUESTIONS
 from tests.desk import RecordingDesk, new_id
 
 HERE = {ADDRESSED: True}

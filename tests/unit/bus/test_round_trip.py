@@ -21,7 +21,7 @@ from agent.bus.wire import COMMANDS_TOPIC, CONTROL_TOPIC, EXCHANGE, WAIT_TOPIC
 from agent.errors import Invalid
 from agent.model.attachment import Attachment
 from agent.model.contract import QUESTIONS
-from agent.model.move import (
+from agent.model.migration_request import (
     LEASE_SECONDS,
     CancelMigrationRequest,
     MigrateRequest,
@@ -29,7 +29,7 @@ from agent.model.move import (
 )
 from agent.model.request import AttachRequest, DetachRequest
 from agent.ports import Prepared, Readiness, Sighting
-from agent.steps.move import MoveInstance
+from agent.steps.migrate import MoveInstance
 from tests.desk import RecordingDesk, new_id
 from tests.samples import INSTANCES, VOLUMES, attachment_payload
 
@@ -96,8 +96,25 @@ class TestNobody:
     ) -> None:
         gone = oslo_messaging.MessageUndeliverable(None, None, None, None)
         monkeypatch.setattr(client._caller, "_rpc", Answers(gone))
-        with pytest.raises(Unreachable, match="nothing was sent"):
+        with pytest.raises(Unreachable, match="nothing was sent") as nobody:
             client.attach(attachment_payload())
+        assert nobody.value.request is None
+
+    def test_what_may_have_been_accepted_is_at_hand(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        silence = oslo_messaging.MessagingTimeout()
+        done = {"operation_id": new_id(), "verb": "attach", "state": "done"}
+        with AgentClient(cfg.CONF, HOST, url=URL, timeout_seconds=0) as client:
+            client._caller._connected.set()
+            monkeypatch.setattr(client._caller, "_rpc", Answers(silence, silence, done))
+            with pytest.raises(Unreachable, match="is unknown") as silent:
+                client.attach(attachment_payload())
+            request = silent.value.request
+            assert request is not None
+            assert request["attachment"] == attachment_payload()
+            with pytest.raises(Unreachable) as question:
+                client.list_locks()
+            assert question.value.request is None
+            assert client.command("attach", request).state == "done"
 
     def test_after_a_try_without_an_answer_nobody_knows_and_it_is_sent_again(
         self, client: AgentClient, monkeypatch: pytest.MonkeyPatch
@@ -120,6 +137,21 @@ def test_attach_sends_a_request_that_the_agent_parses(
     assert request.not_after > datetime.now(UTC)
     assert answer.operation_id == request.request_id
     assert answer.state == "accepted"
+
+
+def test_a_misspelt_wish_is_not_forgotten(client: AgentClient, desk: RecordingDesk) -> None:
+    misspelt: dict[str, Any] = {"generaton": 5, "deadline": 300}
+    with pytest.raises(TypeError, match="detach takes no deadline, generaton"):
+        client.detach("att-1", INSTANCES[0], **misspelt)
+    assert desk.commands == []
+
+
+def test_the_envelope_goes_as_it_was_given(client: AgentClient, desk: RecordingDesk) -> None:
+    """``not_after`` also as somebody keeps it who wrote the request down."""
+    given = {"request_id": new_id(), "not_after": "2099-01-01T00:00:00.000Z", "host": HOST}
+    client.attach(attachment_payload(), **given)  # type: ignore[arg-type]
+    request: Any = desk.commands[0][1]["request"]
+    assert {name: request[name] for name in given} == given
 
 
 def test_a_parsed_attachment_is_sent_with_its_secrets(
@@ -308,10 +340,29 @@ def test_every_question_of_the_port_has_its_method(
     assert asked == list(QUESTIONS)
 
 
+def test_all_operations_come_page_by_page(
+    client: AgentClient, desk: RecordingDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.bus.questions.OPERATIONS_AT_ONCE", 2)
+    rows = [{"operation_id": f"{number}"} for number in range(5)]
+
+    def page(name: str, arguments: Any) -> dict[str, Any]:
+        ends = int(arguments.get("before", 5))
+        return {"operations": rows[max(0, ends - arguments["limit"]) : ends]}
+
+    monkeypatch.setattr(desk, "query", page)
+    assert client.list_operations() == rows
+    assert client.list_operations(limit=1) == rows[-1:]
+    assert client.list_operations(before="4") == rows[:4]
+
+
 def test_filters_go_as_one_argument(client: AgentClient, desk: RecordingDesk) -> None:
     desk.answers["list_operations"] = {"operations": []}
-    client.list_operations(open=True, verb="attach")
-    assert desk.queries[-1] == ("list_operations", {"filters": {"open": True, "verb": "attach"}})
+    client.list_operations(limit=7, open=True, verb="attach")
+    assert desk.queries[-1] == (
+        "list_operations",
+        {"filters": {"open": True, "verb": "attach"}, "limit": 7},
+    )
 
 
 def test_what_has_no_answer_is_refused(client: AgentClient, desk: RecordingDesk) -> None:

@@ -169,7 +169,7 @@ def test_an_audit_without_libvirt_says_what_is_left_to_look_at(
         file.write("[libvirt]\nuri = qemu+unix:///system?socket=/nowhere/libvirt-sock\n")
     ran = attachctl("audit", agent=AbsentAgent())
     assert (ran.code, ran.out) == (4, "")
-    assert "libvirt does not answer" in ran.err
+    assert "libvirt: " in ran.err
     assert "attachctl list" in ran.err
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from lxml import etree
 
-from agent.guest.disk_xml import destination_xml, differences, disk_xml, moved_xml
+from agent.guest.disk_xml import destination_xml, differences, disk_xml, swapped_xml
 from agent.guest.domain_xml import DiskFacts, disk_facts, parse_domain
 from agent.guest.placement import Place
 from agent.guest.xml import parse
@@ -46,7 +46,7 @@ def test_the_definition_changes_the_volume_and_nothing_else(of: str, to: str) ->
     new, new_device = of_kind(to, attachment_id="att-2", volume_id=VOLUMES[1])
     new = new.found_as(old)
     before = disk_xml(old, old_device, Place("vdb", PCI))
-    after = moved_xml(domain_with(before), old.alias, new, new_device)
+    after = swapped_xml(domain_with(before), old.alias, new, new_device)
     assert after is not None
     moved, was = facts_of(after), facts_of(before)
     assert moved == replace(
@@ -54,7 +54,7 @@ def test_the_definition_changes_the_volume_and_nothing_else(of: str, to: str) ->
     )
     where = None if new.connection.source_type == "network" else new_device.path
     assert differences(moved, new, lambda name: frozenset({name}), where) == []
-    assert after == moved_xml(domain_with(after), old.alias, new, new_device)
+    assert after == swapped_xml(domain_with(after), old.alias, new, new_device)
 
 
 def test_what_else_somebody_has_set_stays() -> None:
@@ -65,10 +65,10 @@ def test_what_else_somebody_has_set_stays() -> None:
     etree.SubElement(old_form, "secret", type="passphrase", uuid="x")
     new, new_device = of_kind("plain", attachment_id="att-2", volume_id=VOLUMES[1])
     xml = domain_with(etree.tostring(before, encoding="unicode"))
-    after = parse(moved_xml(xml, old.alias, new, new_device) or "")
+    after = parse(swapped_xml(xml, old.alias, new, new_device) or "")
     assert after.findtext("vendor") == "somebody"
     assert after.find("encryption") is None, "that was the old volume's"
-    assert moved_xml(xml, "ua-nobody", new, new_device) is None
+    assert swapped_xml(xml, "ua-nobody", new, new_device) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)

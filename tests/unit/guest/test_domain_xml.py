@@ -1,6 +1,7 @@
 """The facts that are read from libvirt's XML."""
 
-from agent.guest.domain_xml import NAMESPACE, Note, metadata_xml, parse_domain
+from agent.guest.domain_xml import Note, metadata_xml, parse_domain
+from agent.model.mark import METADATA_NAMESPACE
 
 
 def test_iothreads_are_those_listed_and_the_lowest_others_up_to_the_count() -> None:
@@ -38,7 +39,7 @@ def test_notes_come_back_as_they_were_written() -> None:
     notes = {"ua-a": Note("a", "volume-1", 3), "ua-b": Note("b", "volume-2", None)}
     inner = (
         metadata_xml(notes)
-        .replace("<attachments>", f"<laa:attachments xmlns:laa='{NAMESPACE}'>")
+        .replace("<attachments>", f"<laa:attachments xmlns:laa='{METADATA_NAMESPACE}'>")
         .replace("</attachments>", "</laa:attachments>")
     )
     assert parse_domain(f"<domain><metadata>{inner}</metadata></domain>").notes == notes
@@ -46,7 +47,7 @@ def test_notes_come_back_as_they_were_written() -> None:
 
 def test_a_note_that_somebody_spoiled_hides_nothing() -> None:
     facts = parse_domain(
-        f"<domain><metadata><laa:attachments xmlns:laa='{NAMESPACE}'><!-- by hand -->"
+        f"<domain><metadata><laa:attachments xmlns:laa='{METADATA_NAMESPACE}'><!-- by hand -->"
         "<disk alias='ua-a' attachment='a' volume='volume-1' generation='three'/>"
         "</laa:attachments></metadata><devices><disk><target dev='vda'/><alias name='ua-a'/>"
         "</disk></devices></domain>"

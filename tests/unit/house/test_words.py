@@ -33,7 +33,7 @@ SYNONYMS = {
 
 NAMED_BY_OTHERS = {
     "agent/model/connection.py": {"vol_uuid"},  # os-brick's nvmeof connector
-    "agent/service/notify.py": {"ServiceManager"},  # systemd's own word for itself
+    "agent/service/systemd.py": {"ServiceManager"},  # systemd's own word for itself
 }
 
 AGENT = modules("agent")

@@ -203,6 +203,6 @@ def test_os_brick_gets_a_dict_of_its_own() -> None:
 
 
 def test_nouns_survive_a_helper_process() -> None:
-    """Arguments of Connectors can cross to another process (design §5), secrets included."""
+    """Arguments of Connectors can cross to another process, secrets included."""
     noun = Attachment.parse(payload_with("the secret", "auth_password"))
     assert pickle.loads(pickle.dumps(noun)) == noun

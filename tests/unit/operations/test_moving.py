@@ -6,9 +6,9 @@ import pytest
 
 from agent.errors import Busy, PlugRefused
 from agent.guest.domain_xml import parse_domain
-from agent.service.leases import COMING_SECONDS, LEASE_SECONDS
-from agent.steps.lease import COMES
-from agent.steps.move import DIES_OF_GOING_ON, FRESH_SECONDS
+from agent.ports import INCOMING_MIGRATION
+from agent.service.leases import COMING_SECONDS, LOOK_SECONDS
+from agent.steps.migrate import DIES_OF_GOING_ON, FRESH_SECONDS
 from tests.unit.operations.asking import ask, refused
 from tests.unit.saga.stories import ONE, SHARED, TWO, device_stays, guest_is
 from tests.unit.saga.stories_of_changes import grown
@@ -181,14 +181,14 @@ class TestPrepared:
             different = {"instance": number, "migration_id": f"mig-{number}"}
             ask(world, prepare_migration(number, coming, **different))
         world.domains.add(TWO)
-        world.domains.guests[TWO].job = COMES
+        world.domains.guests[TWO].job = INCOMING_MIGRATION
         before = len(world.instants.passed)
         for _ in range(5):
             assert world.look_at_leases() == COMING_SECONDS
             world.clock.seconds += COMING_SECONDS
         asked = world.instants.passed[before:]
         assert asked.count("before ask whether a peer has given up") == 1
-        world.clock.seconds += LEASE_SECONDS
+        world.clock.seconds += LOOK_SECONDS
         world.look_at_leases()
         asked = world.instants.passed[before:]
         assert asked.count("before ask whether a peer has given up") == 2
@@ -548,7 +548,9 @@ class TestMoved:
         result = ask(source, migrate(1, 1))["result"]
         assert result["downtime_ms"] == STATISTICS["downtime_milliseconds"]
         assert result["bytes"]["transferred"] == STATISTICS["transferred_bytes"]
-        assert result["attachments"] == [{"attachment_id": "att-1", "disconnected": True}]
+        assert result["attachments"] == [
+            {"attachment_id": "att-1", "disconnected": True, "awaiting_unmap": False}
+        ]
 
     def test_it_is_over_on_this_side(self, source: World) -> None:
         ask(source, migrate(1, 1))
@@ -659,6 +661,14 @@ class TestArrived:
         assert world.domains.guests[ONE].job == "incoming migration"
         assert world.agent.query("audit", {})["findings"] == []
         world.road.pace = "goes"
+        world.run()
+        assert world.leased() == []
+        assert world.agent.query("audit", {})["findings"] == []
+
+    def test_its_disk_is_as_the_guest_has_it(self, world: World) -> None:
+        """Whatever was said, or not, when it was prepared."""
+        prepared(world)
+        comes(world, bus="scsi")
         world.run()
         assert world.leased() == []
         assert world.agent.query("audit", {})["findings"] == []

@@ -62,16 +62,16 @@ def parts_of(world: World, request: int = 900) -> dict[str, str]:
     return dict(found["parts"])
 
 
-def comes(world: World, *, without: str | None = None) -> None:
+def comes(world: World, *, without: str | None = None, bus: str = "virtio") -> None:
     """The guest runs far away, and its libvirt sends it here, with what was prepared."""
     guest = world.far.domains.add(ONE)
     parts = {name: part for name, part in parts_of(world).items() if name != without}
-    live, persistent = (_with_disks(xml, parts) for xml in (guest.live, guest.inactive))
+    live, persistent = (_with_disks(xml, parts, bus) for xml in (guest.live, guest.inactive))
     journey = Journey(HERE_URI, None, str(live), persistent, MigrationOptions())
     world.far.migrations.start(ONE, journey)
 
 
-def _with_disks(xml: str | None, parts: dict[str, str]) -> str:
+def _with_disks(xml: str | None, parts: dict[str, str], bus: str) -> str:
     assert xml is not None
     domain = etree.fromstring(xml)
     devices = domain.find("devices")
@@ -80,7 +80,8 @@ def _with_disks(xml: str | None, parts: dict[str, str]) -> str:
         disk = etree.fromstring(part)
         for driver in disk.iterfind("driver"):
             driver.set("type", "raw")
-        etree.SubElement(disk, "target", dev=f"vd{'abc'[number]}", bus="virtio")
+        target_dev = f"{'vd' if bus == 'virtio' else 'sd'}{'abc'[number]}"
+        etree.SubElement(disk, "target", dev=target_dev, bus=bus)
         etree.SubElement(disk, "serial").text = VOLUMES[int(replaced[-1]) - 1]
         etree.SubElement(disk, "alias", name=f"ua-{replaced}")
         devices.append(disk)

@@ -188,7 +188,7 @@ def away(world: World) -> None:
         (None, {"volume": 2}, "lun-missing", "not on this host"),
         (None, {"instance": 3}, "unknown-instance", "no domain"),
         (occupied(ONE), {}, "busy", "migration"),
-        (away, {}, "internal", "does not answer"),
+        (away, {}, "internal", "it is away"),
     ],
 )
 def test_what_does_not_fit_is_refused(

@@ -41,13 +41,18 @@ def test_missing_paths_are_a_warning(world: World) -> None:
     assert warning.startswith("degraded 1/2")
 
 
-def test_what_was_told_before_is_kept_and_what_is_no_longer_so_is_not(world: World) -> None:
+def test_paths_that_are_back_when_an_agent_goes_on_are_none(world: World) -> None:
+    """What another step told of is kept."""
     path_missing(world)
-    known = connect(world, warnings=["of another step"])
-    assert [text[:12] for text in known["warnings"]] == ["of another s", "degraded 1/2"]
-    assert connect(world, **known)["warnings"] == known["warnings"]
+    attach(1)(world)
+    record = world.record(request_id(1))
+    told = record.learn(record.part.attachment_id, {"warnings": ["of another step"]})
+    once = told.learn(record.part.attachment_id, connect(world))
+    assert [text[:12] for text in once.warnings] == ["of another s", "degraded 1/2"]
+    again = once.learn(record.part.attachment_id, connect(world))
+    assert again.warnings == once.warnings
     world.storage.paths = 2
-    assert connect(world, **known)["warnings"] == ["of another step"]
+    assert again.learn(record.part.attachment_id, connect(world)).warnings == ("of another step",)
 
 
 def test_a_device_of_an_earlier_life_is_not_used(world: World) -> None:

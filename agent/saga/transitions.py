@@ -100,7 +100,7 @@ def deaths_beyond(record: Record) -> int:
 
 
 def what_for(error: AgentError) -> str:
-    return f"{error.part} ({error.detail})" if isinstance(error, Unavailable) else error.detail
+    return f"{error.part} ({error.reason})" if isinstance(error, Unavailable) else error.detail
 
 
 def outcome_of(answer: object) -> str | None:

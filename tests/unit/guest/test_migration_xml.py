@@ -6,7 +6,7 @@ from lxml import etree
 from agent.errors import Invalid
 from agent.guest.disk_xml import disk_xml, host_side_xml
 from agent.guest.domain_xml import parse_domain
-from agent.guest.moving_xml import (
+from agent.guest.migration_xml import (
     files_written,
     has_block_job,
     moved_xml,

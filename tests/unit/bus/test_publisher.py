@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from oslo_config import cfg
 
-from agent.bus.outbox import Publisher
+from agent.bus.publisher import Publisher
 from agent.bus.transport import notification_transport
 
 ENOUGH_SECONDS = 10

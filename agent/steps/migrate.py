@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from agent.errors import AgentError, Busy, Invalid, MigrationFailed, Unavailable, Unsupported
-from agent.guest.moving_xml import files_written, has_block_job, why_it_stays
+from agent.guest.halves import halves
+from agent.guest.migration_xml import files_written, has_block_job, why_it_stays
 from agent.guest.whereabouts import Where
-from agent.model.migration import MigrationOptions, MigrationProgress
+from agent.model.contract import MOVE_INSTANCE
+from agent.model.migration import IN_POST_COPY, MigrationOptions, MigrationProgress
 from agent.model.outcome import Progress
-from agent.ports import DomainLook, Host
+from agent.ports import DomainLook, Host, dotted
 from agent.saga.plan import Commit, Lane, Learnt, Parked, Scene, Step
 from agent.steps.guest_checks import find_domain
-from agent.steps.travel import Travel, dotted
-from agent.steps.users import halves
+from agent.steps.travel import Travel
 
 DIES_OF_GOING_ON: Final = (11, 3, 0)
 """libvirt 11.3 was seen to follow a null pointer when it is to take up a post-copy again
@@ -30,8 +31,6 @@ FRESH_SECONDS: Final = 30.0
 
 DOUBT_SECONDS: Final = 30.0
 """For how long they may disagree before somebody must look."""
-
-POST_COPY: Final = frozenset(("postcopy", "postcopy-failed"))
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class CheckDestination(Step):
 class MoveInstance(Commit):
     """libvirt copies the guest's memory, and lets it run over there; parked meanwhile."""
 
-    name: ClassVar[str] = "move-instance"
+    name: ClassVar[str] = MOVE_INSTANCE
     reached: ClassVar[str] = "has switched the guest over"
     travel: Travel
 
@@ -128,7 +127,7 @@ class MoveInstance(Commit):
     def give_up(self, scene: Scene) -> Parked | None:
         host, instance_id = scene.host, self.travel.instance_id
         progress = host.migrations.progress(instance_id)
-        if progress is None or progress.phase in POST_COPY:
+        if progress is None or progress.phase in IN_POST_COPY:
             return None
         host.migrations.abort(instance_id)
         return Parked("the migration to be given up", host.clock.now() + SOON_SECONDS)
@@ -138,7 +137,7 @@ class MoveInstance(Commit):
         host, instance_id = scene.host, self.travel.instance_id
         progress = host.migrations.progress(instance_id)
         if progress is not None:
-            if progress.phase in POST_COPY:
+            if progress.phase in IN_POST_COPY:
                 return True
             raise Unavailable("libvirt", "the migration goes on")
         where = self.travel.where(host, host.domains.look(instance_id))
@@ -152,7 +151,7 @@ class MoveInstance(Commit):
         return self.give_up(scene)
 
     def _going(self, scene: Scene, progress: MigrationProgress) -> Learnt | Parked:
-        if progress.phase in POST_COPY:
+        if progress.phase in IN_POST_COPY:
             return {}
         now = scene.host.clock.now()
         learnt = {**_best(scene, progress, now), **_begun(scene, now)}

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.service.notify import ServiceManager
+from agent.service.systemd import ServiceManager
 
 
 def test_that_we_are_ready_is_said_until_it_was_heard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.service.notify.SLOW_SECONDS", 0.1)
+    monkeypatch.setattr("agent.service.systemd.SLOW_SECONDS", 0.1)
     address = str(tmp_path / "notify")
     manager = ServiceManager({"NOTIFY_SOCKET": address})
     with (

@@ -17,11 +17,13 @@ from typing import Any
 
 from os_brick.privileged import rootwrap
 
-from agent.errors import ConnectFailed, Unavailable, Unsupported
+from agent.errors import Unavailable, Unsupported
 from agent.host.brick_device import SCSI, DeviceReader, device_info, network_device
 from agent.host.brick_find import Finder
+from agent.host.brick_leaving import Leaving
 from agent.host.brick_leftovers import Leftovers
 from agent.host.brick_library import (
+    keep_to_the_target,
     os_brick_connector,
     os_brick_properties,
     remove_scsi_devices,
@@ -29,7 +31,7 @@ from agent.host.brick_library import (
     spare_what_is_here,
 )
 from agent.host.brick_locks import OsBrickLocks
-from agent.host.brick_properties import BrickProperties, by_ways_of
+from agent.host.brick_properties import BrickProperties
 from agent.host.brick_refusals import (
     FOREIGN,
     connect_refusal,
@@ -42,11 +44,10 @@ from agent.host.brick_refusals import (
 from agent.host.brick_trail import PACKAGES, TOOLS, Execute, Trail
 from agent.host.brick_vendors import never_seen
 from agent.host.header import read_header
-from agent.host.identity import BlockDevices, Found
+from agent.host.identity import BlockDevices
 from agent.host.local_paths import LocalPaths
 from agent.host.mounts import Mounts, with_retry
 from agent.host.nvme import NvmeControllers
-from agent.host.openers import refuse_open
 from agent.host.own_mounts import OwnMounts
 from agent.model.attachment import Attachment
 from agent.model.connection import (
@@ -58,9 +59,12 @@ from agent.model.connection import (
     NvmeConnection,
     VendorConnection,
 )
-from agent.model.device import Device, Disconnected, conflict, same_device
+from agent.model.device import Device, Disconnected
 
 LOG = logging.getLogger(__name__)
+
+LEAST_SCANS = {"fibre_channel": 5}
+"""os-brick scans a fabric again every two seconds; udev needs some of them for a device's name."""
 
 
 class BrickConnectors:
@@ -126,6 +130,7 @@ class BrickConnectors:
         )
         self._finder = Finder(self._devices, self._reader, self._nvme, self._mounts)
         self._pause = pause
+        self._leaving = Leaving(self._devices, self._reader, self._nvme, pause)
         self._leftovers = Leftovers(self._devices, self._locks, remove)
         self._which = which
         self._mutex = threading.Lock()
@@ -183,11 +188,12 @@ class BrickConnectors:
                 self._mounts.leave(connection.export, connection.target_names)
             return Disconnected()
         trail = Trail(self._execute)
-        today = self._usable_today(device)
+        today = self._leaving.usable_today(device)
         with self._locks.guard(attachment):
             try:
                 told = self._asked.to_leave(connection, device)
-                if not self._is_anothers(attachment, told, device, today):
+                ways = self._asked.ways_to_leave(connection, told, device)
+                if not self._leaving.is_anothers(attachment, told, device, today):
                     connector = self._connector(connection, trail)
                     info = (
                         device_info(connection, device, today)
@@ -199,12 +205,12 @@ class BrickConnectors:
                         connector.disconnect_volume,
                         told,
                         info,
-                        check=lambda: self._usable_today(device),  # the lock was waited for
+                        check=lambda: self._leaving.refuse_changed(attachment, told, device, today),
                     )
                 if isinstance(connection, SCSI) and device is not None:
                     self._leftovers.remove(connection, device, trail)
-                if isinstance(connection, IscsiConnection):
-                    self._leftovers.log_out(by_ways_of(connection, told), trail)
+                if ways:
+                    self._leftovers.log_out(connection.lane, ways, trail)
                 if isinstance(connection, NvmeConnection):
                     with self._locks.hold(connection.lane):
                         self._nvme.leave_empty(connection.targets[0], connection.ways, trail)
@@ -225,11 +231,10 @@ class BrickConnectors:
 
     def look_again(self, attachment: Attachment, device: Device) -> Device | None:
         expected = max(device.paths_expected, self._reader.paths_expected(attachment))
-        node = self._devices.find(device.identity) if expected > 1 else None
-        if node is None:
+        found = self._devices.look_for(device.path, device.identity) if expected > 1 else None
+        if found is None:
             return device if self.present(device) else None
-        found = self._devices.look(node)
-        return None if found is None else self._reader.count_paths(attachment, device, found)
+        return self._reader.count_paths(attachment, device, found)
 
     def exports(self) -> Sequence[str]:
         return self._mounts.exports()
@@ -289,7 +294,7 @@ class BrickConnectors:
         protocol = connection.driver_volume_type
         options: dict[str, Any] = {
             "use_multipath": self._use_multipath,
-            "device_scan_attempts": self._device_scan_attempts,
+            "device_scan_attempts": max(self._device_scan_attempts, LEAST_SCANS.get(protocol, 1)),
             "execute": trail.execute,
         }
         if connection.export is not None:
@@ -302,6 +307,8 @@ class BrickConnectors:
     def _connect(self, connector: Any, connection: Connection, trail: Trail) -> Any:
         """os-brick's answer."""
         spare_what_is_here(connector)
+        if self._use_multipath and isinstance(connection, IscsiConnection) and connection.one_way():
+            keep_to_the_target(connector, connection.targets[0])
         arguments = (connector.connect_volume, self._asked.of(connection))
         if not isinstance(connection, NvmeConnection):
             return self._locks.call(connection.lane, *arguments)
@@ -344,53 +351,3 @@ class BrickConnectors:
     def _lacks_multipath(self, connector: Any, connection: Connection) -> bool:
         is_enforced = self._asked.of(connection).get("enforce_multipath")
         return bool(self._use_multipath and is_enforced and not connector.supports_multipath())
-
-    def _usable_today(self, device: Device | None) -> str | None:
-        """The kernel name by which the device takes I/O now: not one of a map without paths.
-
-        Raises ConnectFailed if a QEMU has it open, or a path of it (it may have come as one), or
-        this host uses it itself."""
-        today = self._devices.find(device.identity) if device else None
-        if device is None or today is None:
-            return None
-        refuse_open({today, *self._devices.all_of(device.identity)}, self._pause)
-        use = self._devices.use_by_host(today)
-        if use is not None:
-            raise ConnectFailed(f"{today} is {use} on this host itself: it stays until unmounted")
-        return None if self._devices.is_empty_map(today) else today
-
-    def _is_anothers(
-        self,
-        attachment: Attachment,
-        told: Mapping[str, Any],
-        device: Device | None,
-        today: str | None,
-    ) -> bool:
-        """Is another volume's device at the address?
-
-        os-brick takes what is there, and an array gives LUNs and namespace ids away again: also
-        of a volume that it shows by another number since, and that is here. Of a namespace that is
-        here os-brick is told the name."""
-        connection = attachment.connection
-        if device is None or (today is not None and isinstance(connection, NvmeConnection)):
-            return False
-        for found in self._taken_by_os_brick(connection, told):
-            is_ours = same_device(device.identity, found.identity)
-            if is_ours or (today is not None and not conflict(device.identity, found.identity)):
-                continue
-            LOG.warning(
-                "os-brick was not asked to disconnect %s: at its address is %s, and that is %s",
-                attachment.volume_id,
-                found.node,
-                dict(found.identity),
-            )
-            return True
-        return False
-
-    def _taken_by_os_brick(
-        self, connection: Connection, told: Mapping[str, Any]
-    ) -> Sequence[Found]:
-        """For the volume's device, of which it is told nothing else."""
-        if isinstance(connection, NvmeConnection):
-            return self._nvme.taken_by_os_brick(connection)
-        return self._reader.at_address(by_ways_of(connection, told))

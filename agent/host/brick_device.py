@@ -75,7 +75,13 @@ class DeviceReader:
         found = self._look(path)
         if isinstance(connection, SCSI):
             self._devices.ask_again(found)
+        if isinstance(connection, (*SCSI, NvmeConnection)):
             found = self._wait_for_paths(path, attachment, trail)
+        if not found.size_bytes:
+            raise ConnectFailed(
+                f"{path} shows 0 bytes: the volume is not ready, or this is a path on standby; it "
+                "is taken back: look at the storage side, and try again"
+            )
         stable = path if isinstance(connection, LocalConnection) else self._stable(found, path)
         device = Device(
             path=stable,
@@ -159,11 +165,16 @@ class DeviceReader:
         return found
 
     def _wait_for_paths(self, path: str, attachment: Attachment, trail: Trail) -> Found:
-        """os-brick answers as soon as there is a map; multipathd adds the last paths after that.
-        By a portal that let nobody in none will come."""
+        """os-brick answers as soon as there is a map, or a controller shows the namespace; others
+        follow. By a portal that let nobody in none will come."""
+        connection = attachment.connection
         coming = self.paths_expected(attachment) - len(trail.closed_ways)
         found = self._look(path)
-        for _ in range(PATH_LOOKS if found.is_map else 0):
+        if isinstance(connection, NvmeConnection):
+            [nqn] = connection.targets
+            coming = min(coming, sum(way.is_live for way in self._devices.controllers(nqn)))
+        gathers = found.is_map or isinstance(connection, NvmeConnection)
+        for _ in range(PATH_LOOKS if gathers else 0):
             if found.paths >= coming:
                 break
             self._pause(PATH_PAUSE_SECONDS)

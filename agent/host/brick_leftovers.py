@@ -7,13 +7,13 @@ session whose node record is gone iscsiadm says that it found nothing, and os-br
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from agent.errors import ConnectFailed
 from agent.host.brick_locks import OsBrickLocks
 from agent.host.brick_trail import ISCSI_NOTHING_FOUND, Execute, Trail
 from agent.host.identity import BlockDevices
-from agent.model.connection import Connection
+from agent.model.connection import Connection, Lane
 from agent.model.device import Device, Disconnected
 
 LOG = logging.getLogger(__name__)
@@ -40,32 +40,33 @@ class Leftovers:
         """Of the volume that our own connect found: what came after os-brick had looked, or by
         portals that the request does not name, and a map that has outlived its paths. What
         something is built on stays.  Raises what os-brick raises, also where a map is open."""
-        if "path" in device.identity:
+        if not self._ours_alone(device):
             return
-        left = {os.path.basename(node) for node in self._devices.all_of(device.identity)}
-        maps = {name for name in left if name.startswith("dm-")}
-        held = {name for name in left if set(self._devices.holders(name)) - maps}
-        if left and not held:
-            LOG.warning(
-                "%s came late, by another way, or outlived its paths: removed",
-                ", ".join(sorted(left)),
-            )
-            with self._locks.hold(connection.lane):
-                if paths := sorted(left - maps):
-                    self._remove(paths, trail.execute)
-                self._remove_empty(maps, trail)
+        with self._locks.hold(connection.lane):
+            left = self._ours_alone(device)  # anew: names are given away while one waits
+            if left:
+                names = ", ".join(sorted(left))
+                LOG.warning("%s came late, by another way, or outlived its paths: removed", names)
+            maps = {name for name in left if name.startswith("dm-")}
+            if paths := sorted(left - maps):
+                self._remove(paths, trail.execute)
+            self._remove_empty(maps, trail)
 
-    def log_out(self, told: Connection, trail: Trail) -> None:
-        """Of sessions that show nothing, by the ways that os-brick was told.
-
-        Raises what os-brick raises."""
-        if not self._devices.empty_sessions(told.ways):
+    def log_out(self, lane: Lane, ways: Collection[tuple[str, str]], trail: Trail) -> None:
+        """Of the sessions with these targets, by these portals, that show nothing. Their node
+        records would have them back at the next boot.  Raises what os-brick raises."""
+        if not self._devices.empty_sessions(ways):
             return
-        with self._locks.hold(told.lane):  # no other program logs in, and has yet to scan
-            for number in self._devices.empty_sessions(told.ways):
+        with self._locks.hold(lane):  # no other program logs in, and has yet to scan
+            for number, (portal, iqn) in self._devices.empty_sessions(ways).items():
                 LOG.warning("iSCSI session %s shows nothing any more: logged out", number)
-                command = ("iscsiadm", "-m", "session", "-r", number, "--logout")
-                trail.execute(*command, run_as_root=True, check_exit_code=[0, ISCSI_NOTHING_FOUND])
+                record = ("-m", "node", "-T", iqn, "-p", portal)
+                for command in (
+                    ("-m", "session", "-r", number, "--logout"),
+                    (*record, "--op", "delete"),
+                ):
+                    allowed = [0, ISCSI_NOTHING_FOUND]
+                    trail.execute("iscsiadm", *command, run_as_root=True, check_exit_code=allowed)
 
     def refuse_left(self, connection: Connection, device: Device | None) -> Disconnected:
         """Has the volume gone? os-brick can end well and leave the device.
@@ -76,12 +77,18 @@ class Leftovers:
             return Disconnected()
         if connection.stays_until_unmapped:
             return Disconnected(awaiting_unmap=True)
-        holders = ", ".join(self._devices.holders(left))
+        built = ", ".join(self._devices.built_on(device.identity)) if device else ""
         raise ConnectFailed(
             f"{left} is still on this host"
-            + (f", held by {holders}" if holders else "")
+            + (f", held by {built}" if built else "")
             + "; it is tried again: see what uses it ('lsof', 'multipath -ll')"
         )
+
+    def _ours_alone(self, device: Device) -> set[str]:
+        """Kernel names of what is here of it; none where something is built on it."""
+        if "path" in device.identity or self._devices.built_on(device.identity):
+            return set()
+        return {os.path.basename(node) for node in self._devices.all_of(device.identity)}
 
     def _remove_empty(self, maps: Iterable[str], trail: Trail) -> None:
         """Device-mapper itself refuses for one that somebody has open."""

@@ -90,6 +90,21 @@ CLEANUPS_OF_A_FAILED_CONNECT = ("_cleanup_connection", "_try_disconnect_all")
 """Of os-brick's iSCSI and NVMe connectors; it has no public way to do without."""
 
 
+def keep_to_the_target(connector: Any, iqn: str) -> None:
+    """For a connect by one portal over all paths: of what the portal tells (sendtargets) the one
+    target that the request names.
+
+    By itself os-brick logs in to every target that the portal tells of, where not all of them are
+    at the same portals, and takes whatever has the LUN there for the volume."""
+    discover = connector._discover_iscsi_portals
+
+    def ways(properties: dict[str, Any]) -> list[tuple[Any, ...]]:
+        named = [way for way in discover(properties) if way[1] == iqn]
+        return named or [tuple(properties[f"target_{part}"] for part in ("portal", "iqn", "lun"))]
+
+    connector._discover_iscsi_portals = ways
+
+
 def _leave_it(*_about: object, **_how: object) -> None:
     pass
 

@@ -171,7 +171,8 @@ class OsBrickLocks:
         ports.Locks.held. Since when another program has one the kernel does not say."""
         turns = list(self._turns)
         files = Path(_lock_path() or os.devnull).glob(f"{PREFIX}*")
-        others = {file.name: holder for file in files if (holder := holder_of(file))}
+        table = locks_of_the_kernel()  # of one for each target that ever was
+        others = {file.name: holder for file in files if (holder := holder_of(file, table))}
         names = sorted({f"{PREFIX}{turn.name}" for turn in turns} | others.keys())
         return [self._row(name, turns, others.get(name)) for name in names]
 
@@ -310,17 +311,25 @@ def _path(lock: Any) -> Path:
     return Path(os.fsdecode(lock.path))
 
 
-def holder_of(path: Path, table: Path = Path("/proc/locks")) -> str | None:
+def locks_of_the_kernel() -> Sequence[str]:
+    """Empty where it does not tell."""
+    try:
+        return Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return ()
+
+
+def holder_of(path: Path, table: Sequence[str] | None = None) -> str | None:
     """The *other* process that has locked the file, for people: ``nova-compute (pid 4711)``.
 
     By the kernel's table: who opened the file to ask would, on closing it, drop what his own
     process holds. None: nobody, this process, or one that the kernel does not show."""
     try:
         found = path.stat()
-        lines = table.read_text().splitlines()
     except OSError:
         return None
     inode = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    lines = locks_of_the_kernel() if table is None else table
     for line in lines:  # 1: POSIX  ADVISORY  WRITE 4711 fe:00:16041160 0 EOF
         fields = line.split()
         if "->" not in fields and fields[5:6] == [inode] and int(fields[4]) != os.getpid():

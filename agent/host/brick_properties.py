@@ -52,6 +52,17 @@ class BrickProperties:
         """For a disconnect: by every session with the target, too."""
         return {**self.of(connection), **self._discovered(connection, device, all_sessions=True)}
 
+    def ways_to_leave(
+        self, connection: Connection, told: Mapping[str, Any], device: Device | None
+    ) -> set[tuple[str, str]]:
+        """(portal, IQN) of the sessions that nobody may need afterwards: those that os-brick is
+        told of, and those with the volume's targets by which its device came for others."""
+        if not isinstance(connection, IscsiConnection):
+            return set()
+        here = self._devices.iscsi_ways(device.identity) if device else set()
+        by_others = {(portal, iqn) for portal, iqn, _ in here if iqn in connection.targets}
+        return by_others | set(zip(told[WAYS[0]], told[WAYS[1]], strict=True))
+
     def to_extend(self, connection: Connection, device: Device) -> dict[str, Any]:
         """For an extend: os-brick makes no other path look again than those it is told of."""
         return {**self.of(connection), **self._discovered(connection, device, all_sessions=False)}

@@ -125,6 +125,8 @@ def _hangs(connection: Connection, error: exception.ExecutionTimeout) -> Unavail
 
 def reason_of(error: Exception, trail: Trail) -> str:
     """Why, in words that are safe to show."""
+    if trail.asleep and not trail.reached:
+        return trail.asleep
     if trail.reason is not None:
         return str(trail.reason)
     if isinstance(error, exception.ExceptionChainer):  # its text is tracebacks

@@ -19,6 +19,8 @@ from os_brick import exception
 from oslo_concurrency.processutils import ProcessExecutionError
 from oslo_utils.strutils import mask_password
 
+from agent.host.sysfs import text
+
 TOOLS = {
     "iscsi": ("iscsiadm",),
     "iser": ("iscsiadm",),
@@ -74,6 +76,8 @@ SCOPE_SECONDS = 15
 TIMED_OUT = 124
 """Exit status of timeout(1)."""
 
+SCSI_HOSTS = "/sys/class/scsi_host/"
+
 Execute = Callable[..., tuple[str, str]]
 
 
@@ -100,15 +104,20 @@ class Failure:
 class Trail:
     """Runs commands for one call of os-brick, and remembers how they ended.
 
-    ``reached``: a target let us in, so what is missing is missing behind it. ``systemd_runs`` is
-    what tests replace."""
+    ``reached``: a target let us in, so what is missing is missing behind it. ``asleep`` tells of a
+    session that was scanned and does not work. ``systemd_runs`` and ``sys`` are what tests
+    replace."""
 
-    def __init__(self, execute: Execute, systemd_runs: Path = SYSTEMD_RUNS) -> None:
+    def __init__(
+        self, execute: Execute, systemd_runs: Path = SYSTEMD_RUNS, sys: Path = Path("/sys")
+    ) -> None:
         self._execute = execute
+        self._sys = sys
         self._systemd_runs = systemd_runs
         self._given_up: dict[tuple[str, ...], ProcessExecutionError] = {}
         self._logins = Counter[tuple[str, ...]]()
         self.failures: list[Failure] = []
+        self.asleep: str | None = None
         self._reached: set[str | None] = set()
         self._open_ways: set[str | None] = set()
 
@@ -125,10 +134,21 @@ class Trail:
             self._limit_logins(command)
         elif "--logout" in command:  # it had found the session, and begins anew
             self._logins.clear()
-        if _reaches(command) and _attempt(command) not in self._given_up:
+        if state := self._asleep(command):
+            self.asleep = f"a session that is there does not work ({state}): its portal is silent"
+        elif _reaches(command) and _attempt(command) not in self._given_up:
             self._reached.add(_way(command))
         self._open_ways.add(_way(command))
         return done
+
+    def _asleep(self, command: tuple[str, ...]) -> str | None:
+        """The state of the iSCSI session that was scanned, where it is none that works: the kernel
+        leaves the scan out, and says nothing."""
+        if command[0] != "tee" or not command[-1].startswith(SCSI_HOSTS):
+            return None
+        host = self._sys / Path(command[-1]).parent.relative_to("/sys")
+        states = [text(path, "state") for path in host.glob("device/session*/iscsi_session/*")]
+        return next((state for state in states if state not in ("LOGGED_IN", "")), None)
 
     @property
     def reached(self) -> bool:
@@ -185,6 +205,8 @@ class Trail:
             self._reached.discard(_way(command))
 
     def _note(self, command: tuple[str, ...], error: ProcessExecutionError) -> None:
+        if command[0] == "grep":  # in sysfs, for ports of which each HBA has but some
+            return
         self.failures.append(failure_of(command, error))
         if _is_login(command) or error.exit_code == TIMED_OUT:
             self._given_up[_attempt(command)] = error
@@ -230,7 +252,7 @@ def _is_login(command: tuple[str, ...]) -> bool:
 def _reaches(command: tuple[str, ...]) -> bool:
     """Does it only succeed where the target answers? A scan is of a session that is there."""
     if command[0] == "tee":
-        return command[-1].startswith("/sys/class/scsi_host/")
+        return command[-1].startswith(SCSI_HOSTS)
     if command[0] == "nvme":
         return command[1] in ("connect", "ns-rescan")
     return _is_login(command)

@@ -5,7 +5,8 @@ something is built on it is no use yet: udev does so by itself with what guests 
 """
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from agent.host.far_files import lines_of, unescaped
@@ -30,11 +31,36 @@ def use_by_host(node: str, proc: Path, sys: Path) -> str | None:
     return None
 
 
+def built_on(device: Collection[str], sys: Path) -> list[str]:
+    """Kernel names of what is built on a device, whose own names are those of its paths and of its
+    multipath map; but for the maps of that map's partitions, which go with it (kpartx)."""
+    blocks = sys / "class" / "block"
+    return sorted({name for own in device for name in _built_on(own, blocks)} - set(device))
+
+
+def _built_on(name: str, blocks: Path) -> Iterator[str]:
+    for partition in _partitions(name, blocks):
+        yield from _holders(partition, blocks)
+    its_partitions = re.compile(rf"part\d+-{re.escape(text(blocks / name, 'dm/uuid'))}")
+    for holder in _holders(name, blocks):
+        if its_partitions.fullmatch(text(blocks / holder, "dm/uuid")):
+            yield from _holders(holder, blocks)
+        else:
+            yield holder
+
+
 def _with_what_is_built_on(name: str, blocks: Path) -> Iterator[str]:
     yield name
-    partitions = [path for path in entries(blocks / name) if text(path, "partition")]
-    for other in (*partitions, *entries(blocks / name / "holders")):
-        yield from _with_what_is_built_on(other.name, blocks)
+    for other in (*_partitions(name, blocks), *_holders(name, blocks)):
+        yield from _with_what_is_built_on(other, blocks)
+
+
+def _partitions(name: str, blocks: Path) -> list[str]:
+    return [path.name for path in entries(blocks / name) if text(path, "partition")]
+
+
+def _holders(name: str, blocks: Path) -> list[str]:
+    return [path.name for path in entries(blocks / name / "holders")]
 
 
 def _name_of(path: str) -> str:

@@ -19,8 +19,9 @@ from pathlib import Path
 
 from agent.host.fabric import ports_seen
 from agent.host.far_files import FarFiles
-from agent.host.host_use import use_by_host
-from agent.host.iscsi_sessions import portal_and_iqn, sessions, shows_nothing
+from agent.host.host_use import built_on, use_by_host
+from agent.host.iscsi_sessions import empty_sessions, portal_and_iqn, sessions
+from agent.host.nvme_sysfs import Controller, controllers, portal_of, working_paths
 from agent.host.sysfs import content, entries, text
 from agent.model.device import BACKED, conflict, plain_identity
 
@@ -60,15 +61,6 @@ class Found:
     paths: int
     ways: frozenset[str] = frozenset()
     is_map: bool = False
-
-
-@dataclass(frozen=True)
-class Controller:
-    """Of NVMe over fabrics: ``nvme0``, the portal that it goes by, and in sysfs what it shows."""
-
-    name: str
-    way: str | None
-    namespaces: tuple[Path, ...]
 
 
 class BlockDevices:
@@ -111,6 +103,16 @@ class BlockDevices:
 
         None: it is not on this host. ``identity`` is as ``look`` gave it."""
         return min(self.all_of(identity), key=self._rank, default=None)
+
+    def look_for(self, path: str, identity: Mapping[str, str]) -> Found | None:
+        """What ``find`` finds; where ``path`` leads to a map or head device with paths that is it,
+        nothing else of the host is looked at."""
+        named = self.look(path)
+        gathers = named is not None and named.paths and (named.is_map or not named.scsi)
+        if named and gathers and self.shows(named.identity, named.node, identity):
+            return named
+        node = self.find(identity)
+        return self.look(node) if node else None
 
     def all_of(self, identity: Mapping[str, str]) -> list[str]:
         """The kernel names of every device with all of this identity: the map, and each path."""
@@ -203,17 +205,18 @@ class BlockDevices:
         """Block devices that are built on this one: their kernel names."""
         return tuple(entry.name for entry in entries(self._block(node) / "holders"))
 
+    def built_on(self, identity: Mapping[str, str]) -> list[str]:
+        """Kernel names of what is built on the device, on its paths, or on a partition; but for the
+        multipath map, and the maps of its partitions, which go with it (kpartx)."""
+        return built_on({Path(node).name for node in self.all_of(identity)}, self._sys)
+
     def use_by_host(self, node: str) -> str | None:
         """As host_use: what this host itself does with the device."""
         return use_by_host(node, self._proc, self._sys)
 
     def controllers(self, nqn: str) -> list[Controller]:
         """Of this NVMe subsystem, live or not."""
-        return [
-            Controller(path.name, self._way(path), tuple(sorted(path.glob("nvme*n*"))))
-            for path in entries(self._sys / "class" / "nvme-fabrics" / "ctl")
-            if text(path, "subsysnqn") == nqn
-        ]
+        return controllers(self._sys, nqn)
 
     def namespace(self, shown: Path) -> Found | None:
         """What a controller shows: nvme0c1n2 is its path of nvme0n2 (kernel: nvme multipath)."""
@@ -235,11 +238,13 @@ class BlockDevices:
         there = sessions(self._sys / "class").values()
         return {_bracketed(portal) for portal, target in there if target == iqn}
 
-    def empty_sessions(self, ways: Collection[str]) -> list[str]:
-        """The numbers of iSCSI sessions by these portals with these targets that show nothing."""
-        classes = self._sys / "class"
-        there = [number for number, way in sessions(classes).items() if " ".join(way) in ways]
-        return [number for number in there if shows_nothing(classes, number)]
+    def empty_sessions(self, ways: Collection[tuple[str, str]]) -> dict[str, tuple[str, str]]:
+        """{number: (portal, IQN)} of the iSCSI sessions among these that show nothing; portals as
+        iscsiadm writes them."""
+        there = empty_sessions(self._sys / "class").items()
+        return {
+            no: way for no, (portal, iqn) in there if (way := (_bracketed(portal), iqn)) in ways
+        }
 
     def fc_ports(self) -> dict[str, set[str] | None]:
         """As fabric.ports_seen, of this host; empty: it has no Fibre Channel HBA."""
@@ -354,16 +359,13 @@ class BlockDevices:
         """Paths that work now: of a multipath map, or of an NVMe subsystem's head device."""
         if _is_map(facts):
             return [path for path in _paths(facts) if text(path, "device/state") == "running"]
-        subsystem = facts.resolve().parent
-        if subsystem.name.startswith("nvme-subsys"):
-            return [entry for entry in entries(subsystem) if text(entry, "state") == "live"]
-        return [facts]
+        by_controllers = working_paths(facts.resolve())
+        return [facts] if by_controllers is None else by_controllers
 
     def _way(self, path: Path) -> str | None:
         """The portal of an NVMe controller, or of the iSCSI session of a SCSI device."""
-        address = dict(part.partition("=")[::2] for part in text(path, "address").split(","))
-        if "traddr" in address:
-            return f"{address['traddr']}:{address.get('trsvcid', '')}"
+        if way := portal_of(path):
+            return way
         session = re.search(r"/session(\d+)/", str(path.resolve()))
         return session and " ".join(portal_and_iqn(self._sys / "class", session[1]))
 

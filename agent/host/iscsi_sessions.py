@@ -27,9 +27,13 @@ def sessions(classes: Path) -> dict[str, tuple[str, str]]:
     return {number: portal_and_iqn(classes, number) for number in numbers}
 
 
-def shows_nothing(classes: Path, number: str) -> bool:
-    """Has it no block device? By no other measure does os-brick log out of a target."""
-    return not any((_session(classes, number) / "device").glob("target*/*:*:*:*/block/*"))
+def empty_sessions(classes: Path) -> dict[str, tuple[str, str]]:
+    """As sessions, of those without a block device: by that os-brick logs out of a target, too."""
+    return {
+        number: way
+        for number, way in sessions(classes).items()
+        if not any((_session(classes, number) / "device").glob("target*/*:*:*:*/block/*"))
+    }
 
 
 def _session(classes: Path, number: str) -> Path:

@@ -5,6 +5,7 @@ out.
 """
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -174,7 +175,18 @@ class DeviceTree:
             directory = self.sys / subsystem / controller
             directory.mkdir(exist_ok=True)
             (directory / "state").write_text(f"{state}\n")
+            if state == "live":
+                self.nvme_path(controller, name)
         return node
+
+    def nvme_path(self, controller: str, name: str, **attributes: str) -> None:
+        """The controller shows the namespace: nvme0c1n1 is what nvme1 has of nvme0n1."""
+        subsystem, namespace = name.removeprefix("nvme").split("n")
+        path = f"nvme{subsystem}c{controller.removeprefix('nvme')}n{namespace}"
+        place = self.sys / "devices/virtual/nvme-subsystem/nvme-subsys0" / controller / path
+        place.mkdir(exist_ok=True)
+        for attribute, content in attributes.items():
+            (place / attribute).write_text(f"{content}\n")
 
     def nvme_address(self, controller: str, ip: str, port: int) -> None:
         directory = self.sys / "devices/virtual/nvme-subsystem/nvme-subsys0" / controller
@@ -187,7 +199,8 @@ class DeviceTree:
         path's last number it has its id."""
         directory = self.sys / "class/nvme-fabrics/ctl" / name
         address, port = portal.split(":")
-        texts = {"subsysnqn": nqn, "address": f"traddr={address},trsvcid={port}"}
+        texts = {"subsysnqn": nqn, "state": "live"}
+        texts["address"] = f"traddr={address},trsvcid={port}"
         texts |= {f"{path}/uuid": uuid for path, uuid in shows.items()}
         texts |= {f"{path}/nsid": path.rpartition("n")[2] for path in shows}
         for attribute, content in texts.items():
@@ -218,4 +231,5 @@ class DeviceTree:
             (built_on_it / "slaves" / name).unlink(missing_ok=True)
         for beneath in (facts / "slaves").glob("*"):
             (beneath / "holders" / name).unlink(missing_ok=True)
-        facts.rename(self.sys / f"gone-{name}")
+        shutil.rmtree(facts.resolve())
+        facts.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from oslo_concurrency import lockutils
 from oslo_concurrency.processutils import ProcessExecutionError
 from oslo_config import cfg
 
-from agent.errors import AgentError
+from agent.errors import AgentError, Busy
 from agent.host.brick import BrickConnectors
 from agent.host.brick_library import prepare_os_brick
 from agent.host.far_files import FarFiles
@@ -65,6 +65,9 @@ class Recorder:
             self._cleanup_connection()
             raise
         return dict(self.info)
+
+    def _discover_iscsi_portals(self, properties: dict[str, Any]) -> list[tuple[Any, ...]]:
+        raise AssertionError("nobody is to be asked here")
 
     def _cleanup_connection(self) -> None:
         raise AssertionError("what guests may use was taken away")
@@ -127,6 +130,7 @@ class Bench:
             "pause": lambda seconds: None,
             "remove": self.brick.remove,
             "which": lambda tool: f"/sbin/{tool}",
+            "execute": lambda *command, **how: ("", ""),
             **different,
         }
 
@@ -499,6 +503,41 @@ class TestDisconnect:
         assert ("remove", ["sdq"]) in bench.brick.calls
         assert not bench.connectors().present(device)
 
+    def test_a_name_that_was_given_away_meanwhile_is_not_removed(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """os-brick's lock is waited for between the look and the removal."""
+        asked, device = connected(bench)
+        connectors = bench.connectors()
+        hold = connectors._locks.hold
+
+        def held(lane: Any) -> Any:
+            if bench.brick.of("disconnect_volume"):
+                bench.tree.remove("sdb")
+                bench.tree.scsi("sdb", "8:16", OTHER_WWN)
+            return hold(lane)
+
+        bench.brick.on_disconnect = lambda: monkeypatch.setattr(connectors._locks, "hold", held)
+        connectors.disconnect(asked, device)
+        assert all(call[0] != "remove" for call in bench.brick.calls)
+
+    def test_what_came_to_the_address_while_the_lock_was_waited_for_stays(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked, device = connected(bench)
+        bench.tree.remove("sdb")
+        connectors = bench.connectors()
+        call = connectors._locks.call
+
+        def late(*arguments: Any, **how: Any) -> Any:
+            anothers_at_the_address(bench)
+            return call(*arguments, **how)
+
+        monkeypatch.setattr(connectors._locks, "call", late)
+        with pytest.raises(Busy, match="has changed while os-brick's lock was waited for"):
+            connectors.disconnect(asked, device)
+        assert [made[0] for made in bench.brick.calls] == ["factory"]
+
     def test_of_one_portal_that_was_named_all_that_it_led_to_is_left(self, bench: Bench) -> None:
         """And nothing else that was ever discovered there: it may be others' LUNs."""
         other = "iqn.2010-10.org.openstack:other"
@@ -546,6 +585,32 @@ class TestDisconnect:
         assert "path" not in bench.brick.of("disconnect_volume")[2], "no I/O goes by it"
         assert not bench.connectors().present(device)
 
+    def test_with_the_maps_that_kpartx_made_of_its_partitions(self, bench: Bench) -> None:
+        """``multipath -f`` takes them along."""
+        asked, device = connected(bench, MULTIPATH, use_multipath=True)
+        lose_paths(bench)
+        bench.tree.add("dm-4", "253:4", {"dm/uuid": f"part1-mpath-3{WWN}"}, slaves=("dm-3",))
+
+        def execute(*command: str, **how: Any) -> tuple[str, str]:
+            bench.tree.remove("dm-3")
+            return "", ""
+
+        bench.connectors(use_multipath=True, execute=execute).disconnect(asked, device)
+        assert not bench.connectors().present(device)
+
+    @pytest.mark.parametrize("slave", ["dm-4", "sdb"])
+    def test_unless_something_is_built_on_a_partition(self, bench: Bench, slave: str) -> None:
+        """Or on the one path: os-brick takes that for a map, and removes the device beneath it."""
+        case = MULTIPATH if slave == "dm-4" else ISCSI
+        asked, device = connected(bench, case, **case.options)
+        if slave == "dm-4":
+            part = {"dm/uuid": f"part1-mpath-3{WWN}"}
+            bench.tree.add("dm-4", "253:4", part, slaves=("dm-3",))
+        bench.tree.add("dm-9", "253:9", {"dm/uuid": "LVM-x"}, slaves=(slave,))
+        with pytest.raises(AgentError, match="is held by dm-9 on this host"):
+            bench.connectors(**case.options).disconnect(asked, device)
+        assert bench.brick.calls == []
+
     def test_a_map_without_paths_that_is_open_is_not_gone(self, bench: Bench) -> None:
         asked, device = connected(bench, MULTIPATH, use_multipath=True)
 
@@ -561,7 +626,7 @@ class TestDisconnect:
         asked, device = connected(bench, MULTIPATH, use_multipath=True)
         lose_paths(bench)
         bench.tree.add("dm-9", "253:9", {"dm/uuid": "LVM-x"}, slaves=("dm-3",))
-        with pytest.raises(AgentError, match="dm-3 is still on this host, held by dm-9"):
+        with pytest.raises(AgentError, match="dm-3 is held by dm-9 on this host"):
             bench.connectors(use_multipath=True).disconnect(asked, device)
 
     def test_beside_a_map_without_paths_anothers_lun_is_left_alone(self, bench: Bench) -> None:

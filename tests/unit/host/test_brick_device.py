@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from tests.unit.host.test_brick_calls import (
     IQN,
     ISCSI,
     MULTIPATH,
+    NQN,
     UUID,
     WWN,
     Bench,
@@ -157,6 +159,37 @@ class TestPaths:
             bench.tree.nvme_address(controller, f"192.0.2.{ip}", 4420)
         bench.brick.info = {"type": "block", "path": path}
         device = bench.connectors(use_multipath=True).connect(attachment(**wire(bench, case)))
+        assert device.degraded == "degraded 1/2: no path by 192.0.2.21:4420"
+
+    def both_live(self, bench: Bench) -> tuple[Attachment, Path]:
+        """And where the second one's path of the volume is."""
+        case = next(case for case in CASES if case.name == "nvmeof")
+        states = {"nvme0": "live", "nvme1": "live"}
+        path = bench.tree.nvme("nvme0n1", "259:1", uuid=UUID, controllers=states)
+        for controller, ip in (("nvme0", "20"), ("nvme1", "21")):
+            bench.tree.nvme_address(controller, f"192.0.2.{ip}", 4420)
+            bench.tree.fabric_controller(controller, NQN, f"192.0.2.{ip}:4420")
+        bench.brick.info = {"type": "block", "path": path}
+        subsystem = bench.tree.sys / "devices/virtual/nvme-subsystem/nvme-subsys0"
+        return attachment(**wire(bench, case)), subsystem / "nvme1/nvme0c1n1"
+
+    def test_an_nvme_controller_that_has_yet_to_show_the_volume_is_waited_for(
+        self, bench: Bench
+    ) -> None:
+        """It reads the list of namespaces on its own; who looks meanwhile takes it for empty."""
+        asked, second = self.both_live(bench)
+        second.rmdir()
+
+        def pause(seconds: float) -> None:
+            second.mkdir(exist_ok=True)
+
+        device = bench.connectors(use_multipath=True, pause=pause).connect(asked)
+        assert (device.paths_found, device.paths_expected) == (2, 2)
+
+    def test_a_way_that_the_array_has_closed_is_no_path(self, bench: Bench) -> None:
+        asked, second = self.both_live(bench)
+        (second / "ana_state").write_text("inaccessible\n")
+        device = bench.connectors(use_multipath=True).connect(asked)
         assert device.degraded == "degraded 1/2: no path by 192.0.2.21:4420"
 
 

@@ -373,15 +373,16 @@ def inside(locks: OsBrickLocks, lane: Any) -> Iterator[None]:
 
 
 def test_the_kernels_table_names_only_others(tmp_path: Path) -> None:
-    file, table = tmp_path / "lock", tmp_path / "locks"
+    file = tmp_path / "lock"
     file.touch()
     found = file.stat()
     inode = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
     line = "1: {kind}POSIX  ADVISORY  WRITE {pid} {inode} 0 EOF\n"
-    table.write_text(line.format(kind="", pid=os.getpid(), inode=inode))
-    assert holder_of(file, table) is None
-    table.write_text(line.format(kind="-> ", pid=1, inode=inode))
-    assert holder_of(file, table) is None
-    table.write_text(line.format(kind="", pid=1, inode=inode))
-    assert str(holder_of(file, table)).endswith("(pid 1)")
-    assert holder_of(tmp_path / "nowhere", table) is None
+    ours, waits, others = (
+        [line.format(kind=kind, pid=pid, inode=inode)]
+        for kind, pid in (("", os.getpid()), ("-> ", 1), ("", 1))
+    )
+    assert holder_of(file, ours) is None
+    assert holder_of(file, waits) is None
+    assert str(holder_of(file, others)).endswith("(pid 1)")
+    assert holder_of(tmp_path / "nowhere", others) is None

@@ -9,6 +9,7 @@ from os_brick import exception
 from oslo_concurrency.processutils import ProcessExecutionError
 
 from agent.errors import AgentError, Unavailable
+from agent.host.brick_refusals import reason_of
 from agent.host.brick_trail import Trail
 from tests.samples import attachment
 from tests.unit.host.test_brick_calls import (
@@ -253,6 +254,20 @@ class TestTrail:
             return "", ""
 
         return Trail(execute, systemd_runs), ran
+
+    @pytest.mark.parametrize("state", ["LOGGED_IN", "FAILED"])
+    def test_a_scan_of_a_session_that_does_not_work_reaches_nobody(
+        self, tmp_path: Path, state: str
+    ) -> None:
+        """The kernel leaves it out, and says nothing."""
+        session = tmp_path / "class/scsi_host/host3/device/session7/iscsi_session/session7"
+        session.mkdir(parents=True)
+        (session / "state").write_text(f"{state}\n")
+        trail = Trail(lambda *command, **how: ("", ""), sys=tmp_path)
+        trail.execute("tee", "-a", "/sys/class/scsi_host/host3/scan", process_input="- - -")
+        assert trail.reached is (state == "LOGGED_IN")
+        says_so = "does not work (FAILED)" in reason_of(NOT_FOUND, trail)
+        assert says_so is (state == "FAILED")
 
     def test_a_first_login_is_tried_for_half_a_minute(self) -> None:
         """iscsid's own limit is two minutes, which os-brick takes three times."""

@@ -7,8 +7,12 @@ from typing import Any
 import pytest
 from os_brick import exception
 
-from agent.host.brick_library import os_brick_connector, spare_what_is_here
-from tests.unit.host.test_brick_calls import NQN, ONE_PATH, UUID
+from agent.host.brick_library import (
+    keep_to_the_target,
+    os_brick_connector,
+    spare_what_is_here,
+)
+from tests.unit.host.test_brick_calls import IQN, NQN, ONE_PATH, UUID
 from tests.unit.host.test_brick_locks import lock_path as lock_path  # the fixture
 
 PORTALS = [["192.0.2.20", 4420, "tcp"]]
@@ -56,3 +60,45 @@ def test_a_connect_of_ours_takes_nothing_away(
     lock_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str
 ) -> None:
     assert cleanups(protocol, monkeypatch, spare_what_is_here) == []
+
+
+OTHER = "iqn.2010-10.org.openstack:other"
+
+
+def told(*ways: tuple[str, str]) -> Callable[..., Any]:
+    """A portal of which sendtargets tells these."""
+
+    def execute(*command: str, **how: Any) -> tuple[str, str]:
+        lines = [f"{portal},1 {iqn}\n" for portal, iqn in ways]
+        return ("".join(lines) if "sendtargets" in command else "", "")
+
+    return execute
+
+
+P1, P2 = "192.0.2.1:3260", "192.0.2.2:3260"
+
+
+@pytest.mark.parametrize(
+    ("ways", "ours"),
+    [
+        ([(P1, OTHER), (P2, OTHER), (P1, IQN)], [P1]),
+        ([(P1, IQN), (P2, IQN), (P1, OTHER)], [P1, P2]),
+        ([(P1, OTHER)], [P1]),
+    ],
+    ids=["another target has more portals", "ours has", "ours is not told"],
+)
+def test_no_other_target_is_taken(
+    lock_path: Path, ways: list[tuple[str, str]], ours: list[str]
+) -> None:
+    options = {"use_multipath": True, "execute": told(*ways), "device_scan_attempts": 1}
+    connector = os_brick_connector("ISCSI", **options)
+    keep_to_the_target(connector, IQN)
+    found = connector._get_ips_iqns_luns(dict(ONE_PATH))
+    assert sorted(found) == [(portal, IQN, 1) for portal in ours]
+
+
+def test_by_itself_os_brick_takes_them(lock_path: Path) -> None:
+    """If it no longer does, we need not."""
+    ways = [(P1, OTHER), (P2, OTHER), (P1, IQN)]
+    connector = os_brick_connector("ISCSI", use_multipath=True, execute=told(*ways))
+    assert OTHER in {iqn for _portal, iqn, _lun in connector._get_ips_iqns_luns(dict(ONE_PATH))}

@@ -12,6 +12,7 @@ from tests.unit.host.test_brick_calls import (
     IQN,
     OTHER_WWN,
     TWO_PATHS,
+    WWN,
     Bench,
     connected,
 )
@@ -36,7 +37,12 @@ def leave(bench: Bench, commands: Commands, **options: Any) -> None:
     bench.connectors(execute=commands, **options).disconnect(asked, device)
 
 
-LOGOUT = ("iscsiadm", "-m", "session", "-r", "7", "--logout")
+def gone(portal: str) -> list[tuple[str, ...]]:
+    """Session 7, and the record that would have it back at the next boot."""
+    return [
+        ("iscsiadm", "-m", "session", "-r", "7", "--logout"),
+        ("iscsiadm", "-m", "node", "-T", IQN, "-p", portal, "--op", "delete"),
+    ]
 
 
 @pytest.mark.parametrize("ended", [0, ISCSI_NOTHING_FOUND])
@@ -44,7 +50,7 @@ def test_a_session_that_shows_nothing_is_logged_out(bench: Bench, ended: int) ->
     bench.tree.session(7, "192.0.2.1", IQN)
     commands = Commands(ended)
     leave(bench, commands)
-    assert commands == [LOGOUT]
+    assert commands == gone("192.0.2.1:3260")
 
 
 def test_one_that_stays_is_an_error(bench: Bench) -> None:
@@ -81,4 +87,17 @@ def test_by_each_portal_and_without_a_device_too(bench: Bench) -> None:
     commands = Commands()
     asked = attachment(connection_info=info)
     bench.connectors(execute=commands, use_multipath=True).disconnect(asked, None)
-    assert commands == [LOGOUT]
+    assert commands == gone("192.0.2.2:3260")
+
+
+def test_one_that_others_came_by_is_none_of_the_request_and_goes_too(bench: Bench) -> None:
+    """A guest that has left by now had the volume by another portal of its target."""
+    asked, device = connected(bench)
+    bench.tree.session(7, "2001:db8::2", IQN)
+    bench.tree.scsi("sdq", "65:0", WWN, serial="457b1507", session=7, lun=1)
+    bench.brick.on_disconnect = lambda: bench.tree.remove("sdb")
+    bench.brick.on_remove = bench.tree.remove
+    commands = Commands()
+    bench.connectors(execute=commands).disconnect(asked, device)
+    assert ("remove", ["sdq"]) in bench.brick.calls
+    assert commands == gone("[2001:db8::2]:3260")

@@ -72,7 +72,7 @@ def test_it_is_looked_again_when_os_bricks_lock_has_been_waited_for(
         if len(looks) == 2:
             raise ConnectFailed("it is open in QEMU")
 
-    monkeypatch.setattr("agent.host.brick.refuse_open", is_open_at_last)
+    monkeypatch.setattr("agent.host.brick_leaving.refuse_open", is_open_at_last)
     with pytest.raises(ConnectFailed, match="it is open in QEMU"):
         bench.connectors().disconnect(asked, device)
     assert [call[0] for call in bench.brick.calls] == ["factory"]

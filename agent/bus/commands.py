@@ -63,7 +63,8 @@ class CommandCalls:
         """Unplug the disk from the guest, then take the volume off the host if nobody else there
         uses it.
 
-        ``attachment``: the whole one, where the agent may never have seen it."""
+        ``attachment``: the whole one, where the agent may never have seen it; after an attach in
+        doubt, too: without it an attach that comes late is not fenced off."""
         return self._command(
             "detach",
             envelope,

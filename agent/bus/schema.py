@@ -31,6 +31,19 @@ class Notification(Answer):
     at: Moment
 
 
+class Event(Value):
+    """The payload of a notification that is of no operation; each kind has fields of its own."""
+
+    version: str
+    event_id: str
+    sequence: StrictInt
+    host: str
+    operation_id: None
+    attachment_ids: tuple[str, ...]
+    instance_id: str | None
+    at: Moment
+
+
 class _Untitled(GenerateJsonSchema):
     """Without a title for each field that repeats its name."""
 
@@ -40,9 +53,9 @@ class _Untitled(GenerateJsonSchema):
 
 def wire_schema() -> dict[str, Any]:
     """JSON Schema 2020-12: {commands: {name: request}, questions: {name: arguments}, answer,
-    refusal, notification}, by reference into $defs."""
+    refusal, notification, event}, by reference into $defs."""
     asked = {**COMMANDS, **ARGUMENTS}
-    told = (Answer, Refusal, Notification)
+    told = (Answer, Refusal, Notification, Event)
     places, definitions = models_json_schema(
         [(noun, "validation") for noun in dict.fromkeys(asked.values())]
         + [(noun, "serialization") for noun in told],
@@ -60,5 +73,6 @@ def wire_schema() -> dict[str, Any]:
         "answer": places[(Answer, "serialization")],
         "refusal": places[(Refusal, "serialization")],
         "notification": places[(Notification, "serialization")],
+        "event": places[(Event, "serialization")],
         **definitions,
     }

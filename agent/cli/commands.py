@@ -316,10 +316,16 @@ def _is_uuid(wanted: str) -> bool:
 # staying with an operation
 
 
+def newest_generation(row: Row) -> int | None:
+    """A detach that was undone has raised it; an older agent does not tell."""
+    newest: int | None = row.get("newest_generation")
+    return row["generation"] if newest is None else newest
+
+
 def _request(session: Session, verb: str, args: Namespace) -> Row:
     def look_up(attachment_id: str) -> Row | None:
         rows = session.agent().list_attachments(attachment_id=attachment_id)
-        return rows[0] if rows else None
+        return {**rows[0], "generation": newest_generation(rows[0])} if rows else None
 
     if verb in ALONE:
         return ALONE[verb](args, _now())

@@ -253,6 +253,10 @@ class Book:
         ).fetchone()
         return None if row is None else Fence(*row)
 
+    def newest_generations(self) -> dict[str, int | None]:
+        """Of every attachment that is known here: what a request must have at least."""
+        return dict(self._db.execute("SELECT attachment_id, newest FROM fences"))
+
     def raise_fence(
         self,
         attachment_id: str,

@@ -110,6 +110,10 @@ class Settler:
         cause = self._reason_to_turn(record, plan) if record.intended < 0 else None
         return record if cause is None else self._turn(record, plan, cause)
 
+    def is_to_turn(self, record: Record, plan: Plan) -> bool:
+        """Will its next step not be taken, but those before it taken back?"""
+        return self._reason_to_turn(record, plan) is not None
+
     def recover(self, record: Record, plan: Plan) -> Record:
         """After a restart: what was executing died once more, and steps look again."""
         if self._stands_back(record):

@@ -70,6 +70,20 @@ class Lanes:
                 self._waiting[key] = deque()
         self._give_thread(key, task, args)
 
+    def take_back(self, is_unwanted: Callable[..., bool]) -> list[tuple[Any, ...]]:
+        """The ``args`` of the tasks that wait for their target and are asked for no more."""
+        with self._mutex:
+            taken = []
+            for key, waiting in self._waiting.items():
+                kept: deque[tuple[Task, tuple[Any, ...]]] = deque()
+                for task, args in waiting:
+                    if is_unwanted(*args):
+                        taken.append(args)
+                    else:
+                        kept.append((task, args))
+                self._waiting[key] = kept
+            return taken
+
     def _give_thread(self, key: _Key, task: Task, args: tuple[Any, ...]) -> None:
         self._pools[key[0]].submit(partial(self._run, key, task), *args)
 

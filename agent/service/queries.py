@@ -178,7 +178,12 @@ def operations(read: Read, asked: ListOperations) -> list[dict[str, Any]]:
 
 
 def attachments(book: Book, filters: AttachmentFilters) -> list[dict[str, Any]]:
-    return [row for row in (held.listed() for held in book.attachments()) if _matches(row, filters)]
+    newest = book.newest_generations()
+    rows = (
+        {**held.listed(), "newest_generation": newest.get(held.attachment.attachment_id)}
+        for held in book.attachments()
+    )
+    return [row for row in rows if _matches(row, filters)]
 
 
 def quarantine(book: Book) -> list[dict[str, Any]]:

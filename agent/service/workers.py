@@ -66,6 +66,7 @@ class Workers:
         self._running = 0
         self._stopping = False
         self._ticked_at = clock.monotonic()
+        self._pools = pools
         self._lanes = Lanes(pools)
         self._alarm = threading.Thread(target=self._ring, name="alarm", daemon=True)
 
@@ -188,6 +189,14 @@ class Workers:
                 self._unwanted.add(operation_id)
                 self._schedule.step_aside(operation_id)
         self._dispatch()
+        for record, plan in self._lanes.take_back(self._turns):
+            # It only turns, and needs no target for that: whose thread it waits for may be silent.
+            latest = self._records[record.operation_id]
+            self._pools["guest"].submit(self._take_step, latest, plan)
+
+    def _turns(self, record: Record, plan: Plan) -> bool:
+        latest = self._records[record.operation_id]
+        return latest.direction == "forward" and self._settler.is_to_turn(latest, plan)
 
     def _submit(self, record: Record) -> None:
         plan = plan_of(record)

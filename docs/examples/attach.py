@@ -1,4 +1,6 @@
-"""Attach a volume, wait for the end, detach it again: attach.py URL HOST INSTANCE DEVICE"""
+"""Attach a volume, wait for the end, detach it again: attach.py URL HOST INSTANCE DEVICE
+
+DEVICE is one of the host itself, below a directory of its ``[local] allowed_paths``."""
 
 import sys
 import uuid
@@ -6,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 from oslo_config import cfg
 
-from agent.bus.client import AgentClient, Refused, Unreachable
+from agent.bus.client import AgentClient, ClientError, Invalid
 
 url, host, instance_id, device_path = sys.argv[1:]
 attachment = {
-    "attachment_id": "example-1",
+    "attachment_id": str(uuid.uuid4()),  # never one that another volume or instance had
     "instance_id": instance_id,
     "volume_id": str(uuid.uuid4()),
     "generation": 1,
@@ -34,7 +36,9 @@ try:
             sys.exit(f"attach is {answer.state}: {answer.error or answer.waiting_for}")
         print("attached:", answer.result)
 
-        answer = agent.detach("example-1", instance_id, generation=1)
+        answer = agent.detach(
+            attachment["attachment_id"], instance_id, generation=1, attachment=attachment
+        )
         if not answer.closed:
             answer = agent.wait(answer.operation_id, timeout_seconds=60)
         if answer.state == "waiting":
@@ -42,5 +46,5 @@ try:
             print("detach waits for", answer.waiting_for)
         else:
             print("detached:", answer.state, answer.result)
-except (Refused, Unreachable) as error:
+except (ClientError, Invalid) as error:
     sys.exit(f"{error}")

@@ -9,8 +9,18 @@ from agent.errors import Unavailable
 from agent.saga.plan import Lane
 from agent.service.lanes import whole_pool
 from agent.service.workers import JOURNAL_RETRY_SECONDS, on_whose_behalf
+from tests.unit.saga.stories import SHARED
 from tests.unit.saga.stories_of_several import two_guests
-from tests.world.story import attach, attached, cancel, detach, migrate, moment, request_id
+from tests.world.story import (
+    INSTANCES,
+    attach,
+    attached,
+    cancel,
+    detach,
+    migrate,
+    moment,
+    request_id,
+)
 from tests.world.world import LANES, Tasks, World
 
 
@@ -180,6 +190,49 @@ class TestUnwanted:
         assert world.record(request_id(1)).state == "done"
         assert len(world.storage.devices) == 2, "nothing of it was done"
         assert world.journal.read(lambda book: book.quarantined()) == {}
+
+
+class TestUnwantedBehindASilentTarget:
+    """Another instance's volume of the same target is being connected, and that does not end."""
+
+    @pytest.fixture
+    def lanes(self, world: World) -> dict[Lane, Tasks]:
+        lanes = in_lanes(world)
+        world.domains.add(INSTANCES[1])
+        attach(1, 1, **SHARED)(world)
+        let(lanes, "guest")
+        return lanes
+
+    def behind(self, world: World, lanes: dict[Lane, Tasks], **end: Any) -> None:
+        attach(2, 2, instance=2, envelope=end, **SHARED)(world)
+        let(lanes, "guest")
+        assert world.record(request_id(2)).state == "running"
+
+    def test_is_cancelled_at_once(self, world: World, lanes: dict[Lane, Tasks]) -> None:
+        self.behind(world, lanes)
+        cancel(2)(world)
+        let(lanes, "guest")
+        assert world.record(request_id(2)).state == "cancelled"
+        let(lanes, *LANES)
+        assert world.record(request_id(1)).state == "done"
+        assert len(world.storage.devices) == 1
+
+    def test_ends_when_it_is_late(self, world: World, lanes: dict[Lane, Tasks]) -> None:
+        self.behind(world, lanes, deadline_seconds=60)
+        world.clock.seconds += 61
+        world.agent.workers.ring()
+        let(lanes, "guest")
+        assert world.record(request_id(2)).state == "undone"
+        assert world.record(request_id(1)).open
+
+    def test_lets_its_instance_go_on(self, world: World, lanes: dict[Lane, Tasks]) -> None:
+        self.behind(world, lanes)
+        attach(3, 3, instance=2, volume=2)(world)
+        let(lanes, "guest")
+        assert world.record(request_id(3)).state == "accepted"
+        cancel(2)(world)
+        let(lanes, "guest")
+        assert world.record(request_id(3)).state == "running"
 
 
 def test_what_has_begun_waits_for_its_turn_also_when_it_is_cancelled(world: World) -> None:

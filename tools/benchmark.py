@@ -23,6 +23,7 @@ from oslo_config import cfg
 from rich.console import Console
 from rich.table import Table
 
+from agent.admission.admit import Policy
 from agent.bus.client import AgentClient
 from agent.bus.peers import BusPeers
 from agent.guest.disk_xml import disk_xml
@@ -43,7 +44,6 @@ from agent.journal.store import Journal
 from agent.model.attachment import Attachment
 from agent.model.device import Device
 from agent.model.request import rfc3339
-from agent.operations.admit import Policy
 from agent.ports import Host
 from agent.service.agent import Agent
 from agent.service.begin import SystemClock

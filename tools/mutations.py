@@ -313,7 +313,7 @@ MUTATIONS = (
     ),
     Mutation(
         "an attach that was accepted does not count for the next one",
-        "operations/admit.py",
+        "admission/admit.py",
         "for other in (*here, *coming):",
         "for other in here:",
     ),
@@ -343,7 +343,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a replay is accepted as something new",
-        "operations/admit.py",
+        "admission/admit.py",
         "        record = self.book.operation(request_id)\n",
         "        record = None\n",
     ),
@@ -367,7 +367,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a guest gets a volume while what it holds is copied to another",
-        "operations/swap.py",
+        "admission/swapping.py",
         'if record.verb == "swap":',
         "if False:",
     ),

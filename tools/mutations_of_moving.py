@@ -53,7 +53,7 @@ MOVING = (
     ),
     Mutation(
         "a migration that was cancelled is prepared later",
-        "operations/fence.py",
+        "journal/migration_fence.py",
         'how = "is over" if fence.newest == _ARRIVED else "was cancelled"',
         'how = "is over"\n        if fence.newest != _ARRIVED:\n            return',
     ),

@@ -18,6 +18,7 @@ from typing import Any
 from os_brick.privileged import rootwrap
 
 from agent.errors import Unavailable, Unsupported
+from agent.host.block_devices import BlockDevices
 from agent.host.brick_device import SCSI, DeviceReader, device_info, network_device
 from agent.host.brick_find import Finder
 from agent.host.brick_leaving import Leaving
@@ -44,7 +45,6 @@ from agent.host.brick_refusals import (
 from agent.host.brick_trail import PACKAGES, TOOLS, Execute, Trail
 from agent.host.brick_vendors import never_seen
 from agent.host.header import read_header
-from agent.host.identity import BlockDevices
 from agent.host.local_paths import LocalPaths
 from agent.host.mounts import Mounts, with_retry
 from agent.host.nvme import NvmeControllers

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from agent.errors import ConnectFailed, NotAllPaths, SharingConflict
+from agent.host.block_devices import BlockDevices, Found
 from agent.host.brick_trail import Trail
-from agent.host.identity import BlockDevices, Found
 from agent.host.image import look_at_image
 from agent.model.attachment import Attachment
 from agent.model.connection import (

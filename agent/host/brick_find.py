@@ -7,8 +7,8 @@ subsystem shows its namespaces, a file is below its mount, and the rest says whe
 from collections.abc import Sequence
 
 from agent.errors import ConnectFailed, Invalid, LunMissing
+from agent.host.block_devices import BlockDevices, Found
 from agent.host.brick_device import DeviceReader
-from agent.host.identity import BlockDevices, Found
 from agent.host.image import look_at_image
 from agent.host.mounts import Mounts
 from agent.host.nvme import NvmeControllers

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from agent.errors import Busy, ConnectFailed
+from agent.host.block_devices import BlockDevices, Found
 from agent.host.brick_device import DeviceReader
 from agent.host.brick_properties import by_ways_of
-from agent.host.identity import BlockDevices, Found
 from agent.host.nvme import NvmeControllers
 from agent.host.openers import refuse_open
 from agent.model.attachment import Attachment

@@ -10,9 +10,9 @@ import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from agent.errors import ConnectFailed
+from agent.host.block_devices import BlockDevices
 from agent.host.brick_locks import OsBrickLocks
 from agent.host.brick_trail import ISCSI_NOTHING_FOUND, Execute, Trail
-from agent.host.identity import BlockDevices
 from agent.model.connection import Connection, Lane
 from agent.model.device import Device, Disconnected
 

@@ -7,7 +7,7 @@ all targets are at the same portals that is other targets' devices with the same
 from collections.abc import Mapping
 from typing import Any
 
-from agent.host.identity import BlockDevices
+from agent.host.block_devices import BlockDevices
 from agent.model.connection import Connection, IscsiConnection
 from agent.model.device import Device
 

@@ -7,7 +7,7 @@ the device has gone, or never came; and what is open it detaches all the same, a
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from agent.host.identity import BlockDevices
+from agent.host.block_devices import BlockDevices
 from agent.host.openers import refuse_open
 from agent.model.connection import Connection
 

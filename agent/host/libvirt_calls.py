@@ -7,7 +7,7 @@ import libvirt
 
 from agent.errors import AgentError
 from agent.host.libvirt_connection import LibvirtConnection, VirConnect
-from agent.host.refusals import refusal, unknown
+from agent.host.libvirt_refusals import refusal, unknown
 
 Answer = TypeVar("Answer")
 

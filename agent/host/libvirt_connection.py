@@ -30,9 +30,9 @@ from typing import Any, Final, Protocol, TypeVar
 import libvirt
 
 from agent.errors import Unavailable
-from agent.host.hands import Hands, Task, no_thread
+from agent.host.libvirt_hands import Hands, Task, no_thread
 from agent.host.libvirt_loop import EVENT_LOOP
-from agent.host.refusals import is_connection_lost
+from agent.host.libvirt_refusals import is_connection_lost
 
 LOG = logging.getLogger(__name__)
 

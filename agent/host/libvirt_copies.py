@@ -17,7 +17,7 @@ from agent.errors import AgentError, CopyFailed, Unavailable, Unsupported
 from agent.host.libvirt_abilities import Abilities
 from agent.host.libvirt_calls import LibvirtCalls, libvirt_refusal
 from agent.host.libvirt_connection import LibvirtConnection, VirConnect
-from agent.host.refusals import is_no_such_domain, is_no_such_half
+from agent.host.libvirt_refusals import is_no_such_domain, is_no_such_half
 from agent.model.copy import CopyProgress, CopyWishes
 from agent.ports import SYNCHRONOUS_WRITES
 

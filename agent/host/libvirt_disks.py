@@ -10,7 +10,7 @@ import libvirt
 
 from agent.host.libvirt_calls import LibvirtCalls
 from agent.host.libvirt_connection import VirConnect
-from agent.host.refusals import unknown
+from agent.host.libvirt_refusals import unknown
 
 _LIVE: Final = libvirt.VIR_DOMAIN_AFFECT_LIVE
 _CONFIG: Final = libvirt.VIR_DOMAIN_AFFECT_CONFIG

@@ -31,15 +31,15 @@ from agent.host.libvirt_looks import (
     read,
     unanswered_milliseconds,
 )
-from agent.host.migration_words import ARRIVED_IN_POST_COPY, BACK, HELD, post_copy_phase
-from agent.host.refusals import (
+from agent.host.libvirt_migration_words import ARRIVED_IN_POST_COPY, BACK, HELD, post_copy_phase
+from agent.host.libvirt_refusals import (
     is_no_such_device,
     is_no_such_domain,
     is_no_such_half,
     is_not_yet,
     is_on_its_way_here,
 )
-from agent.host.shared import Shared
+from agent.host.libvirt_shared import Shared
 from agent.model.mark import METADATA_NAMESPACE, is_user_alias
 from agent.ports import INCOMING_MIGRATION, Capabilities, DomainLook, DomainXml
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import libvirt
 
-from agent.host.refusals import is_no_such_domain, is_no_such_half
+from agent.host.libvirt_refusals import is_no_such_domain, is_no_such_half
 from agent.ports import DomainLook, DomainState, DomainXml
 
 VirDomain = Any

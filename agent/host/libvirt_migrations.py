@@ -14,8 +14,7 @@ from agent.host.libvirt_abilities import (
 )
 from agent.host.libvirt_calls import libvirt_refusal
 from agent.host.libvirt_connection import LibvirtConnection, VirConnect
-from agent.host.libvirt_moves import LibvirtMoves
-from agent.host.migration_words import (
+from agent.host.libvirt_migration_words import (
     KEEP_COMPLETED,
     POSTCOPY_RESUME,
     flags_of,
@@ -24,7 +23,8 @@ from agent.host.migration_words import (
     progress_of,
     statistics_of,
 )
-from agent.host.refusals import (
+from agent.host.libvirt_moves import LibvirtMoves
+from agent.host.libvirt_refusals import (
     is_connection_lost,
     is_no_such_domain,
     is_no_such_half,
@@ -33,7 +33,7 @@ from agent.host.refusals import (
     migration_refusal,
     unknown,
 )
-from agent.host.remembered import Remembered
+from agent.host.libvirt_remembered import Remembered
 from agent.model.migration import IN_POST_COPY, Journey, MigrationProgress
 
 Answer = TypeVar("Answer")

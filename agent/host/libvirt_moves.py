@@ -14,10 +14,10 @@ from typing import Any
 import libvirt
 
 from agent.errors import AgentError, Unavailable
-from agent.host.hands import no_thread
 from agent.host.libvirt_connection import LibvirtConnection
-from agent.host.refusals import migration_refusal, unknown
-from agent.host.remembered import Remembered
+from agent.host.libvirt_hands import no_thread
+from agent.host.libvirt_refusals import migration_refusal, unknown
+from agent.host.libvirt_remembered import Remembered
 
 LOG = logging.getLogger(__name__)
 

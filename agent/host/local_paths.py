@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from agent.errors import Invalid, Unavailable
+from agent.host.block_devices import BlockDevices
 from agent.host.bounded import Spawn, run_bounded
-from agent.host.identity import BlockDevices
 
 ANSWER_SECONDS = 10.0
 """What a file system may take to tell of a file: who sent the request waits meanwhile."""

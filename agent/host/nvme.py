@@ -17,9 +17,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from agent.errors import ConnectFailed
+from agent.host.block_devices import BlockDevices, Found
 from agent.host.brick_refusals import FOREIGN, reason_of
 from agent.host.brick_trail import Trail
-from agent.host.identity import BlockDevices, Found
 from agent.host.nvme_sysfs import Controller
 from agent.model.connection import NvmeConnection, as_uuid
 from agent.model.device import Device

@@ -298,6 +298,7 @@ class AttachmentFilters(Value):
     instance_id: Uuid | None = None
     volume_id: Id | None = None
     generation: Count | None = None
+    newest_generation: Count | None = None
     multiattach: StrictBool | None = None
     initiator: Literal["host", "instance"] | None = None
     access_mode: Literal["rw", "ro"] | None = None

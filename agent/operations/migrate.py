@@ -7,11 +7,11 @@ error (guest/whereabouts.py). The commit is the switch: what has it behind it on
 from typing import Any
 
 from agent.journal.book import Book
+from agent.journal.migration_fence import arrived
 from agent.journal.record import Record
 from agent.model.migration import MigrationOptions
 from agent.model.migration_request import Destination
 from agent.operations.detach import drop_attachments, host_side, off_host
-from agent.operations.fence import arrived
 from agent.saga.plan import Plan
 from agent.steps.migrate import CheckDestination, CheckTraveller, FinishMove, MoveInstance
 from agent.steps.travel import Travel

@@ -10,8 +10,10 @@ from concurrent.futures import Executor
 from contextlib import ExitStack
 from typing import Any
 
+from agent.admission.admit import Admission, Policy
 from agent.errors import AgentError, Busy, Cancelled, Invalid, WrongHost
 from agent.journal.book import Book
+from agent.journal.migration_fence import cancelled
 from agent.journal.record import Held, Part, Record
 from agent.journal.store import Journal
 from agent.model.contract import Command, noun_of
@@ -20,8 +22,6 @@ from agent.model.migration_request import CancelMigrationRequest
 from agent.model.outcome import Problem, refused
 from agent.model.request import OperationRef, WaitRequest, digest
 from agent.operations import plan_of
-from agent.operations.admit import Admission, Policy
-from agent.operations.fence import cancelled
 from agent.ports import Host
 from agent.saga.news import notify
 from agent.saga.plan import Lane, Plan

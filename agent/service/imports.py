@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from agent.admission.admit import Admission, Policy
 from agent.errors import (
     AgentError,
     Busy,
@@ -26,7 +27,6 @@ from agent.model.connection import VendorConnection
 from agent.model.device import Device
 from agent.model.imports import ImportEntry, ImportQuery, minted_id
 from agent.model.outcome import Problem
-from agent.operations.admit import Admission, Policy
 from agent.ports import Host
 from agent.steps.guest_checks import find_guest
 from agent.steps.identity import refuse_unfit, why_another

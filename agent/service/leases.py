@@ -18,12 +18,12 @@ from typing import Any
 from agent.errors import AgentError, Busy, Invalid, Unavailable
 from agent.guest.domain_xml import DiskFacts, Note
 from agent.guest.halves import Halves, halves
+from agent.journal import migration_fence
 from agent.journal.book import Book
 from agent.journal.record import Held, Lease, Record
 from agent.journal.store import Journal
 from agent.model.attachment import Attachment
 from agent.model.request import rfc3339
-from agent.operations import fence
 from agent.ports import INCOMING_MIGRATION, DomainLook, Host
 from agent.saga.news import tell
 from agent.saga.plan import Scene
@@ -155,7 +155,7 @@ class Leases:
         book.keep(arrived)
         migration_id = _lease(row).migration_id
         if not any(_migration(other) == migration_id for other in book.leased()):
-            fence.arrived(book, migration_id, self._host.clock.now())
+            migration_fence.arrived(book, migration_id, self._host.clock.now())
         tell(
             book,
             self._host,

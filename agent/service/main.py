@@ -16,6 +16,7 @@ from typing import Any
 from oslo_config import cfg
 
 from agent import conf as options
+from agent.admission.admit import Policy
 from agent.bus.peers import BusPeers
 from agent.bus.publisher import Publisher
 from agent.bus.servers import Servers
@@ -32,7 +33,6 @@ from agent.journal.record import Record
 from agent.journal.store import Journal
 from agent.journal.upkeep import UPKEEP_SECONDS, Upkeep
 from agent.model.io_error import IoError
-from agent.operations.admit import Policy
 from agent.ports import Host
 from agent.service.agent import Agent
 from agent.service.begin import (

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
+from agent.admission.admit import Admission, Policy
 from agent.errors import AgentError
 from agent.guest.disk_xml import disk_xml
 from agent.guest.placement import Place, choose_places, name_targets
@@ -16,7 +17,6 @@ from agent.model.device import Device
 from agent.model.outcome import Problem
 from agent.model.request import AttachBatchRequest, AttachRequest, ConnectInstanceRequest, digest
 from agent.operations import plan_of
-from agent.operations.admit import Admission, Policy
 from agent.operations.attach_batch import plug_order
 from agent.ports import Host
 from agent.saga.plan import Scene

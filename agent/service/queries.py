@@ -9,6 +9,7 @@ from importlib.metadata import version
 from operator import methodcaller
 from typing import Any
 
+from agent.admission.admit import Policy
 from agent.errors import Unavailable, UnknownOperation
 from agent.guest.halves import Halves, halves
 from agent.journal.book import Book
@@ -30,7 +31,6 @@ from agent.model.request import (
 )
 from agent.model.value import Value
 from agent.operations import VERBS
-from agent.operations.admit import Policy
 from agent.ports import DomainLook, Host, dotted
 from agent.service.audit import audit
 from agent.service.imports import Imports

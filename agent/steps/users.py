@@ -172,7 +172,7 @@ def refuse_conflicts(everyone: Everyone, attachment: Attachment, source: str | N
 
 
 def _refuse_too_many_writers(attachment: Attachment, uses: Sequence[Use]) -> None:
-    """Who else has given it a limit only the journal knows (operations/sharing)."""
+    """Who else has given it a limit only the journal knows (admission/sharing)."""
     limit = attachment.max_writers
     writers = {use.domain.name for use in uses if not use.disk.read_only}
     writers -= {use.domain.name for use in uses if use.domain.instance_id == attachment.instance_id}

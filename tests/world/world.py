@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
+from agent.admission.admit import Policy
 from agent.errors import AuthFailed, NotEncrypted, Unavailable
 from agent.guest.xml import XmlElement
 from agent.journal.book import Book
@@ -27,7 +28,6 @@ from agent.journal.record import Held, Record
 from agent.journal.store import FILE_NAME, Journal
 from agent.model.attachment import Attachment
 from agent.model.outcome import CLOSED
-from agent.operations.admit import Policy
 from agent.ports import Clock, Host
 from agent.saga.plan import Lane
 from agent.service.agent import Agent

@@ -9,8 +9,8 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from agent.host.block_devices import BlockDevices
 from agent.host.far_files import FarFiles
-from agent.host.identity import BlockDevices
 
 SCSI_SERIAL_PAGE = b"\x00\x80\x00"
 """VPD page 0x80 up to its length."""

@@ -19,10 +19,10 @@ from oslo_concurrency.processutils import ProcessExecutionError
 from oslo_config import cfg
 
 from agent.errors import AgentError, Busy
+from agent.host.block_devices import BlockDevices
 from agent.host.brick import BrickConnectors
 from agent.host.brick_library import prepare_os_brick
 from agent.host.far_files import FarFiles
-from agent.host.identity import BlockDevices
 from agent.model.attachment import Attachment
 from agent.model.connection import MOUNTED_PROTOCOLS, UNFIT
 from agent.model.device import Device

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.host.block_devices import BlockDevices
 from agent.host.far_files import FarFiles
-from agent.host.identity import BlockDevices
 from tests.unit.host.device_tree import DeviceTree
 
 ROOT_OF_HOST = "25 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from agent.errors import Invalid, Unavailable
+from agent.host.block_devices import BlockDevices
 from agent.host.far_files import FarFiles
-from agent.host.identity import BlockDevices
 from agent.host.local_paths import LocalPaths
 
 

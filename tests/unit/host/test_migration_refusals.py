@@ -11,7 +11,7 @@ from agent.errors import (
     Unavailable,
     Unsupported,
 )
-from agent.host.refusals import is_no_such_job, is_on_its_way_here, migration_refusal
+from agent.host.libvirt_refusals import is_no_such_job, is_on_its_way_here, migration_refusal
 
 REFUSALS: list[tuple[int | None, str, type[AgentError], str]] = [
     (

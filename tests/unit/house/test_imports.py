@@ -8,7 +8,17 @@ import pytest
 
 from tests.unit.house.source import Module, modules
 
-CORE = ("errors", "model", "ports", "guest", "journal", "saga", "steps", "operations")
+CORE = (
+    "errors",
+    "model",
+    "ports",
+    "guest",
+    "journal",
+    "saga",
+    "steps",
+    "operations",
+    "admission",
+)
 
 MAY_SEE: dict[str, tuple[str, ...]] = {
     "errors": (),
@@ -20,6 +30,7 @@ MAY_SEE: dict[str, tuple[str, ...]] = {
     "saga": ("errors", "model", "ports", "guest", "journal"),
     "steps": ("errors", "model", "ports", "guest", "journal", "saga"),
     "operations": ("errors", "model", "ports", "guest", "journal", "saga", "steps"),
+    "admission": (*CORE[:-1],),
     "host": ("errors", "model", "ports"),
     "bus": ("errors", "model", "ports"),
     "service": (*CORE, "conf", "host", "bus"),

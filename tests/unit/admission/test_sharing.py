@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.operations.test_admit import accepted, refused, sent
+from tests.unit.admission.test_admit import accepted, refused, sent
 from tests.unit.saga.stories import ONE, RESERVING, SHARED, TWO, lose_journal
 from tests.unit.saga.stories_of_networks import PASSWORD, fabric, own, two_own
 from tests.world.story import INSTANCES, attach, attached, detach, request_id

@@ -4,6 +4,7 @@ from typing import Any
 
 from agent.errors import Busy, Invalid, UnknownAttachment
 from agent.journal.book import Book
+from agent.journal.migration_fence import refuse_arrived, refuse_cancelled
 from agent.journal.record import Part, Record
 from agent.model.contract import Command
 from agent.model.migration_request import (
@@ -13,7 +14,6 @@ from agent.model.migration_request import (
 )
 from agent.model.request import ExtendRequest
 from agent.operations import plan_of
-from agent.operations.fence import refuse_arrived, refuse_cancelled
 from agent.saga.settle import refuse_late_cancel
 
 MOVES = ("prepare_migration", "migrate")

@@ -9,7 +9,7 @@ from itertools import count
 import pytest
 
 from agent.errors import Unavailable
-from agent.host.shared import Shared
+from agent.host.libvirt_shared import Shared
 from tests.lab.patience import wait_until
 
 ASKERS = 5

@@ -8,6 +8,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
+from agent.admission.ended import known_of_ended, refuse_older
+from agent.admission.moving import (
+    calls_off,
+    moving_attachments,
+    parts_of_migration,
+    refuse_beside_moves,
+    refuse_while_moving,
+)
+from agent.admission.sharing import refuse_sharing
+from agent.admission.staying import all_of_instance, refuse_while_extended, users_of_volume
+from agent.admission.swapping import (
+    attachment_in_place,
+    refuse_while_open,
+    refuse_while_swapped,
+    swapped_parts,
+    taking_the_place,
+)
 from agent.errors import (
     Busy,
     Expired,
@@ -36,23 +53,6 @@ from agent.model.request import (
 )
 from agent.model.swap import SwapRequest
 from agent.operations import plan_of
-from agent.operations.ended import known_of_ended, refuse_older
-from agent.operations.moving import (
-    calls_off,
-    moving_attachments,
-    parts_of_migration,
-    refuse_beside_moves,
-    refuse_while_moving,
-)
-from agent.operations.sharing import refuse_sharing
-from agent.operations.staying import all_of_instance, refuse_while_extended, users_of_volume
-from agent.operations.swap import (
-    attachment_in_place,
-    refuse_while_open,
-    refuse_while_swapped,
-    swapped_parts,
-    taking_the_place,
-)
 
 
 @dataclass(frozen=True)

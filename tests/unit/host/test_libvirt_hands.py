@@ -2,7 +2,7 @@
 
 import threading
 
-from agent.host.hands import Hands, Task
+from agent.host.libvirt_hands import Hands, Task
 
 LONG_SECONDS = 60
 """So long a test that fails takes, instead of for ever."""

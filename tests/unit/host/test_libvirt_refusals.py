@@ -14,7 +14,7 @@ from agent.errors import (
     UnknownInstance,
     Unsupported,
 )
-from agent.host.refusals import (
+from agent.host.libvirt_refusals import (
     is_connection_lost,
     is_no_such_device,
     is_no_such_half,

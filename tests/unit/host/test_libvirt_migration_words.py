@@ -5,7 +5,7 @@ from typing import Any
 import libvirt
 import pytest
 
-from agent.host.migration_words import (
+from agent.host.libvirt_migration_words import (
     ARRIVED_IN_POST_COPY,
     HELD,
     flags_of,

@@ -7,7 +7,8 @@ no more, and a new one would not give it back; that is for people (``attachctl a
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import get_args
@@ -71,11 +72,22 @@ class LostVolumes:
             self._tries = {
                 each.volume_id: known.get(each.volume_id, _Try(due_at=now)) for each in lost
             }
-            due = [each for each in lost if self._is_due(each.volume_id, now)]
+            due = self._in_turn([each for each in lost if self._is_due(each.volume_id, now)])
             for each in due:
                 self._tries[each.volume_id].is_running = True
         for each in due:
             self._pools[each.attachment.connection.lane].submit(self._try, each)
+
+    def _in_turn(self, due: Sequence[Lost]) -> list[Lost]:
+        """One of each target, then the second of each: a sick one keeps a lane's threads for long,
+        and those that were seen to be sick come last."""
+        ranks: dict[str, tuple[int, int]] = {}
+        before: Counter[tuple[str, ...]] = Counter()
+        for each in due:
+            targets = each.attachment.connection.targets
+            ranks[each.volume_id] = self._tries[each.volume_id].failures, before[targets]
+            before[targets] += 1
+        return sorted(due, key=lambda each: ranks[each.volume_id])
 
     def _is_due(self, volume_id: str, now: float) -> bool:
         attempt = self._tries[volume_id]

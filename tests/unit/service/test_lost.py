@@ -4,7 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from agent.model.attachment import Attachment
+from agent.model.device import Device
 from agent.service.lost import TRY_AGAIN_SECONDS
+from tests.world.storage import Lun
 from tests.world.story import INSTANCES, TARGET, VOLUMES, attached, let_pass, volume
 from tests.world.world import World
 
@@ -55,6 +58,32 @@ def test_it_is_tried_again_later_and_later(world: World) -> None:
     assert is_here(world)
     assert world.lost_volumes == 0
     assert not world.pass_time(), "there is nothing more to wait for"
+
+
+def test_a_sick_target_does_not_come_first_with_all_that_it_has(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each try of it takes a minute, and there is one thread."""
+    world.start()
+    volume(world, 2)
+    world.storage.luns["iqn.sim:other", 4] = Lun(VOLUMES[3])
+    data = {"target_portal": "192.0.2.9:3260", "target_iqn": "iqn.sim:other", "target_lun": 4}
+    other = {"driver_volume_type": "iscsi", "data": data}
+    attached(world, 2, volume=2)
+    attached(world, 4, volume=4, connection_info=other)
+    world.die()
+    world.storage.lose_power()
+    asked: list[str] = []
+    connect = world.storage.connect
+
+    def noted(attachment: Attachment) -> Device:
+        asked.append(attachment.volume_id)
+        return connect(attachment)
+
+    monkeypatch.setattr(world.storage, "connect", noted)
+    start(world)
+    assert sorted(asked) == sorted([VOLUMES[0], VOLUMES[1], VOLUMES[3]])
+    assert VOLUMES[3] in asked[:2]
 
 
 def test_a_clock_that_is_set_back_puts_no_try_off(world: World) -> None:

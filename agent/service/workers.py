@@ -13,6 +13,7 @@ from concurrent.futures import Executor
 from contextlib import suppress
 
 from agent.errors import Unavailable
+from agent.journal.book import Book
 from agent.journal.record import Record
 from agent.journal.store import Journal
 from agent.operations import plan_of
@@ -37,6 +38,12 @@ _task = threading.local()
 def on_whose_behalf() -> str:
     """For people: the operation that the calling thread works on, else the thread's name."""
     return getattr(_task, "operation", threading.current_thread().name)
+
+
+def _excuse(book: Book) -> None:
+    for record in book.open_operations():
+        if record.executing:
+            book.save(record.but(executing=False))
 
 
 class Workers:
@@ -164,10 +171,15 @@ class Workers:
             self._changed.notify_all()
 
     def stop(self, timeout_seconds: float) -> bool:
-        """Start no further step, let running ones end.  False: some did not in time."""
+        """Start no further step, let running ones end.  False: some did not in time; that they
+        die with the process then is ordered, and no death of theirs."""
         self.quiesce()
         with self._changed:
-            return self._changed.wait_for(lambda: self._running == 0, timeout_seconds)
+            ended = self._changed.wait_for(lambda: self._running == 0, timeout_seconds)
+        if not ended and not self._journal.silent_seconds():
+            with suppress(Unavailable):
+                self._journal.write(_excuse)
+        return ended
 
     # under the lock
 

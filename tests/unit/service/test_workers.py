@@ -7,10 +7,12 @@ import pytest
 
 from agent.errors import Unavailable
 from agent.saga.plan import Lane
+from agent.saga.settle import DEATHS_BEFORE_UNDOING
 from agent.service.lanes import whole_pool
 from agent.service.workers import JOURNAL_RETRY_SECONDS, on_whose_behalf
 from tests.unit.saga.stories import SHARED
 from tests.unit.saga.stories_of_several import two_guests
+from tests.world.instants import Crash
 from tests.world.story import (
     INSTANCES,
     attach,
@@ -83,6 +85,23 @@ class TestStop:
         states = {step.name: step.state for step in left.answer().steps}
         assert (states["plug-disk"], states["plug-other-half"]) == ("done", "planned")
         assert not left.executing, "its next life would count a death"
+        goes_on_in_its_next_life(world, 1)
+
+    def test_one_that_goes_on_for_longer_dies_no_death(self, world: World) -> None:
+        """Ordered three times, it would be taken for one that kills the agent."""
+
+        def stop_and_die(world: World) -> None:
+            assert not world.agent.workers.stop(0)
+            raise Crash("it is over")
+
+        attach(1)(world)
+        for _ in range(DEATHS_BEFORE_UNDOING):
+            world.meanwhile["before connect"] = stop_and_die
+            with pytest.raises(Crash):
+                world.run()
+            world.die()
+            world.start()
+        assert world.record(request_id(1)).deaths == 0
         goes_on_in_its_next_life(world, 1)
 
     def test_what_is_accepted_meanwhile_is_for_the_next_start(self, world: World) -> None:

@@ -27,7 +27,7 @@ from agent.admission.admit import Policy
 from agent.bus.client import AgentClient
 from agent.bus.peers import BusPeers
 from agent.guest.disk_xml import disk_xml
-from agent.guest.domain_xml import NAMESPACE, Note, metadata_xml, parse_domain
+from agent.guest.domain_xml import Note, metadata_xml, parse_domain
 from agent.guest.placement import choose_place
 from agent.host.brick import BrickConnectors
 from agent.host.brick_library import prepare_os_brick
@@ -43,6 +43,7 @@ from agent.host.locks import FileLocks
 from agent.journal.store import Journal
 from agent.model.attachment import Attachment
 from agent.model.device import Device
+from agent.model.mark import METADATA_NAMESPACE
 from agent.model.request import rfc3339
 from agent.ports import Host
 from agent.service.agent import Agent
@@ -183,7 +184,7 @@ class Bare:
             libvirt.VIR_DOMAIN_METADATA_ELEMENT,
             metadata_xml(notes) if notes else None,
             METADATA_PREFIX,
-            NAMESPACE,
+            METADATA_NAMESPACE,
             LIVE | CONFIG,
         )
 

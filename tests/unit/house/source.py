@@ -35,6 +35,18 @@ class Module:
         """(qualified name, definition), those within others too."""
         yield from _functions(self.tree, "")
 
+    def top_names(self) -> Iterator[str]:
+        """What can be imported from it, itself included."""
+        yield self.name
+        for node in self.tree.body:
+            for part in ast.walk(node) if not isinstance(node, Function | ast.ClassDef) else [node]:
+                if isinstance(part, Function | ast.ClassDef):
+                    yield f"{self.name}.{part.name}"
+                elif isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
+                    yield f"{self.name}.{part.id}"
+                elif isinstance(part, ast.alias):
+                    yield f"{self.name}.{part.asname or part.name}"
+
     def imports(self) -> Iterator[str]:
         """Every module that it names, wherever in it, but the future."""
         for node in ast.walk(self.tree):

@@ -180,13 +180,8 @@ class Bare:
         self._note(domain, {name: note for name, note in notes.items() if name != alias})
 
     def _note(self, domain: Any, notes: dict[str, Note]) -> None:
-        domain.setMetadata(
-            libvirt.VIR_DOMAIN_METADATA_ELEMENT,
-            metadata_xml(notes) if notes else None,
-            METADATA_PREFIX,
-            METADATA_NAMESPACE,
-            LIVE | CONFIG,
-        )
+        element, xml = libvirt.VIR_DOMAIN_METADATA_ELEMENT, metadata_xml(notes) if notes else None
+        domain.setMetadata(element, xml, METADATA_PREFIX, METADATA_NAMESPACE, LIVE | CONFIG)
 
 
 # --- the agent's work, without the bus and with a stop-watch at every port ------------

@@ -72,6 +72,17 @@ class Book:
             for (sequence, cancel_wanted, body), of_one in groupby(rows, lambda row: row[:3])
         ]
 
+    def host(self) -> str | None:
+        """Whose journal it is; None: nobody has said so."""
+        row = self._db.execute("SELECT name FROM host").fetchone()
+        return None if row is None else str(row[0])
+
+    def keep_host(self, name: str) -> None:
+        """With whatever it takes."""
+        if self.host() != name:
+            self._db.execute("DELETE FROM host")
+            self._db.execute("INSERT INTO host (name) VALUES (?)", (name,))
+
     def count_open(self) -> int:
         (count,) = self._db.execute("SELECT count(*) FROM operations WHERE open = 1").fetchone()
         return int(count)

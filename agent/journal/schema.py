@@ -179,6 +179,12 @@ MIGRATIONS: tuple[str, ...] = (
     DROP TABLE older_operations;
     CREATE INDEX operations_open ON operations (open, updated_at);
     """,
+    # Whose journal it is.
+    """
+    CREATE TABLE host (
+        name TEXT NOT NULL
+    );
+    """,
 )
 
 

@@ -173,6 +173,7 @@ class Agent:
         if known is not None:
             return known, False
         record = book.add(judge.draft(verb, request, digest(payload)))
+        book.keep_host(self._host.name)
         for part in record.parts:
             book.raise_fence(
                 part.attachment_id,

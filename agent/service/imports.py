@@ -92,6 +92,7 @@ class Imports:
             if is_dry_run:
                 return "importable"
             book.keep(held)
+            book.keep_host(self._host.name)
             book.raise_fence(
                 held.attachment.attachment_id,
                 newest=held.attachment.generation,

@@ -45,6 +45,7 @@ from agent.service.begin import (
     host_connectors,
     host_locks,
     opened,
+    refuse_another_name,
     refuse_unknown_verbs,
 )
 from agent.service.findings import AUDIT_SECONDS, Findings
@@ -352,6 +353,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     signals = Signals(*STOP, signal.SIGHUP, signal.SIGUSR1)
     try:
         refuse_unknown_verbs(journal)
+        refuse_another_name(journal, settings.host)
         daemon = Daemon(cfg.CONF, settings, journal, clock)
     except Unavailable as error:  # the journal was opened, and cannot be read
         give_up(PROJECT, EXIT_JOURNAL, error.detail)

@@ -17,6 +17,7 @@ from oslo_log import log
 from agent import conf as options
 from agent.conf import Settings
 from agent.journal.store import FILE_NAME
+from agent.service.begin import refuse_another_name
 from agent.service.main import EXIT_CONFIGURATION, EXIT_JOURNAL, reload
 from tests.samples import attachment_payload
 from tests.unit.journal.rows import opened, record
@@ -118,6 +119,23 @@ def test_an_operation_that_only_a_newer_agent_has_is_said(file: Path) -> None:
     ended = started(file)
     assert ended.returncode == EXIT_JOURNAL
     assert "this agent has no such verb" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_host_with_another_name_is_not_what_it_was(file: Path) -> None:
+    """As after a boot before the DHCP server has answered: it would listen where nobody asks."""
+    state_path = file.parent / "state"
+    with opened(state_path) as journal:
+        journal.write(lambda book: book.keep_host("hypervisor-1"))
+        refuse_another_name(journal, "hypervisor-2")  # it has nothing
+        journal.write(lambda book: book.add(record()))
+    file.write_text(
+        "[DEFAULT]\nhost = localhost\ntransport_url = rabbit://127.0.0.1:1/\n"
+        f"state_path = {state_path}\n"
+    )
+    ended = started(file)
+    assert ended.returncode == EXIT_CONFIGURATION
+    assert "the journal is that of hypervisor-1" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

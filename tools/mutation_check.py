@@ -24,7 +24,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 SWEEPS = ("test_crash_sweep.py", "test_fault_sweep.py", "test_pairs.py")
 
-STORIES = tuple(f"tests/unit/{name}" for name in ("saga", "steps", "operations", "journal"))
+STORIES = tuple(
+    f"tests/unit/{name}" for name in ("saga", "steps", "operations", "admission", "journal")
+)
 
 TESTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("sweep", tuple(f"tests/unit/saga/{name}" for name in SWEEPS)),

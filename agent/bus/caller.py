@@ -150,13 +150,15 @@ class Caller:
         """How long one try waits. Where an answer is due at once, silence means that it is lost;
         what may take longer is heard of meanwhile (oslo.messaging's call monitor)."""
         if method in SLOW:
-            patience = max(self._timeout_seconds, LONG_SECONDS if method in LONG else 0)
             return self._rpc.prepare(
                 topic=topic,
-                timeout=held_seconds + patience,
+                timeout=held_seconds + self._patience_seconds(method),
                 call_monitor_timeout=round(try_seconds),
             )
         return self._rpc.prepare(topic=topic, timeout=try_seconds)
+
+    def _patience_seconds(self, method: str) -> float:
+        return max(self._timeout_seconds, LONG_SECONDS if method in LONG else 0.0)
 
     def _connect(self, deadline: float) -> None:
         """Wait until the broker was there once.
@@ -196,8 +198,8 @@ class Caller:
     def _silence(self, topic: str, method: str) -> Unreachable:
         return Unreachable(
             f"the agent of {self._host} did not answer {method} within "
-            f"{self._timeout_seconds:g} s: check that attachment-agent runs there and reaches this "
-            f"broker{_doubt(topic, method)}",
+            f"{self._patience_seconds(method):g} s: check that attachment-agent runs there and "
+            f"reaches this broker{_doubt(topic, method)}",
             in_doubt=True,
         )
 

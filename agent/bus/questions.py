@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agent.bus.caller import Caller, no_refusal, operation_of
+from agent.bus.caller import Caller, Refused, no_refusal, operation_of
 from agent.bus.wire import CONTROL_TOPIC
 from agent.model.outcome import Answer
 
@@ -60,7 +60,12 @@ class QuestionCalls:
         while True:
             since = {} if before is None else {"before": before}
             size = OPERATIONS_AT_ONCE if limit is None else limit
-            rows = self._rows("operations", filters=filters, limit=size, **since)
+            try:
+                rows = self._rows("operations", filters=filters, limit=size, **since)
+            except Refused as error:
+                if not found or error.code != "unknown-operation":
+                    raise
+                return found  # what is older has been forgotten meanwhile
             found = rows + found
             if limit is not None or len(rows) < size:
                 return found

@@ -173,7 +173,7 @@ class DeviceReader:
         if isinstance(connection, NvmeConnection):
             [nqn] = connection.targets
             coming = min(coming, sum(way.is_live for way in self._devices.controllers(nqn)))
-        gathers = found.is_map or isinstance(connection, NvmeConnection)
+        gathers = found.is_map or (isinstance(connection, NvmeConnection) and found.ways)
         for _ in range(PATH_LOOKS if gathers else 0):
             if found.paths >= coming:
                 break

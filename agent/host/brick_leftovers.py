@@ -60,13 +60,8 @@ class Leftovers:
         with self._locks.hold(lane):  # no other program logs in, and has yet to scan
             for number, (portal, iqn) in self._devices.empty_sessions(ways).items():
                 LOG.warning("iSCSI session %s shows nothing any more: logged out", number)
-                record = ("-m", "node", "-T", iqn, "-p", portal)
-                for command in (
-                    ("-m", "session", "-r", number, "--logout"),
-                    (*record, "--op", "delete"),
-                ):
-                    allowed = [0, ISCSI_NOTHING_FOUND]
-                    trail.execute("iscsiadm", *command, run_as_root=True, check_exit_code=allowed)
+                self._iscsiadm(trail, "session", "-r", number, "--logout")
+                self._iscsiadm(trail, "node", "-T", iqn, "-p", portal, "--op", "delete")
 
     def refuse_left(self, connection: Connection, device: Device | None) -> Disconnected:
         """Has the volume gone? os-brick can end well and leave the device.
@@ -82,6 +77,16 @@ class Leftovers:
             f"{left} is still on this host"
             + (f", held by {built}" if built else "")
             + "; it is tried again: see what uses it ('lsof', 'multipath -ll')"
+        )
+
+    def _iscsiadm(self, trail: Trail, *command: str) -> None:
+        """It says that a session is there for some moments after that has gone."""
+        trail.execute(
+            *("iscsiadm", "-m", *command),
+            run_as_root=True,
+            check_exit_code=[0, ISCSI_NOTHING_FOUND],
+            attempts=5,
+            delay_on_retry=True,
         )
 
     def _ours_alone(self, device: Device) -> set[str]:

@@ -99,7 +99,10 @@ def keep_to_the_target(connector: Any, iqn: str) -> None:
     discover = connector._discover_iscsi_portals
 
     def ways(properties: dict[str, Any]) -> list[tuple[Any, ...]]:
-        named = [way for way in discover(properties) if way[1] == iqn]
+        told = discover(properties)
+        named = [way for way in told if way[1] == iqn]
+        if others := sorted({way[1] for way in told} - {iqn}):
+            LOG.info("of what the portal tells only %s is used, and not %s", iqn, ", ".join(others))
         return named or [tuple(properties[f"target_{part}"] for part in ("portal", "iqn", "lun"))]
 
     connector._discover_iscsi_portals = ways

@@ -147,8 +147,8 @@ class Trail:
         if command[0] != "tee" or not command[-1].startswith(SCSI_HOSTS):
             return None
         host = self._sys / Path(command[-1]).parent.relative_to("/sys")
-        states = [text(path, "state") for path in host.glob("device/session*/iscsi_session/*")]
-        return next((state for state in states if state not in ("LOGGED_IN", "")), None)
+        states = {text(path, "state") for path in host.glob("device/session*/iscsi_session/*")}
+        return None if not states or states & {"LOGGED_IN", ""} else ", ".join(sorted(states))
 
     @property
     def reached(self) -> bool:
@@ -205,7 +205,7 @@ class Trail:
             self._reached.discard(_way(command))
 
     def _note(self, command: tuple[str, ...], error: ProcessExecutionError) -> None:
-        if command[0] == "grep":  # in sysfs, for ports of which each HBA has but some
+        if str(command[0]).startswith("grep "):  # in sysfs, for ports of which each HBA has some
             return
         self.failures.append(failure_of(command, error))
         if _is_login(command) or error.exit_code == TIMED_OUT:

@@ -33,19 +33,19 @@ def use_by_host(node: str, proc: Path, sys: Path) -> str | None:
 
 def built_on(device: Collection[str], sys: Path) -> list[str]:
     """Kernel names of what is built on a device, whose own names are those of its paths and of its
-    multipath map; but for the maps of that map's partitions, which go with it (kpartx)."""
+    multipath map: what os-brick takes for that map, or fails at. The maps of a map's partitions go
+    with it (kpartx); what is on a partition of a path it removes the device beneath."""
     blocks = sys / "class" / "block"
     return sorted({name for own in device for name in _built_on(own, blocks)} - set(device))
 
 
 def _built_on(name: str, blocks: Path) -> Iterator[str]:
-    for partition in _partitions(name, blocks):
-        yield from _holders(partition, blocks)
     its_partitions = re.compile(rf"part\d+-{re.escape(text(blocks / name, 'dm/uuid'))}")
     for holder in _holders(name, blocks):
-        if its_partitions.fullmatch(text(blocks / holder, "dm/uuid")):
+        uuid = text(blocks / holder, "dm/uuid")
+        if its_partitions.fullmatch(uuid):
             yield from _holders(holder, blocks)
-        else:
+        elif not uuid.startswith("mpath-"):
             yield holder
 
 

@@ -2,7 +2,7 @@
 
 /sys/class/nvme-fabrics/ctl/nvme1/              a controller: one connection, by one portal
 ├── subsysnqn, state, address                   traddr=192.0.2.20,trsvcid=4420
-└── nvme0c1n2/ana_state                         its path of the namespace nvme0n2
+└── nvme0c1n2/                                  its path of the namespace nvme0n2
 /sys/devices/virtual/nvme-subsystem/nvme-subsys0/
 ├── nvme1 -> …                                  the subsystem's controllers
 └── nvme0n2                                     a namespace, whatever leads to it (native multipath)
@@ -40,22 +40,17 @@ def portal_of(controller: Path) -> str | None:
 
 
 def working_paths(namespace: Path) -> list[Path] | None:
-    """The controllers by which there is I/O; None: it is no namespace of a subsystem. By one that
-    is not live, or whose way the array has closed (ANA), there is none."""
+    """The live controllers that show it; None: it is no namespace of a subsystem. A way that the
+    array has closed for now (ANA) counts, as a SCSI path on standby does."""
     if not namespace.parent.name.startswith("nvme-subsys"):
         return None
     subsystem, _, number = namespace.name.removeprefix("nvme").partition("n")
     return [
         controller
         for controller in entries(namespace.parent)
-        if _is_live(controller)
-        and any(_is_open(path) for path in controller.glob(f"nvme{subsystem}c*n{number}"))
+        if _is_live(controller) and any(controller.glob(f"nvme{subsystem}c*n{number}"))
     ]
 
 
 def _is_live(controller: Path) -> bool:
     return text(controller, "state") == "live"
-
-
-def _is_open(path: Path) -> bool:
-    return text(path, "ana_state") not in ("inaccessible", "persistent-loss")

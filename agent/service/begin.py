@@ -11,7 +11,7 @@ from oslo_log import log as oslo_log
 
 from agent import conf as options
 from agent.conf import Settings
-from agent.errors import AgentError, Invalid
+from agent.errors import AgentError
 from agent.host.brick import BrickConnectors
 from agent.host.brick_library import prepare_os_brick
 from agent.host.locks import FileLocks
@@ -87,12 +87,14 @@ def refuse_unknown_verbs(journal: Journal) -> None:
 
 
 def refuse_another_name(journal: Journal, host: str) -> None:
-    """Raises Invalid where this host had another name when it took what it has."""
+    """Raises ValueError where this host had another name when it took what it has."""
     known, has_some = journal.read(
         lambda book: (book.host(), bool(book.attachments() or book.count_open()))
     )
-    if has_some and known not in (None, host):
-        raise Invalid(
+    if has_some and known is None:  # an older agent's
+        journal.write(lambda book: book.keep_host(host))
+    elif has_some and known != host:
+        raise ValueError(
             f"[DEFAULT] host is {host}, and the journal is that of {known}, with attachments or "
             "open operations: whoever asks for them asks that name, and so do other hosts and the "
             f"storage. Set host to {known}, or see docs/lifecycle on another name; nothing was "

@@ -31,6 +31,9 @@ JOURNAL_RETRY_SECONDS = 5.0
 
 TICK_SECONDS = 5.0
 
+HANGS_SECONDS = 1.0
+"""A disk that is silent for longer is not written to at the end: that would be waited for."""
+
 
 _task = threading.local()
 
@@ -176,7 +179,7 @@ class Workers:
         self.quiesce()
         with self._changed:
             ended = self._changed.wait_for(lambda: self._running == 0, timeout_seconds)
-        if not ended and not self._journal.silent_seconds():
+        if not ended and self._journal.silent_seconds() < HANGS_SECONDS:
             with suppress(Unavailable):
                 self._journal.write(_excuse)
         return ended
@@ -202,9 +205,9 @@ class Workers:
                 self._schedule.step_aside(operation_id)
         self._dispatch()
         for record, plan in self._lanes.take_back(self._turns):
-            # It only turns, and needs no target for that: whose thread it waits for may be silent.
+            # Turning needs no target, and whose thread it waits for may be silent.
             latest = self._records[record.operation_id]
-            self._pools["guest"].submit(self._take_step, latest, plan)
+            self._pools["guest"].submit(self._take_step, latest, plan, True)
 
     def _turns(self, record: Record, plan: Plan) -> bool:
         latest = self._records[record.operation_id]
@@ -232,12 +235,13 @@ class Workers:
 
     # in a lane's thread
 
-    def _take_step(self, record: Record, plan: Plan) -> None:
+    def _take_step(self, record: Record, plan: Plan, is_elsewhere: bool = False) -> None:
+        """``is_elsewhere``: not in the lane of its next step, so it takes that one and no other."""
         if not self._may_begin():
             return
         _task.operation = f"{record.verb} {record.operation_id}"
         ahead_seconds = self._ahead_seconds()
-        moved = self._step_or_wait(record, plan)
+        moved = self._step_or_wait(record, plan, is_elsewhere)
         ahead_seconds = min(ahead_seconds, self._ahead_seconds())  # set back during the step
         with self._changed:
             self._running -= 1
@@ -266,21 +270,21 @@ class Workers:
         wanted = self._records[moved.operation_id].cancel_wanted or moved.cancel_wanted
         self._records[moved.operation_id] = moved.but(cancel_wanted=wanted)
 
-    def _step_or_wait(self, record: Record, plan: Plan) -> Record:
+    def _step_or_wait(self, record: Record, plan: Plan, is_elsewhere: bool) -> Record:
         try:
-            return self._step(self._reread(record), plan)
+            return self._step(self._reread(record), plan, is_elsewhere)
         except Exception:  # the thread's top: the journal itself failed, or a defect of ours
             LOG.exception("operation %s could not be moved", record.operation_id)
             self._unread.add(record.operation_id)
             return record.but(wake_at=self._clock.now() + JOURNAL_RETRY_SECONDS)
 
-    def _step(self, record: Record, plan: Plan) -> Record:
+    def _step(self, record: Record, plan: Plan, is_elsewhere: bool) -> Record:
         if record.operation_id in self._unwanted:
             left = self._settler.close_unwanted(record, plan)
             self._unwanted.discard(record.operation_id)
             return left.but(wake_at=None)  # what is still open queues for its turn anew
         if record.operation_id not in self._unrecovered:
-            return self._settler.advance(record, plan, lambda: self._stopping)
+            return self._settler.advance(record, plan, lambda: self._stopping or is_elsewhere)
         moved = self._settler.recover(record, plan)
         self._unrecovered.discard(record.operation_id)
         return moved

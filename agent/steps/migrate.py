@@ -88,7 +88,7 @@ class CheckDestination(Step):
     def apply(self, scene: Scene) -> Learnt:
         if self.travel.is_begun(scene):
             return {}
-        self.travel.refuse_unready(scene.host)
+        self.travel.refuse_unready(scene.host, has_begun=False)
         return {"checked": scene.host.clock.now()}
 
 
@@ -112,7 +112,7 @@ class MoveInstance(Commit):
         look = host.domains.look(instance_id)
         if "begun_at" not in scene.known and look is not None and _can_go(look):
             if not self._is_fresh(scene):
-                self.travel.refuse_unready(host)
+                self.travel.refuse_unready(host, has_begun=True)
             host.migrations.start(instance_id, self.travel.first_journey(host))
             now = host.clock.now()
             return Parked("the migration to begin", now + SOON_SECONDS, {"begun_at": now})

@@ -60,14 +60,16 @@ class Travel:
         """Written with the intent to begin: from then on it may be on its way."""
         return "checked" in scene.known
 
-    def refuse_unready(self, host: Host) -> None:
-        """Raises MigrationFailed, Unsupported, Busy: the other host has not what it needs."""
+    def refuse_unready(self, host: Host, *, has_begun: bool) -> None:
+        """Raises MigrationFailed, Unsupported, Busy: the other host has not what it needs.
+
+        ``has_begun``: by the journal, so that the other host then gives back what it has."""
         there = self.destination.host
         ready = host.peers.readiness(there, self.instance_id)
         if ready is None:
             raise MigrationFailed(
                 f"the agent of {there}, or its libvirt, does not answer: see that they run",
-                retriable=True,
+                retriable=not has_begun,
             )
         if "prepare_migration" not in ready.verbs:
             raise Unsupported(f"the agent of {there} is too old for migrations")
@@ -88,7 +90,7 @@ class Travel:
                     "with a new migration_id where this one was begun or cancelled"
                 )
             self._refuse_another(attachment, prepared)
-            self._refuse_smaller(host, attachment, prepared.size_bytes)
+            self._refuse_smaller(host, attachment, prepared.size_bytes, has_begun=has_begun)
 
     def _refuse_another(self, attachment: Attachment, prepared: Prepared) -> None:
         """What the guest would write over there is another volume, or is cached otherwise."""
@@ -105,7 +107,9 @@ class Travel:
                     "prepare another with the same"
                 )
 
-    def _refuse_smaller(self, host: Host, attachment: Attachment, size_bytes: int) -> None:
+    def _refuse_smaller(
+        self, host: Host, attachment: Attachment, size_bytes: int, *, has_begun: bool
+    ) -> None:
         """What the guest has beyond that would be I/O errors over there. A file, and what QEMU
         reaches by itself, is as large on every host."""
         here = host.journal.device_of(attachment.attachment_id)
@@ -116,7 +120,7 @@ class Travel:
                 f"volume {attachment.volume_id} has {here.size_bytes} bytes here, and "
                 f"{self.destination.host} shows {size_bytes} still: send extend to that host, too, "
                 "or cancel this migration and prepare another; then migrate again",
-                retriable=True,
+                retriable=not has_begun,
             )
 
     def where(self, host: Host, look: DomainLook | None) -> Where:

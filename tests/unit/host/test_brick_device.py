@@ -186,12 +186,6 @@ class TestPaths:
         device = bench.connectors(use_multipath=True, pause=pause).connect(asked)
         assert (device.paths_found, device.paths_expected) == (2, 2)
 
-    def test_a_way_that_the_array_has_closed_is_no_path(self, bench: Bench) -> None:
-        asked, second = self.both_live(bench)
-        (second / "ana_state").write_text("inaccessible\n")
-        device = bench.connectors(use_multipath=True).connect(asked)
-        assert device.degraded == "degraded 1/2: no path by 192.0.2.21:4420"
-
 
 class TestEarlierLife:
     """A device at the volume's address, before it is connected: CVE-2023-2088."""

@@ -33,7 +33,8 @@ def failing(exit_code: int | None, stderr: str = "") -> Command:
     """A machine on which a login, mount or NVMe connect ends so; the rest works."""
 
     def execute(*command: str, **how: Any) -> tuple[str, str]:
-        if exit_code is None or {"--login", "mount", "connect"} & {*command}:
+        fails = {"--login", "mount", "connect"} & {*command} or command[0].startswith("grep ")
+        if exit_code is None or fails:
             raise ProcessExecutionError("", stderr, exit_code, " ".join(command), "it did not work")
         return "", ""
 
@@ -149,6 +150,17 @@ def chained() -> Exception:
             "lun-missing",
             "mapped to this host",
             id="LUN is not mapped, in a session that was there",
+        ),
+        pytest.param(
+            FC,
+            failing(1, ""),
+            give_up(
+                exception.NoFibreChannelVolumeDeviceFound(),
+                ('grep -Gil "5006016041e0c8d1" /sys/class/fc_transport/target1:*/port_name',),
+            ),
+            "lun-missing",
+            "no such LUN",
+            id="an HBA on one fabric of two",
         ),
         pytest.param(
             ISCSI,

@@ -134,7 +134,7 @@ def test_a_host_with_another_name_is_not_what_it_was(file: Path) -> None:
         f"state_path = {state_path}\n"
     )
     ended = started(file)
-    assert ended.returncode == EXIT_CONFIGURATION
+    assert ended.returncode == EXIT_JOURNAL, "systemd tries again, and the name may come"
     assert "the journal is that of hypervisor-1" in ended.stderr
     assert "Traceback" not in ended.stderr
 

@@ -211,6 +211,10 @@ class TestUnwanted:
         assert world.journal.read(lambda book: book.quarantined()) == {}
 
 
+def is_away(_world: World) -> None:
+    raise Unavailable("storage", "simulated")
+
+
 class TestUnwantedBehindASilentTarget:
     """Another instance's volume of the same target is being connected, and that does not end."""
 
@@ -243,6 +247,27 @@ class TestUnwantedBehindASilentTarget:
         let(lanes, "guest")
         assert world.record(request_id(2)).state == "undone"
         assert world.record(request_id(1)).open
+
+    def test_what_may_be_here_is_taken_back_in_its_own_lane(self, world: World) -> None:
+        """A try before has been intended: that takes the target, and may take its time."""
+        lanes = in_lanes(world)
+        world.domains.add(INSTANCES[1])
+        world.meanwhile["before connect"] = is_away
+        attach(2, 2, instance=2, **SHARED)(world)
+        let(lanes, "guest", "scsi")
+        assert world.record(request_id(2)).state == "waiting"
+        attach(1, 1, **SHARED)(world)
+        let(lanes, "guest")
+        world.clock.seconds += 60
+        world.agent.workers.ring()
+        let(lanes, "guest")
+        asked = len(world.instants.passed)
+        cancel(2)(world)
+        let(lanes, "guest")
+        assert not [name for name in world.instants.passed[asked:] if "connect" in name]
+        assert world.record(request_id(2)).direction == "undoing"
+        let(lanes, *LANES)
+        assert world.record(request_id(2)).state == "cancelled"
 
     def test_lets_its_instance_go_on(self, world: World, lanes: dict[Lane, Tasks]) -> None:
         self.behind(world, lanes)

@@ -46,7 +46,8 @@ class Leaving:
         if built:
             raise ConnectFailed(
                 f"{today} is held by {built} on this host: it stays until that is gone ('lsblk' "
-                "shows what it is; 'vgchange --activate n' for LVM), and is tried again"
+                "shows what it is; of LVM 'vgchange --activate n' of that volume group alone), and "
+                "is tried again"
             )
         return None if self._devices.is_empty_map(today) else today
 

@@ -211,8 +211,9 @@ class Agent:
         taken = self.workers.take_out(operation_id)
         if taken is None:
             raise Busy(
-                f"operation {operation_id} is {record.state}: only one that waits or is "
-                "unsettled can be abandoned; nothing was changed"
+                f"a step of operation {operation_id} runs just now, in a call of the storage or "
+                "of libvirt ('attachctl locks'): only between two of them can it be abandoned; "
+                "nothing was changed: ask again in a moment"
             )
         with ExitStack() as unless_closed:
             unless_closed.callback(self.workers.accept, taken)

@@ -80,8 +80,8 @@ def compare(
     settled = [guest for instance_id, guest in guests.items() if instance_id not in coming]
     findings += [finding for guest in settled for finding in _strangers(guest, known)]
     paused = {look.instance_id: look.name for look in looks if look.state == "paused"}
-    findings += [found for row in held for found in _paused(row, paused.get(_instance(row)))]
     resting = [row for row in held if row.attachment.attachment_id not in in_motion]
+    findings += [found for row in resting for found in _paused(row, paused.get(_instance(row)))]
     findings += [finding for row in resting for finding in _missing_secrets(row, secrets)]
     if not in_motion:
         findings += _left_secrets(held, secrets)
@@ -174,7 +174,8 @@ def _paused(held: Held, name: str | None) -> Iterator[dict[str, Any]]:
             held,
             "QEMU has paused the guest when the disk failed (error_policy stop), last at "
             f"{errors['last_at']}",
-            f"see that the storage works, then 'virsh resume {name}'",
+            "see that the storage works, that the instance is on no other host, and that 'virsh "
+            f"domstate --reason {name}' says I/O error; then 'virsh resume {name}'",
         )
 
 

@@ -11,7 +11,7 @@ from oslo_log import log as oslo_log
 
 from agent import conf as options
 from agent.conf import Settings
-from agent.errors import AgentError
+from agent.errors import AgentError, Unavailable
 from agent.host.brick import BrickConnectors
 from agent.host.brick_library import prepare_os_brick
 from agent.host.locks import FileLocks
@@ -87,18 +87,20 @@ def refuse_unknown_verbs(journal: Journal) -> None:
 
 
 def refuse_another_name(journal: Journal, host: str) -> None:
-    """Raises ValueError where this host had another name when it took what it has."""
+    """Raises Unavailable where this host had another name when it took what it has: the right one
+    may come yet."""
     known, has_some = journal.read(
         lambda book: (book.host(), bool(book.attachments() or book.count_open()))
     )
     if has_some and known is None:  # an older agent's
         journal.write(lambda book: book.keep_host(host))
     elif has_some and known != host:
-        raise ValueError(
+        raise Unavailable(
+            "the name of this host",
             f"[DEFAULT] host is {host}, and the journal is that of {known}, with attachments or "
             "open operations: whoever asks for them asks that name, and so do other hosts and the "
             f"storage. Set host to {known}, or see docs/lifecycle on another name; nothing was "
-            "changed"
+            "changed",
         )
 
 

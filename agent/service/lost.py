@@ -42,6 +42,8 @@ class _Try:
     due_at: float
     failures: int = 0
     is_running: bool = False
+    is_told: bool = False
+    """That it is left alone."""
 
 
 class LostVolumes:
@@ -106,12 +108,23 @@ class LostVolumes:
             self._failed(lost, Internal(f"unforeseen {type(error).__name__}"))
             return
         with self._mutex:
-            if device is None:  # not now: somebody else sees to it, or a guest runs with it
-                self._put_off(lost.volume_id, TRY_AGAIN_SECONDS[0])
+            if device is None:
+                self._leave_alone(lost)
             else:
                 self._tries.pop(lost.volume_id, None)
         if device is not None:
             LOG.warning("volume %s (%s) is back as %s", lost.volume_id, lost.who, device.path)
+
+    def _leave_alone(self, lost: Lost) -> None:
+        attempt = self._tries.get(lost.volume_id)
+        if attempt is not None and not attempt.is_told:
+            LOG.warning(
+                "volume %s (%s) is not here, and is left alone: a guest runs, or is paused, with "
+                "what it was, or an operation sees to it; 'attachctl audit' says more",
+                lost.volume_id,
+                lost.who,
+            )
+        self._put_off(lost.volume_id, TRY_AGAIN_SECONDS[0], is_told=True)
 
     def _failed(self, lost: Lost, error: AgentError) -> None:
         with self._mutex:
@@ -130,7 +143,10 @@ class LostVolumes:
                 error.detail,
             )
 
-    def _put_off(self, volume_id: str, seconds: float, failures: int = 0) -> None:
+    def _put_off(
+        self, volume_id: str, seconds: float, failures: int = 0, *, is_told: bool = False
+    ) -> None:
         """Unless a look found meanwhile that it is here, or wanted by nobody."""
         if volume_id in self._tries:
-            self._tries[volume_id] = _Try(self._host.clock.monotonic() + seconds, failures)
+            due_at = self._host.clock.monotonic() + seconds
+            self._tries[volume_id] = _Try(due_at, failures, is_told=is_told)

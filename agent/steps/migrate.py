@@ -335,6 +335,13 @@ def _lost_sight(travel: Travel, where: Where) -> MigrationFailed:
         return MigrationFailed(
             f"the instance runs here and on {there}: that must never be; stop one of them now"
         )
+    if where == "here":
+        return MigrationFailed(
+            f"the instance had been switched over to {there}, and that has it no more, but this "
+            "host ('virsh domstate --reason'). Start it there: this ends by itself then. If it was "
+            "started here on purpose: 'attachctl operations abandon', then release the quarantine "
+            "of its volumes and import them (docs/migration)"
+        )
     return MigrationFailed(
         "the migration has ended, and nobody can say where the instance runs: it stands or is gone "
         f"here, or runs again since the switch was called off, and {there} has it paused, or does "

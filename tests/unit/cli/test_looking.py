@@ -156,7 +156,19 @@ SCRIPTS: dict[str, tuple[Answer, ...]] = {
     ),
     "attach-refused": (refused("attach", PARKED, CONFLICT),),
     "detach-parked": (waiting(), waiting()),
-    "operations-abandon": (waiting(state="done", waiting_for=None, warnings=(LEFT,)),),
+    "operations-abandon": (
+        waiting(
+            state="done",
+            waiting_for=None,
+            warnings=(LEFT,),
+            error={
+                "code": "connect-failed",
+                "retriable": True,
+                "detail": "/dev/dm-3 is held by dm-9 on this host",
+            },
+            result={"disconnected": False, "awaiting_unmap": False, "instance_present": True},
+        ),
+    ),
 }
 CASES |= {
     "attach": ("attach", "--file", "attachment.yaml"),

@@ -17,6 +17,10 @@ from agent.host.brick_lock_files import share_lock_files
 
 LOG = logging.getLogger(__name__)
 
+NVME_CORE = Path("/sys/module/nvme_core")
+
+MODPROBE_SECONDS = 30
+
 UDEV_SECONDS = 10
 """How long udev may take for the events of a device that has just come."""
 
@@ -65,7 +69,30 @@ def os_brick_connector(protocol: str, **options: Any) -> Any:
     # Imported late: its connectors make oslo.service choose a backend, once for the process.
     from os_brick.initiator import connector
 
+    if protocol == "NVMEOF" and options.get("use_multipath"):
+        _look_for_native_multipath()
     return connector.InitiatorConnector.factory(protocol, "", **options)
+
+
+def _look_for_native_multipath() -> None:
+    """os-brick looks once in the life of the process, and it may be before the kernel has the
+    module: 'nvme connect' loads that, which os-brick asks for only where it has seen it."""
+    from os_brick.initiator.connectors import nvmeof
+
+    if not NVME_CORE.exists():
+        load_module("nvme-core")
+    connector = nvmeof.NVMeOFConnector
+    connector.native_multipath_supported = connector._is_native_multipath_supported()
+
+
+def load_module(name: str) -> None:
+    """Of the kernel; where that cannot be, whoever needs it says so."""
+    try:
+        subprocess.run(
+            ["modprobe", name], capture_output=True, timeout=MODPROBE_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        LOG.warning("the kernel's module %s was not loaded: %s", name, error)
 
 
 def os_brick_properties(**options: Any) -> Mapping[str, Any]:

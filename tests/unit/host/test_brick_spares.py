@@ -62,6 +62,25 @@ def test_a_connect_of_ours_takes_nothing_away(
     assert cleanups(protocol, monkeypatch, spare_what_is_here) == []
 
 
+def test_native_multipath_is_seen_once_its_module_is_there(
+    lock_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By itself os-brick looks once, and 'nvme connect', which loads it, comes later."""
+    monkeypatch.setattr("agent.host.brick_library.NVME_CORE", tmp_path / "nvme_core")
+    loaded: list[str] = []
+    monkeypatch.setattr("agent.host.brick_library.load_module", loaded.append)
+    seen = []
+    for is_there in (False, True):
+        monkeypatch.setattr(
+            "os_brick.initiator.connectors.nvmeof.NVMeOFConnector._is_native_multipath_supported",
+            staticmethod(lambda is_there=is_there: is_there),
+        )
+        connector = os_brick_connector("NVMEOF", use_multipath=True)
+        seen.append(connector.supports_multipath())
+    assert seen == [False, True]
+    assert set(loaded) == {"nvme-core"}
+
+
 OTHER = "iqn.2010-10.org.openstack:other"
 
 

@@ -44,7 +44,7 @@ from agent.journal.store import Journal
 from agent.model.attachment import Attachment
 from agent.model.device import Device
 from agent.model.mark import METADATA_NAMESPACE
-from agent.model.request import rfc3339
+from agent.model.moment import rfc3339
 from agent.ports import Host
 from agent.service.agent import Agent
 from agent.service.begin import SystemClock

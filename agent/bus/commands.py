@@ -8,8 +8,8 @@ from typing import Any, Literal, TypedDict, Unpack
 from agent.bus.caller import Caller, Unreachable, operation_of
 from agent.bus.wire import COMMANDS_TOPIC
 from agent.model.attachment import Attachment
+from agent.model.moment import rfc3339
 from agent.model.outcome import Answer
-from agent.model.request import rfc3339
 
 VALID_FOR = timedelta(hours=1)
 """How long the agent may take to begin, where the caller does not say ``not_after``."""

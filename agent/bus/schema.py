@@ -6,8 +6,8 @@ from pydantic import Field, StrictInt
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from agent.model.contract import ARGUMENTS, COMMANDS, WIRE_VERSION
+from agent.model.moment import Moment
 from agent.model.outcome import Answer, Problem, Progress, StepState
-from agent.model.request import Moment
 from agent.model.value import Value
 
 

@@ -20,7 +20,7 @@ from agent.bus.client import VALID_FOR, from_cinder
 from agent.cli.trouble import Trouble, usage
 from agent.errors import Invalid
 from agent.model.contract import COMMANDS
-from agent.model.request import rfc3339
+from agent.model.moment import rfc3339
 
 ATTACHMENT_FLAGS = (
     "attachment_id",

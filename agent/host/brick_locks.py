@@ -29,7 +29,7 @@ from oslo_concurrency import lockutils
 from agent.errors import Unavailable
 from agent.model.attachment import Attachment
 from agent.model.connection import Lane
-from agent.model.request import rfc3339
+from agent.model.moment import rfc3339
 
 CONNECT_VOLUME = "connect_volume"
 """os-brick's name of its lock of the whole host, and its prefix of every lock file."""

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import Unavailable
-from agent.model.request import rfc3339
+from agent.model.moment import rfc3339
 
 POLL_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25)
 """How often a lock of another process is asked for: soon at first, then four times a second."""

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from agent.model.attachment import Attachment
 from agent.model.device import DEGRADED, Device
+from agent.model.moment import rfc3339_of
 from agent.model.outcome import CLOSED, Answer, Problem, Progress, State, StepState
-from agent.model.request import rfc3339_of
 
 Direction = Literal["forward", "undoing", "committed"]
 

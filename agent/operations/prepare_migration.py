@@ -6,7 +6,7 @@ meanwhile, so the attachments promise, for as long as their leases last (service
 
 from agent.journal.book import Book
 from agent.journal.record import Held, Lease, Record
-from agent.model.request import rfc3339_of
+from agent.model.moment import rfc3339_of
 from agent.operations.attach import connect
 from agent.saga.plan import Plan
 from agent.steps.lease import CheckArrival, HandOverParts

@@ -5,7 +5,7 @@ from typing import Any
 from agent.journal.book import Book
 from agent.journal.record import Record
 from agent.model.contract import WIRE_VERSION
-from agent.model.request import rfc3339_of
+from agent.model.moment import rfc3339_of
 from agent.ports import Host
 
 

@@ -16,7 +16,7 @@ from agent.journal.record import Held
 from agent.journal.store import Journal
 from agent.model.attachment import Attachment
 from agent.model.io_error import Action, IoError
-from agent.model.request import rfc3339_of
+from agent.model.moment import rfc3339_of
 from agent.ports import INCOMING_MIGRATION, Host
 from agent.saga.news import tell
 from agent.service.turns import do_all

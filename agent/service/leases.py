@@ -23,7 +23,7 @@ from agent.journal.book import Book
 from agent.journal.record import Held, Lease, Record
 from agent.journal.store import Journal
 from agent.model.attachment import Attachment
-from agent.model.request import rfc3339
+from agent.model.moment import rfc3339
 from agent.ports import INCOMING_MIGRATION, DomainLook, Host
 from agent.saga.news import tell
 from agent.saga.plan import Scene

@@ -17,6 +17,7 @@ from agent.journal.record import Record
 from agent.journal.store import Journal
 from agent.model.contract import WIRE_VERSION, arguments_of
 from agent.model.guest_iscsi import initiator_name
+from agent.model.moment import rfc3339_of
 from agent.model.request import (
     AttachmentFilters,
     ConnectorOf,
@@ -27,7 +28,6 @@ from agent.model.request import (
     OperationRef,
     PlanQuery,
     VolumeRef,
-    rfc3339_of,
 )
 from agent.model.value import Value
 from agent.operations import VERBS

@@ -12,7 +12,7 @@ import libvirt_qemu
 import pytest
 
 from agent.guest.xml import element, to_text
-from agent.model.request import rfc3339
+from agent.model.moment import rfc3339
 from tests.functional.conftest import BARE, MakeVolume
 from tests.functional.orchestrator import (
     Orchestrator,

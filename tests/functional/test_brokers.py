@@ -15,7 +15,7 @@ from oslo_config import cfg
 from agent.bus.client import AgentClient, Unreachable
 from agent.bus.transport import notification_transport, rpc_transport
 from agent.bus.wire import COMMANDS_TOPIC, CONTROL_TOPIC, EXCHANGE, NOTIFICATIONS_TOPIC, WAIT_TOPIC
-from agent.model.request import rfc3339
+from agent.model.moment import rfc3339
 from tests.functional.conftest import BARE
 from tests.functional.orchestrator import Orchestrator, wish
 from tests.lab.agent_process import AgentProcess

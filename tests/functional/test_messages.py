@@ -18,7 +18,7 @@ from agent.bus.transport import rpc_transport
 from agent.bus.wire import COMMANDS_TOPIC, CONTROL_TOPIC, EXCHANGE, WAIT_TOPIC
 from agent.errors import ERRORS
 from agent.model.contract import QUESTIONS, WIRE_VERSION
-from agent.model.request import rfc3339
+from agent.model.moment import rfc3339
 from tests.functional.orchestrator import Orchestrator, Wish, disks_of, wish
 from tests.lab.agent_process import AgentProcess
 from tests.lab.guest import Guest

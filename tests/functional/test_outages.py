@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from agent.bus.client import Unreachable
+from agent.model.moment import rfc3339
 from agent.model.outcome import Answer
-from agent.model.request import rfc3339
 from tests.functional.conftest import MakeVolume
 from tests.functional.orchestrator import OPERATION_SECONDS, Orchestrator, Wish, disks_of, wish
 from tests.lab.guest import Guest

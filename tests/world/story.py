@@ -13,8 +13,8 @@ from typing import Any
 from agent.guest.domain_xml import parse_domain
 from agent.journal.record import Part, Record
 from agent.model.mark import USER_ALIAS
+from agent.model.moment import rfc3339
 from agent.model.outcome import CLOSED
-from agent.model.request import rfc3339
 from tests.world.far import FAR_HOST, FAR_URI
 from tests.world.instants import Crash
 from tests.world.storage import Lun

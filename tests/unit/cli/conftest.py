@@ -17,8 +17,9 @@ from agent.journal.book import Book
 from agent.journal.record import Held, Part, Record
 from agent.journal.store import Journal
 from agent.model.device import Device
+from agent.model.moment import rfc3339_of
 from agent.model.outcome import Answer, Problem
-from agent.model.request import AttachmentFilters, ListOperations, rfc3339_of
+from agent.model.request import AttachmentFilters, ListOperations
 from agent.service.queries import attachments, operations, quarantine
 from tests.samples import attachment
 

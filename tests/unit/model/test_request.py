@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import Invalid
-from agent.model.request import AttachRequest, DetachRequest, digest, rfc3339
+from agent.model.moment import rfc3339
+from agent.model.request import AttachRequest, DetachRequest, digest
 from tests.samples import INSTANCES, attachment_payload
 
 MOMENTS = st.datetimes(timezones=st.just(UTC))

@@ -24,8 +24,8 @@ MOVING = (
     Mutation(
         "what is left of the domain is cleared away wherever it runs",
         "steps/migrate.py",
-        '            if where != "there":\n                raise _lost_sight(self.travel, where)\n',
-        "",
+        'if where != "there":\n                raise _lost_sight(self.travel, where, runs',
+        "if False:\n                raise _lost_sight(self.travel, where, runs",
     ),
     Mutation(
         "a lease ends although the instance is on its way",

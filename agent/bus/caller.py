@@ -115,7 +115,8 @@ class Caller:
         One whose host has more to do than it can is late, and each call that is sent again is one
         more for it. So that this does not feed itself (thirteen callers of tests/nested did) each
         try waits twice as long as the one before."""
-        deadline = time.monotonic() + (within_seconds or self._timeout_seconds)
+        began = time.monotonic()
+        deadline = began + (within_seconds or self._timeout_seconds)
         self._connect(deadline)
         held_seconds = arguments.get("timeout_seconds", 0.0)
         try_seconds = self._monitor_seconds if method in SLOW else self._first_seconds
@@ -131,13 +132,13 @@ class Caller:
                 if trouble is None:
                     raise self._nobody() from None
                 # It was there, and may have taken an earlier try; its queue comes back with it.
-                trouble = self._silence(topic, method)
+                trouble = self._silence(topic, method, time.monotonic() - began)
                 self._closed.wait(RETRY_SECONDS)
             except oslo_messaging.RemoteError as error:
                 raise self._failed(method, error) from None
             except oslo_messaging.MessagingTimeout:
                 LOG.info("%s got no answer from %s", method, self._host)
-                trouble = self._silence(topic, method)
+                trouble = self._silence(topic, method, time.monotonic() - began)
                 try_seconds = min(2 * try_seconds, max(try_seconds, self._timeout_seconds))
             except TROUBLES as error:
                 LOG.info("%s did not reach the broker: %s", method, error)
@@ -195,10 +196,10 @@ class Caller:
             "the agent's configuration) and the virtual host; nothing was sent"
         )
 
-    def _silence(self, topic: str, method: str) -> Unreachable:
+    def _silence(self, topic: str, method: str, waited_seconds: float) -> Unreachable:
         return Unreachable(
             f"the agent of {self._host} did not answer {method} within "
-            f"{self._patience_seconds(method):g} s: check that attachment-agent runs there and "
+            f"{waited_seconds:.0f} s: check that attachment-agent runs there and "
             f"reaches this broker{_doubt(topic, method)}",
             in_doubt=True,
         )

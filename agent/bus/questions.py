@@ -10,6 +10,9 @@ from agent.model.outcome import Answer
 OPERATIONS_AT_ONCE = 500
 """In one message; a host keeps tens of thousands."""
 
+LISTINGS = 3
+"""So often all of them are listed anew, where that is done at the moment of forgetting."""
+
 
 class QuestionCalls:
     """One method for each question that this version answers; all raise Unreachable."""
@@ -56,20 +59,32 @@ class QuestionCalls:
         where given, the newest ``limit``, or all, a page in each message. Filters match equal:
         state, open, verb, operation_id, attachment_id, instance_id, volume_id, migration_id.
         Raises Refused."""
+        if limit is not None:
+            return self._operations(filters, limit, before)
+        for _ in range(LISTINGS - 1):
+            try:
+                return self._all_operations(filters, before)
+            except Refused as error:  # the agent has forgotten one that a page began with
+                if error.code != "unknown-operation":
+                    raise
+        return self._all_operations(filters, before)
+
+    def _all_operations(
+        self, filters: Mapping[str, Any], before: str | None
+    ) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         while True:
-            since = {} if before is None else {"before": before}
-            size = OPERATIONS_AT_ONCE if limit is None else limit
-            try:
-                rows = self._rows("operations", filters=filters, limit=size, **since)
-            except Refused as error:
-                if not found or error.code != "unknown-operation":
-                    raise
-                return found  # what is older has been forgotten meanwhile
+            rows = self._operations(filters, OPERATIONS_AT_ONCE, before)
             found = rows + found
-            if limit is not None or len(rows) < size:
+            if len(rows) < OPERATIONS_AT_ONCE:
                 return found
             before = rows[0]["operation_id"]
+
+    def _operations(
+        self, filters: Mapping[str, Any], limit: int, before: str | None
+    ) -> list[dict[str, Any]]:
+        since = {} if before is None else {"before": before}
+        return self._rows("operations", filters=filters, limit=limit, **since)
 
     def list_attachments(self, **filters: Any) -> list[dict[str, Any]]:
         """Filters match equal: attachment_id, instance_id, volume_id.  Raises Refused."""

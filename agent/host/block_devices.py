@@ -206,8 +206,7 @@ class BlockDevices:
         return tuple(entry.name for entry in entries(self._block(node) / "holders"))
 
     def built_on(self, identity: Mapping[str, str]) -> list[str]:
-        """Kernel names of what is built on the device, on its paths, or on a partition; but for the
-        multipath map, and the maps of its partitions, which go with it (kpartx)."""
+        """As host_use.built_on."""
         return built_on({Path(node).name for node in self.all_of(identity)}, self._sys)
 
     def use_by_host(self, node: str) -> str | None:

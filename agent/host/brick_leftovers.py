@@ -23,6 +23,10 @@ FLUSH_SECONDS = 60
 has yet to be written, and no other SCSI volume is connected meanwhile."""
 
 
+LOGOUT_SECONDS = 30
+"""Of a session without a device; iscsid's own limit is half of it."""
+
+
 class Leftovers:
     """``remove`` takes SCSI devices away, as brick_library.remove_scsi_devices."""
 
@@ -87,6 +91,7 @@ class Leftovers:
             check_exit_code=[0, ISCSI_NOTHING_FOUND],
             attempts=5,
             delay_on_retry=True,
+            timeout=LOGOUT_SECONDS,
         )
 
     def _ours_alone(self, device: Device) -> set[str]:

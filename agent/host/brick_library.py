@@ -99,6 +99,8 @@ def os_brick_properties(**options: Any) -> Mapping[str, Any]:
     """What os-brick knows about this host's initiators."""
     from os_brick.initiator import connector
 
+    if options.get("multipath"):
+        _look_for_native_multipath()
     found: Mapping[str, Any] = connector.get_connector_properties("", **options)
     return found
 

@@ -212,8 +212,9 @@ class Agent:
         if taken is None:
             raise Busy(
                 f"a step of operation {operation_id} runs just now, in a call of the storage or "
-                "of libvirt ('attachctl locks'): only between two of them can it be abandoned; "
-                "nothing was changed: ask again in a moment"
+                "of libvirt, or waits for that of another one on the same target ('attachctl "
+                "locks'): only between two of them can it be abandoned; nothing was changed: ask "
+                "again when that has been given up"
             )
         with ExitStack() as unless_closed:
             unless_closed.callback(self.workers.accept, taken)

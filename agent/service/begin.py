@@ -92,9 +92,7 @@ def refuse_another_name(journal: Journal, host: str) -> None:
     known, has_some = journal.read(
         lambda book: (book.host(), bool(book.attachments() or book.count_open()))
     )
-    if has_some and known is None:  # an older agent's
-        journal.write(lambda book: book.keep_host(host))
-    elif has_some and known != host:
+    if has_some and known not in (None, host):
         raise Unavailable(
             "the name of this host",
             f"[DEFAULT] host is {host}, and the journal is that of {known}, with attachments or "

@@ -149,4 +149,5 @@ class LostVolumes:
         """Unless a look found meanwhile that it is here, or wanted by nobody."""
         if volume_id in self._tries:
             due_at = self._host.clock.monotonic() + seconds
+            is_told = is_told or self._tries[volume_id].is_told
             self._tries[volume_id] = _Try(due_at, failures, is_told=is_told)

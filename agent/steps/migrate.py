@@ -228,7 +228,7 @@ class FinishMove(Step):
                 later = host.clock.now() + SOON_SECONDS
                 return Parked(f"{self.travel.destination.host} to have all of it", later)
             if where != "there":
-                raise _lost_sight(self.travel, where)
+                raise _lost_sight(self.travel, where, runs_here=look.state == "running")
             host.migrations.clear(instance_id)
         return {"statistics": dict(host.migrations.statistics(instance_id))}
 
@@ -329,18 +329,24 @@ def _why_failed(host: Host, travel: Travel, look: DomainLook | None) -> AgentErr
     )
 
 
-def _lost_sight(travel: Travel, where: Where) -> MigrationFailed:
+def _lost_sight(travel: Travel, where: Where, *, runs_here: bool = False) -> MigrationFailed:
     there = travel.destination.host
     if where == "both":
         return MigrationFailed(
             f"the instance runs here and on {there}: that must never be; stop one of them now"
         )
+    if where == "here" and runs_here:
+        return MigrationFailed(
+            f"the instance was switched over to {there}, and RUNS HERE again; {there} does not run "
+            "it, or does not answer: start it nowhere else before you have looked at both "
+            f"('attachctl instance'). Stop it here, then start it on {there}, and this ends by "
+            "itself; if it is to stay here: docs/migration, Who has it"
+        )
     if where == "here":
         return MigrationFailed(
-            f"the instance had been switched over to {there}, and that has it no more, but this "
-            "host ('virsh domstate --reason'). Start it there: this ends by itself then. If it was "
-            "started here on purpose: 'attachctl operations abandon', then release the quarantine "
-            "of its volumes and import them (docs/migration)"
+            f"the instance was switched over to {there}, which has it no more; it stands here "
+            f"('virsh domstate --reason'). Start it on {there}, and this ends by itself; if it is "
+            "to be here: docs/migration, Who has it"
         )
     return MigrationFailed(
         "the migration has ended, and nobody can say where the instance runs: it stands or is gone "

@@ -352,6 +352,14 @@ def test_all_operations_come_page_by_page(
 
     monkeypatch.setattr(desk, "query", page)
     assert client.list_operations() == rows
+    gone = {"error": {"code": "unknown-operation", "retriable": False, "detail": "gone"}}
+    forgotten = [gone]
+
+    def forgets_one(name: str, arguments: Any) -> dict[str, Any]:
+        return forgotten.pop() if forgotten and "before" in arguments else page(name, arguments)
+
+    monkeypatch.setattr(desk, "query", forgets_one)
+    assert client.list_operations() == rows, "begun anew"
     assert client.list_operations(limit=1) == rows[-1:]
     assert client.list_operations(before="4") == rows[:4]
 

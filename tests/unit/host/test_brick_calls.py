@@ -599,7 +599,7 @@ class TestDisconnect:
         assert not bench.connectors().present(device)
 
     @pytest.mark.parametrize("slave", ["dm-4", "sdb"])
-    def test_unless_something_is_built_on_a_partition(self, bench: Bench, slave: str) -> None:
+    def test_unless_something_is_built_on_a_partitions_map(self, bench: Bench, slave: str) -> None:
         """Or on the one path: os-brick takes that for a map, and removes the device beneath it."""
         case = MULTIPATH if slave == "dm-4" else ISCSI
         asked, device = connected(bench, case, **case.options)
@@ -610,6 +610,16 @@ class TestDisconnect:
         with pytest.raises(AgentError, match="is held by dm-9 on this host"):
             bench.connectors(**case.options).disconnect(asked, device)
         assert bench.brick.calls == []
+
+    def test_what_is_on_a_partition_of_a_path_does_not_keep_it(self, bench: Bench) -> None:
+        """os-brick does not see it, either; a group that the host has found there loses it."""
+        asked, device = connected(bench)
+        partition = bench.tree.sys / "class/block/sdb/sdb1"
+        (partition / "holders/dm-9").mkdir(parents=True)
+        (partition / "partition").write_text("1\n")
+        bench.brick.on_disconnect = lambda: bench.tree.remove("sdb")
+        bench.connectors().disconnect(asked, device)
+        assert bench.brick.of("disconnect_volume")
 
     def test_a_map_without_paths_that_is_open_is_not_gone(self, bench: Bench) -> None:
         asked, device = connected(bench, MULTIPATH, use_multipath=True)

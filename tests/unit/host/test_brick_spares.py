@@ -67,12 +67,14 @@ def test_native_multipath_is_seen_once_its_module_is_there(
 ) -> None:
     """By itself os-brick looks once, and 'nvme connect', which loads it, comes later."""
     monkeypatch.setattr("agent.host.brick_library.NVME_CORE", tmp_path / "nvme_core")
+    kind = "os_brick.initiator.connectors.nvmeof.NVMeOFConnector"
+    monkeypatch.setattr(f"{kind}.native_multipath_supported", None)
     loaded: list[str] = []
     monkeypatch.setattr("agent.host.brick_library.load_module", loaded.append)
     seen = []
     for is_there in (False, True):
         monkeypatch.setattr(
-            "os_brick.initiator.connectors.nvmeof.NVMeOFConnector._is_native_multipath_supported",
+            f"{kind}._is_native_multipath_supported",
             staticmethod(lambda is_there=is_there: is_there),
         )
         connector = os_brick_connector("NVMEOF", use_multipath=True)

@@ -512,6 +512,31 @@ class TestWhileItGoes:
         assert ONE not in source.domains.guests
         assert source.storage.devices == {}
 
+    @pytest.mark.parametrize(
+        ("runs", "silent", "says"),
+        [
+            (True, False, "RUNS HERE again"),
+            (True, True, "RUNS HERE again"),
+            (False, False, "has it no more; it stands here"),
+        ],
+    )
+    def test_where_it_is_here_after_all_nobody_is_told_to_start_a_second_one(
+        self, source: World, runs: bool, silent: bool, says: str
+    ) -> None:
+        """What somebody has started at the source, though it had been switched over."""
+        source.road.switch(ONE)
+        source.run()
+        source.road.trips.clear()
+        source.domains.guests[ONE].job = None
+        source.domains.guests[ONE].is_paused = not runs
+        del source.far.domains.guests[ONE]
+        source.far.is_silent = silent
+        let_pass(30)(source)
+        answer = source.record(request_id(1)).answer()
+        assert (answer.state, source.storage.devices != {}) == ("unsettled", True)
+        assert answer.error is not None
+        assert says in answer.error.detail
+
     def test_a_libvirt_that_dies_of_going_on_is_not_asked(self, source: World) -> None:
         """Once it is another, it is."""
         source.far.domains.libvirt = DIES_OF_GOING_ON

@@ -95,7 +95,9 @@ def test_a_clock_that_is_set_back_puts_no_try_off(world: World) -> None:
     assert is_here(world)
 
 
-def test_a_guest_that_runs_with_what_it_was_is_left_alone(world: World) -> None:
+def test_a_guest_that_runs_with_what_it_was_is_left_alone(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     """It has lost its disk: a device that it does not use would hide that."""
     guest = world.domains.guests[INSTANCES[0]]
     guest.live = guest.inactive
@@ -103,6 +105,7 @@ def test_a_guest_that_runs_with_what_it_was_is_left_alone(world: World) -> None:
     for _ in range(3):
         world.pass_time()
     assert world.storage.connects == 1
+    assert caplog.text.count("is left alone") == 1, "and that is told, once"
     world.domains.destroy(INSTANCES[0])
     world.pass_time()
     assert is_here(world)

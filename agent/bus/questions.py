@@ -6,9 +6,7 @@ from typing import Any
 from agent.bus.caller import Caller, Refused, no_refusal, operation_of
 from agent.bus.wire import CONTROL_TOPIC
 from agent.model.outcome import Answer
-
-OPERATIONS_AT_ONCE = 500
-"""In one message; a host keeps tens of thousands."""
+from agent.model.request import OPERATIONS_AT_ONCE
 
 LISTINGS = 3
 """So often all of them are listed anew, where that is done at the moment of forgetting."""

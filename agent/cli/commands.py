@@ -1,7 +1,7 @@
 """What each command does: asks, shows, and says how it ended."""
 
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,7 +27,7 @@ from agent.errors import Invalid
 from agent.journal.book import Book
 from agent.model.outcome import Answer
 from agent.model.request import AttachmentFilters, ListOperations, OperationRef
-from agent.service.queries import OPERATIONS_AT_ONCE, attachments, operations, quarantine
+from agent.service.queries import attachments, operations, quarantine
 
 Row = dict[str, Any]
 Lister = Callable[..., list[Row]]
@@ -81,8 +81,8 @@ def list_operations(session: Session, args: Namespace) -> Exit:
         empty = "no open operation matches" if filters else "no operation is open"
         filters["open"] = True
     rows = session.read(
-        lambda client: _listed(client.list_operations, args.limit, filters),
-        lambda book: _listed(_of_book(book), args.limit, filters),
+        lambda client: client.list_operations(limit=args.limit, **filters),
+        lambda book: _of_book(book)(limit=args.limit, **filters),
     )
     return _shown(
         session, {"operations": rows}, lambda: views.operations(session.screen, rows, empty)
@@ -262,9 +262,8 @@ def _find(host: str, wanted: str, attachments: Lister, operations: Lister) -> Ro
     if found is not None:
         return found
     ids = {row["attachment_id"] for row in attachments()}
-    for page in _pages(operations):
-        for row in page:
-            ids |= {row["operation_id"], *row["attachment_ids"]}
+    for row in operations():
+        ids |= {row["operation_id"], *row["attachment_ids"]}
     begun = sorted(one for one in ids if one.startswith(wanted))
     if not begun:
         raise not_found(
@@ -277,22 +276,6 @@ def _find(host: str, wanted: str, attachments: Lister, operations: Lister) -> Ro
     found = _find_exactly(begun[0], attachments, operations)
     assert found is not None, "it was just listed"
     return found
-
-
-def _listed(operations: Lister, limit: int | None, filters: Row) -> list[Row]:
-    """Oldest first; the newest ``limit``, where given, else all."""
-    if limit is not None:
-        return operations(limit=limit, **filters)
-    return [row for page in reversed(list(_pages(operations, **filters))) for row in page]
-
-
-def _pages(operations: Lister, **filters: Any) -> Iterator[list[Row]]:
-    """The newest page first, a message each: a busy host keeps tens of thousands."""
-    rows = operations(limit=OPERATIONS_AT_ONCE, **filters)
-    yield rows
-    while len(rows) == OPERATIONS_AT_ONCE:
-        rows = operations(limit=OPERATIONS_AT_ONCE, before=rows[0]["operation_id"], **filters)
-        yield rows
 
 
 def _find_exactly(wanted: str, attachments: Lister, operations: Lister) -> Row | None:

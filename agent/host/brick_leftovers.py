@@ -22,7 +22,6 @@ FLUSH_SECONDS = 60
 """How long multipath may take for a map without paths. os-brick's five minutes are for data that
 has yet to be written, and no other SCSI volume is connected meanwhile."""
 
-
 LOGOUT_SECONDS = 30
 """Of a session without a device; iscsid's own limit is half of it."""
 
@@ -72,11 +71,11 @@ class Leftovers:
 
         Raises ConnectFailed: it has not, and nothing else is to be waited for."""
         left = self._devices.find(device.identity) if device else None
-        if left is None:
+        if device is None or left is None:
             return Disconnected()
         if connection.stays_until_unmapped:
             return Disconnected(awaiting_unmap=True)
-        built = ", ".join(self._devices.built_on(device.identity)) if device else ""
+        built = ", ".join(self._devices.built_on(device.identity))
         raise ConnectFailed(
             f"{left} is still on this host"
             + (f", held by {built}" if built else "")

@@ -265,8 +265,13 @@ class Book:
         return None if row is None else Fence(*row)
 
     def newest_generations(self) -> dict[str, int | None]:
-        """Of every attachment that is known here: what a request must have at least."""
-        return dict(self._db.execute("SELECT attachment_id, newest FROM fences"))
+        """Of every attachment in place: what a request must have at least. Fences outlive theirs
+        by far."""
+        return dict(
+            self._db.execute(
+                "SELECT attachment_id, newest FROM attachments JOIN fences USING (attachment_id)"
+            )
+        )
 
     def raise_fence(
         self,

@@ -272,6 +272,11 @@ class AttachmentFilters(Value):
     paths_expected: Count | None = None
 
 
+OPERATIONS_AT_ONCE = 500
+"""A page: of one message, and of one read of the journal, between which others have their turn. A
+host keeps tens of thousands."""
+
+
 class ListOperations(Value):
     """Of those accepted before ``before``, if given, the newest ``limit``, if given."""
 

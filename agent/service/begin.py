@@ -89,10 +89,10 @@ def refuse_unknown_verbs(journal: Journal) -> None:
 def refuse_another_name(journal: Journal, host: str) -> None:
     """Raises Unavailable where this host had another name when it took what it has: the right one
     may come yet."""
-    known, has_some = journal.read(
-        lambda book: (book.host(), bool(book.attachments() or book.count_open()))
-    )
-    if has_some and known not in (None, host):
+    known = journal.read(lambda book: book.host())
+    if known in (None, host):
+        return
+    if journal.read(lambda book: bool(book.attachments() or book.count_open())):
         raise Unavailable(
             "the name of this host",
             f"[DEFAULT] host is {host}, and the journal is that of {known}, with attachments or "

@@ -19,6 +19,7 @@ from agent.model.contract import WIRE_VERSION, arguments_of
 from agent.model.guest_iscsi import initiator_name
 from agent.model.moment import rfc3339_of
 from agent.model.request import (
+    OPERATIONS_AT_ONCE,
     AttachmentFilters,
     ConnectorOf,
     InstanceRef,
@@ -36,9 +37,6 @@ from agent.service.audit import audit
 from agent.service.imports import Imports
 from agent.service.preview import preview
 from agent.steps.guest_checks import refuse_no_initiator
-
-OPERATIONS_AT_ONCE = 500
-"""Read from the journal: in between others read, also commands."""
 
 Read = Callable[[Callable[[Book], Any]], Any]
 """Journal.read, or of a book that nobody else reads."""

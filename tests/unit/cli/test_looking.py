@@ -253,7 +253,7 @@ def test_ids_are_cut_only_as_far_as_they_differ(attachctl: Attachctl, journal: J
 def test_a_beginning_that_may_mean_several_is_refused_with_all_of_them(
     attachctl: Attachctl, journal: Journal, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr("agent.cli.commands.OPERATIONS_AT_ONCE", at_once)
+    monkeypatch.setattr("agent.service.queries.OPERATIONS_AT_ONCE", at_once)
     ran = attachctl("show", "6f1ed", agent=PlayedAgent(journal))
     assert (ran.code, ran.out) == (1, "")
     assert PARKED in ran.err
